@@ -1,0 +1,64 @@
+"""`python -m gpu_worker`: settings, engine, registration, and the loop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from gpu_worker.engine import create_engine
+from gpu_worker.engine.base import Engine
+from gpu_worker.service import Service
+from gpu_worker.telemetry import Telemetry
+from gpu_worker.worker import GpuWorker
+from promptq.errors import EngineError, RedisUnavailable, SettingsError
+from promptq.lifecycle import ExitCode, Stop
+from promptq.logs import configure, log_settings
+from promptq.metrics import WorkerMetrics
+from promptq.settings import WorkerSettings
+from promptq.store import JobStore, connect
+
+log = logging.getLogger("gpu_worker")
+
+
+def main() -> ExitCode:
+    """Load, register, work, drain. The exit code says how it ended."""
+    stop = Stop().install()
+    try:
+        settings = WorkerSettings.load()
+        configure("gpu_worker", settings)
+        log_settings(log, settings)
+        serve(settings, create_engine(settings), stop)
+    except SettingsError as error:
+        return _fail(ExitCode.SETTINGS, error.message)
+    except EngineError as error:
+        return _fail(ExitCode.ENGINE, error.message)
+    except RedisUnavailable as error:
+        return _fail(ExitCode.REDIS_UNAVAILABLE, error.message)
+    return ExitCode.OK
+
+
+def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
+    """Export metrics, register, and work until the stop is requested."""
+    registry = CollectorRegistry()
+    telemetry = Telemetry(WorkerMetrics(registry), engine)
+    host = settings.worker_metrics_host
+    server, thread = start_http_server(settings.worker_metrics_port, host, registry)
+    url = f"http://{host}:{server.server_port}/metrics"
+    worker = GpuWorker(connect(settings.redis_url), settings.worker_name, settings.lease_seconds, engine.info, url)
+    try:
+        Service(JobStore(connect(settings.redis_url), settings), engine, worker, telemetry, settings).run(stop)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _fail(code: ExitCode, message: str) -> ExitCode:
+    print(f"gpu_worker: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The desk between the engine's thread and Redis: claims come in and endings go out on a thread of their own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from gpu_worker.batching import Batching
+from promptq.errors import RedisUnavailable
+from promptq.store import Claim, Ending, JobStore
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.25
+
+
+class Desk(threading.Thread):
+    """Claims for free slots and stores endings, so that a decode step never waits for Redis.
+
+    A claim is `held` from the claim until its ending is stored, and `unfinished` until its ending
+    is delivered here; leases cover what is held, free slots are counted from what is unfinished.
+    Both are kept by execution: after a lost lease the same job may come back under a new one.
+    """
+
+    def __init__(
+        self, store: JobStore, worker: str, batching: Batching, on_stored: Callable[[Ending, bool], None]
+    ) -> None:
+        super().__init__(name="desk", daemon=True)
+        self._store = store
+        self._worker = worker
+        self._batching = batching
+        self._on_stored = on_stored
+        self._changed = threading.Condition()
+        self._held: dict[str, Claim] = {}
+        self._unfinished: set[str] = set()
+        self._gathered: list[Claim] = []
+        self._gathering_since = 0.0
+        self._ready: deque[Claim] = deque()
+        self._endings: list[Ending] = []
+        self._awake = True
+        self._claiming = True
+        self._closed = False
+
+    # The engine's side.
+
+    def take(self, wait_seconds: float = 0.0) -> list[Claim]:
+        """The claims to start now, waiting at most this long for the first."""
+        with self._changed:
+            if not self._ready and wait_seconds:
+                self._changed.wait_for(lambda: self._ready or self._closed, wait_seconds)
+            taken = list(self._ready)
+            self._ready.clear()
+            return taken
+
+    def deliver(self, endings: Sequence[Ending]) -> None:
+        """Hand endings over to be stored. Their slots are free from now on."""
+        if not endings:
+            return
+        with self._changed:
+            self._endings.extend(endings)
+            self._unfinished.difference_update(ending.claim.execution for ending in endings)
+            self._awake = True
+            self._changed.notify_all()
+
+    def forget(self, claims: Iterable[Claim]) -> None:
+        """These claims are no longer ours: nothing is to be stored for them."""
+        with self._changed:
+            for claim in claims:
+                self._held.pop(claim.execution, None)
+                self._unfinished.discard(claim.execution)
+            self._awake = True
+            self._changed.notify_all()
+
+    # The other threads' side.
+
+    def wake(self) -> None:
+        """Look at the queue again: something was put in."""
+        with self._changed:
+            self._awake = True
+            self._changed.notify_all()
+
+    def held(self) -> list[Claim]:
+        """Every claim whose lease must be kept alive."""
+        with self._changed:
+            return list(self._held.values())
+
+    def unfinished(self) -> int:
+        """Claims that have no ending yet."""
+        with self._changed:
+            return len(self._unfinished)
+
+    def stop_claiming(self) -> list[Claim]:
+        """Claim no more. Returns, and forgets, the claims that were not started."""
+        with self._changed:
+            self._claiming = False
+            unstarted = [*self._ready, *self._gathered]
+            self._ready.clear()
+            self._gathered.clear()
+            self.forget(unstarted)
+            self._changed.notify_all()
+            return unstarted
+
+    def close(self, wait_seconds: float) -> None:
+        """Store what was delivered, waiting at most this long for Redis, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self.join(wait_seconds)
+
+    def run(self) -> None:
+        """Store and claim whenever there is something to store or to claim."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_work, self._patience())
+                if self._closed and not self._endings:
+                    return
+            try:
+                self._store_endings()
+                self._claim()
+            except RedisUnavailable as error:
+                log.warning("%s; trying again", error)
+                time.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("The desk's round failed; trying again.")
+                time.sleep(RETRY_SECONDS)
+
+    def _has_work(self) -> bool:
+        return bool(self._closed or self._endings or (self._awake and self._room() > 0))
+
+    def _room(self) -> int:
+        return self._batching.room(len(self._unfinished), self._is_gathering()) if self._claiming else 0
+
+    def _is_gathering(self) -> bool:
+        return len(self._gathered) == len(self._unfinished)
+
+    def _patience(self) -> float | None:
+        """Seconds until a gathering batch must start; None when none is gathering."""
+        if not self._gathered:
+            return None
+        return max(0.0, self._gathering_since + self._batching.max_wait_seconds - time.monotonic())
+
+    def _store_endings(self) -> None:
+        with self._changed:
+            endings = list(self._endings)
+        if not endings:
+            return
+        stored = self._store.finish(self._worker, endings, time.time())
+        with self._changed:
+            del self._endings[: len(endings)]
+            for ending in endings:
+                self._held.pop(ending.claim.execution, None)
+        for ending, accepted in zip(endings, stored, strict=True):
+            self._on_stored(ending, accepted)
+
+    def _claim(self) -> None:
+        with self._changed:
+            room = self._room() if self._awake else 0
+            self._awake = False
+        claims = self._store.claim(self._worker, room, time.time()) if room else []
+        with self._changed:
+            self._hold(claims, room)
+            if self._gathered and self._batching.starts(len(self._gathered), time.monotonic() - self._gathering_since):
+                self._ready.extend(self._gathered)
+                self._gathered.clear()
+            if claims or self._ready:
+                self._changed.notify_all()
+
+    def _hold(self, claims: list[Claim], room: int) -> None:
+        if claims and not self._gathered:
+            self._gathering_since = time.monotonic()
+        idle = self._is_gathering()
+        self._held.update((claim.execution, claim) for claim in claims)
+        self._unfinished.update(claim.execution for claim in claims)
+        (self._gathered if idle else self._ready).extend(claims)
+        self._awake = self._awake or len(claims) == room > 0

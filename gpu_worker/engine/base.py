@@ -1,0 +1,139 @@
+"""The engine protocol. No torch here: the worker and the echo engine need none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from promptq.request import GenerateRequest
+
+
+class FinishReason(StrEnum):
+    """Why a row ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request for the engine.
+
+    Attributes:
+        id: unique among the rows in the engine; the job's id.
+        deadline: wall time in seconds after which the row ends with TIMEOUT, or None.
+        rank: 0 is admitted first (high, default, low = 0, 1, 2).
+        queued_at: wall time in seconds at which the job was submitted; older goes first.
+    """
+
+    id: str
+    request: GenerateRequest
+    deadline: float | None = None
+    rank: int = 1
+    queued_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a row ended.
+
+    Attributes:
+        text: everything generated, cut at the stop string; partial when cancelled or timed out.
+        batch_size: the most rows that shared a decode step with this one.
+        error: (type, message) when the reason is ERROR.
+    """
+
+    reason: FinishReason
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    batch_size: int
+    error: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one step did to one row.
+
+    Attributes:
+        text: newly generated text that can no longer change.
+        tokens: completion tokens that this step added.
+        finished: set on the row's last event, and only there.
+    """
+
+    id: str
+    text: str = ""
+    tokens: int = 0
+    finished: Finished | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What the last step cost. Seconds are durations.
+
+    Attributes:
+        rows: rows that decoded one token in this step.
+        prefill_tokens: prompt tokens that were computed in this step.
+    """
+
+    rows: int = 0
+    prefill_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the engine runs, for registration and for `/v1/workers`."""
+
+    model: str
+    device: str
+    dtype: str
+    slots: int
+    context_length: int
+    details: dict[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Generates for several rows at once. Not thread-safe: one thread owns it.
+
+    Rows are added, stepped until their `finished` event, and gone after it. No method
+    raises for the fault of one row: such a row gets a `finished` event with its error.
+    """
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def stats(self) -> StepStats:
+        """The cost of the last step."""
+        ...
+
+    def free_slots(self) -> int:
+        """How many more rows may be added now."""
+        ...
+
+    def live_rows(self) -> int:
+        """Rows added and not yet finished."""
+        ...
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take rows in, at most `free_slots()` of them.
+
+        Raises:
+            ValueError: more rows than free slots, or an id that is already in.
+        """
+        ...
+
+    def step(self, now: float) -> list[Event]:
+        """Advance: prefill what was admitted, decode one token for each running row."""
+        ...
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """End these rows at the next step, with their partial text. Unknown ids are ignored."""
+        ...

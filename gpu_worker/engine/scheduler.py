@@ -1,0 +1,91 @@
+"""Who gets a slot, and whose prompt is computed next. Decides without torch, clock or I/O."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Literal
+
+from gpu_worker.engine.sequence import Chunk, Sequence
+
+Batching = Literal["continuous", "static", "off"]
+
+# A row that waited this many steps counts as one rank higher, and again after as many more: so
+# a stream of urgent short prompts cannot hold back a patient one for ever.
+AGEING_STEPS = 32
+
+
+def free_slots(live: int, slots: int, batching: Batching) -> int:
+    """How many rows may join `live` others.
+
+    `continuous` fills any free slot, `static` waits until the whole batch has ended, and `off` takes one row.
+    """
+    if batching == "continuous":
+        return slots - live
+    if live:
+        return 0
+    return 1 if batching == "off" else slots
+
+
+class Scheduler:
+    """Holds the live sequences in order of arrival, and hands out slots and prefill tokens.
+
+    Args:
+        slots: rows that fit.
+        prefill_tokens: the most prompt tokens of one step, over all rows. A longer prompt is computed in
+            chunks, so that the rows already running wait for no more than this.
+    """
+
+    def __init__(self, slots: int, prefill_tokens: int, batching: Batching = "continuous") -> None:
+        self.slots = slots
+        self.prefill_tokens = prefill_tokens
+        self.batching: Batching = batching
+        self.live: list[Sequence] = []
+        self._vacant = list(range(slots))
+
+    def free_slots(self) -> int:
+        """How many sequences may be added now."""
+        return free_slots(len(self.live), self.slots, self.batching)
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a sequence in; it gets its slot with its first prompt tokens."""
+        self.live.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence and free its slot."""
+        self.live.remove(sequence)
+        if sequence.slot is not None:
+            heapq.heappush(self._vacant, sequence.slot)
+
+    def running(self) -> list[Sequence]:
+        """Sequences that decode, by slot."""
+        ready = [sequence for sequence in self.live if sequence.is_prefilled]
+        return sorted(ready, key=lambda sequence: sequence.slot or 0)
+
+    def plan_prefill(self) -> list[Chunk]:
+        """Choose this step's prompt tokens, at most `prefill_tokens`; the most urgent row first.
+
+        A row whose turn comes gets the lowest vacant slot: decoding runs over the slots below the highest live one.
+        """
+        budget = self.prefill_tokens
+        chunks = []
+        for sequence in self._waiting():
+            if budget == 0:
+                sequence.passed_over += 1
+                continue
+            chunks.append(self._chunk(sequence, budget))
+            budget -= chunks[-1].stop - chunks[-1].start
+        return chunks
+
+    def _waiting(self) -> list[Sequence]:
+        # sorted() is stable: among equals the order of arrival stands.
+        return sorted((sequence for sequence in self.live if not sequence.is_prefilled), key=_urgency)
+
+    def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
+        if sequence.slot is None:
+            sequence.slot = heapq.heappop(self._vacant)
+        stop = min(len(sequence.prompt), sequence.computed + budget)
+        return Chunk(sequence, sequence.computed, stop)
+
+
+def _urgency(sequence: Sequence) -> tuple[int, float]:
+    return sequence.row.rank - sequence.passed_over // AGEING_STEPS, sequence.row.queued_at

@@ -1,0 +1,127 @@
+"""From tokens to text that will not change: whole characters only, cut at a stop string. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+Decode = Callable[[list[int]], str]
+
+# What a decoder shows for bytes that are not, or not yet, a character.
+UNFINISHED = "\ufffd"
+
+
+class Detokenizer:
+    """Decodes tokens one by one, so that the pieces add up to the decoding of all of them.
+
+    A decoder may treat the first token of its input specially (SentencePiece drops its space). So each token is
+    decoded behind its predecessors, and their text is taken off: a window of a few tokens, whatever the length.
+
+    Args:
+        decode: the tokenizer's, for a list of ids.
+        special: ids that stand for no text.
+    """
+
+    def __init__(self, decode: Decode, special: Collection[int] = frozenset()) -> None:
+        self._decode = decode
+        self._special = special
+        self._context: list[int] = []
+        self._context_text = ""
+        self._new: list[int] = []
+
+    def push(self, token: int) -> str:
+        """Take one token; returns the text it completes, often "" in the midst of a character."""
+        if token in self._special:
+            return ""
+        self._new.append(token)
+        text = self._decode(self._context + self._new)
+        if text.endswith(UNFINISHED) or len(text) <= len(self._context_text):
+            return ""
+        return self._advance(text)
+
+    def flush(self) -> str:
+        """What the last tokens decode to, without an unfinished character at the end."""
+        if not self._new:
+            return ""
+        return self._advance(self._decode(self._context + self._new)).rstrip(UNFINISHED)
+
+    def _advance(self, text: str) -> str:
+        fresh = text[len(self._context_text) :]
+        self._context, self._new = self._new, []
+        self._context_text = self._decode(self._context)
+        return fresh
+
+
+class StopFilter:
+    """Passes text on until a stop string is complete, and holds back what may become one.
+
+    The string that is complete first wins, and of two that end together the longer one: so the result
+    does not depend on how the text was cut into pieces.
+
+    Attributes:
+        stopped: whether a stop string was found; nothing passes after it.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self.stopped = False
+        self._stops = stops
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """Take more text; returns what can no longer be part of a stop string."""
+        if self.stopped:
+            return ""
+        self._held += text
+        start = self._match()
+        self.stopped = start is not None
+        return self._release(len(self._held) - self._overlap() if start is None else start)
+
+    def flush(self) -> str:
+        """The text held back, when no more will come."""
+        return "" if self.stopped else self._release(len(self._held))
+
+    def _release(self, count: int) -> str:
+        text, self._held = self._held[:count], self._held[count:]
+        return text
+
+    def _match(self) -> int | None:
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        return min(found)[1] if found else None
+
+    def _overlap(self) -> int:
+        return max((_overlap(self._held, stop) for stop in self._stops), default=0)
+
+
+class TextStream:
+    """One row's text, from its tokens.
+
+    Attributes:
+        text: everything passed on so far.
+    """
+
+    def __init__(self, decode: Decode, special: Collection[int] = frozenset(), stops: Sequence[str] = ()) -> None:
+        self.text = ""
+        self._detokenizer = Detokenizer(decode, special)
+        self._filter = StopFilter(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string ended the text."""
+        return self._filter.stopped
+
+    def push(self, token: int) -> str:
+        """Take one token; returns new text that can no longer change."""
+        return self._append(self._filter.push(self._detokenizer.push(token)))
+
+    def flush(self) -> str:
+        """The rest of the text, when no more tokens will come."""
+        return self._append(self._filter.push(self._detokenizer.flush()) + self._filter.flush())
+
+    def _append(self, text: str) -> str:
+        self.text += text
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`, short of all of it."""
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

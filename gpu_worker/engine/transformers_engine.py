@@ -1,0 +1,241 @@
+"""The continuous batching engine: torch and transformers on one device, rows joining and leaving at every step."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gpu_worker.engine.base import EngineInfo, Event, Finished, FinishReason, Row, StepStats
+from gpu_worker.engine.faults import Failure, failure, run_in_halves
+from gpu_worker.engine.loader import limit_context, load
+from gpu_worker.engine.model_runner import ModelRunner, layer_shapes
+from gpu_worker.engine.prompts import encode
+from gpu_worker.engine.sampling import NOT_FINITE
+from gpu_worker.engine.scheduler import Batching, Scheduler
+from gpu_worker.engine.sequence import Chunk, Sequence
+from gpu_worker.engine.slots import allocate
+from gpu_worker.engine.text import Decode, TextStream
+from promptq.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What this step has done to one row so far."""
+
+    text: str = ""
+    tokens: int = 0
+    finished: Finished | None = None
+
+
+class TransformersEngine:
+    """Generates with any decoder-only model of transformers. See `base.Engine` for the contract.
+
+    Args:
+        model: on its device, in its number format.
+        context: the most tokens of a row, prompt and text.
+        name: what `info` shows as the model.
+
+    Raises:
+        EngineError: the model cannot be batched, or the slots do not fit into the device's memory.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        slots: int,
+        context: int,
+        prefill_tokens: int = 512,
+        batching: Batching = "continuous",
+        name: str = "",
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._context = context
+        self._scheduler = Scheduler(slots, prefill_tokens, batching)
+        self._runner = ModelRunner(model, allocate(layer_shapes(model, context), slots, context, model.device))
+        self._eos = end_tokens(model, tokenizer)
+        self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
+            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        self._info = _describe(model, self._runner, name, context)
+        self._texts: dict[str, TextStream] = {}
+        self._progress: dict[str, _Progress] = {}
+        self._stats = StepStats()
+
+    @classmethod
+    def from_settings(cls, settings: WorkerSettings) -> TransformersEngine:
+        """Load the model that the settings name, and take its memory."""
+        if settings.worker_threads:
+            torch.set_num_threads(settings.worker_threads)
+        model, tokenizer = load(settings)
+        return cls(
+            model,
+            tokenizer,
+            slots=settings.slots,
+            context=limit_context(model, settings.context_length),
+            prefill_tokens=settings.prefill_tokens,
+            batching=settings.batching,
+            name=settings.model,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def stats(self) -> StepStats:
+        return self._stats
+
+    def free_slots(self) -> int:
+        return self._scheduler.free_slots()
+
+    def live_rows(self) -> int:
+        return len(self._scheduler.live)
+
+    def add(self, rows: Rows[Row]) -> None:
+        ids = {row.id for row in rows}
+        if len(rows) > self.free_slots():
+            raise ValueError(f"{len(rows)} rows for {self.free_slots()} free slots")
+        if len(ids) < len(rows) or ids & self._texts.keys():
+            raise ValueError("a row's id is already in the engine")
+        for row in rows:
+            self._texts[row.id] = TextStream(self._decode, self._special, row.request.stop)
+            self._scheduler.add(self._sequence(row))
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        wanted = set(ids)
+        for sequence in self._scheduler.live:
+            if sequence.row.id in wanted:
+                sequence.end(FinishReason.CANCELLED)
+
+    def step(self, now: float) -> list[Event]:
+        self._progress = {}
+        self._end_rows(now)
+        started = time.perf_counter()
+        prefilled = self._prefill(self._scheduler.plan_prefill())
+        between = time.perf_counter()
+        decoded = self._decode_step(self._scheduler.running())
+        self._stats = StepStats(decoded, prefilled, between - started, time.perf_counter() - between)
+        return [Event(id, done.text, done.tokens, done.finished) for id, done in self._progress.items()]
+
+    def _sequence(self, row: Row) -> Sequence:
+        request = row.request
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        sequence = Sequence(row, [], request.max_tokens, seed)
+        try:
+            sequence.prompt = encode(self._tokenizer, request)
+        except Exception as error:
+            sequence.end(FinishReason.ERROR, failure(error))
+        self._fit(sequence)
+        return sequence
+
+    def _fit(self, sequence: Sequence) -> None:
+        length = len(sequence.prompt)
+        sequence.limit = min(sequence.limit, self._context - length)
+        if length + 1 > self._context:
+            message = f"the prompt has {length} tokens and the context is {self._context}, prompt and text together"
+            sequence.end(FinishReason.ERROR, ("prompt_too_long", message))
+
+    def _end_rows(self, now: float) -> None:
+        for sequence in list(self._scheduler.live):
+            deadline = sequence.row.deadline
+            if deadline is not None and deadline <= now:
+                sequence.end(FinishReason.TIMEOUT)
+            if sequence.ending is not None:
+                self._guarded(sequence, self._finish, *sequence.ending)
+
+    def _prefill(self, chunks: list[Chunk]) -> int:
+        give_up = lambda chunk, failure: self._fail(chunk.sequence, failure)  # noqa: E731
+        for done, tokens in run_in_halves(chunks, self._runner.prefill, give_up):
+            for chunk in done:
+                chunk.sequence.computed = chunk.stop
+            self._take([chunk.sequence for chunk in done if chunk.completes], tokens)
+        return sum(chunk.stop - chunk.start for chunk in chunks)
+
+    def _decode_step(self, sequences: list[Sequence]) -> int:
+        for done, tokens in run_in_halves(sequences, self._runner.decode, self._fail):
+            for sequence in done:
+                sequence.computed += 1
+                sequence.batch_size = max(sequence.batch_size, len(done))
+            self._take(done, tokens)
+        return len(sequences)
+
+    def _take(self, sequences: list[Sequence], tokens: list[int]) -> None:
+        for sequence, token in zip(sequences, tokens, strict=True):
+            self._guarded(sequence, self._take_token, token)
+
+    def _guarded(self, sequence: Sequence, act: Callable[..., None], *args: Any) -> None:
+        """Do something to one row; if that raises, it is this row that fails."""
+        try:
+            act(sequence, *args)
+        except Exception as error:
+            log.exception("row %s failed", sequence.row.id)
+            self._fail(sequence, failure(error))
+
+    def _take_token(self, sequence: Sequence, token: int) -> None:
+        if token == NOT_FINITE:
+            self._fail(sequence, ("engine_error", "the model's output is not a finite number"))
+        elif token in self._eos:
+            self._finish(sequence, FinishReason.STOP)
+        else:
+            self._append(sequence, token)
+
+    def _append(self, sequence: Sequence, token: int) -> None:
+        stream = self._texts[sequence.row.id]
+        sequence.last = token
+        sequence.generated += 1
+        progress = self._of(sequence)
+        progress.tokens += 1
+        progress.text += stream.push(token)
+        if stream.stopped:
+            self._finish(sequence, FinishReason.STOP)
+        elif sequence.generated >= sequence.limit:
+            self._finish(sequence, FinishReason.LENGTH)
+
+    def _fail(self, sequence: Sequence, failure: Failure) -> None:
+        if sequence.slot is not None:
+            self._runner.cache.clear(sequence.slot)
+        self._finish(sequence, FinishReason.ERROR, failure)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, error: Failure | None = None) -> None:
+        stream, progress = self._texts[sequence.row.id], self._of(sequence)
+        # After an error the decoder itself may be the one at fault.
+        progress.text += stream.flush() if error is None else ""
+        progress.finished = Finished(
+            reason, stream.text, len(sequence.prompt), sequence.generated, sequence.batch_size, error
+        )
+        del self._texts[sequence.row.id]
+        self._scheduler.remove(sequence)
+
+    def _of(self, sequence: Sequence) -> _Progress:
+        return self._progress.setdefault(sequence.row.id, _Progress())
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Collection[int]:
+    """Ids that end a text: those of the generation config, and the tokenizer's."""
+    configured: Any = model.generation_config.eos_token_id if model.generation_config else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return {id for id in [*ids, tokenizer.eos_token_id] if id is not None}
+
+
+def _describe(model: PreTrainedModel, runner: ModelRunner, name: str, context: int) -> EngineInfo:
+    details = {
+        "attention": str(model.config._attn_implementation),
+        "kv_bytes": str(runner.cache.bytes),
+        "torch": torch.__version__,
+    }
+    dtype = str(model.dtype).removeprefix("torch.")
+    return EngineInfo(name, str(model.device), dtype, runner.cache.slots, context, details)

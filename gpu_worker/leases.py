@@ -1,0 +1,72 @@
+"""Keeps leases and the worker's registration alive, on a thread that a long decode step cannot starve."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from gpu_worker.desk import Desk
+from promptq.errors import RedisUnavailable
+from promptq.store import Claim, JobStore
+
+log = logging.getLogger(__name__)
+
+BEATS_PER_LEASE = 3
+RETRY_SECONDS = 0.5
+
+
+class LeaseKeeper(threading.Thread):
+    """Renews every held claim and beats the worker's heart, three times a lease.
+
+    Args:
+        beat: writes the worker's state; called on each round and when `nudge` asks for one.
+        on_verdict: called with (claim, "lost" | "cancel") for each claim that should not go on.
+    """
+
+    def __init__(
+        self, store: JobStore, desk: Desk, beat: Callable[[], None], on_verdict: Callable[[Claim, str], None]
+    ) -> None:
+        super().__init__(name="leases", daemon=True)
+        self._store = store
+        self._desk = desk
+        self._beat = beat
+        self._on_verdict = on_verdict
+        self._nudged = threading.Event()
+        self._closed = False
+
+    def nudge(self) -> None:
+        """Write the worker's state now: it changed."""
+        self._nudged.set()
+
+    def close(self) -> None:
+        """End the thread and wait for it."""
+        self._closed = True
+        self._nudged.set()
+        self.join()
+
+    def run(self) -> None:
+        """Renew and beat until closed; after a failure try again soon."""
+        interval = self._store.settings.lease_seconds / BEATS_PER_LEASE
+        due = time.monotonic()
+        while not self._closed:
+            try:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + interval
+                    self._renew()
+                self._beat()
+            except RedisUnavailable as error:
+                log.warning("Leases were not renewed: %s", error)
+                due = time.monotonic() + RETRY_SECONDS
+            except Exception:
+                log.exception("A round of renewals failed; the next one goes on.")
+            self._nudged.wait(max(0.0, due - time.monotonic()))
+            self._nudged.clear()
+
+    def _renew(self) -> None:
+        claims = self._desk.held()
+        for claim, verdict in zip(claims, self._store.renew(claims, time.time()), strict=True):
+            if verdict != "ok":
+                self._on_verdict(claim, verdict)
+        self._desk.wake()

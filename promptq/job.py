@@ -1,0 +1,223 @@
+"""What a job is: its states, its view, and how both are read from RQ's hash. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from promptq.errors import InvalidRequest
+from promptq.keys import FUNCTION
+
+
+class Status(StrEnum):
+    """The states of a job, as clients see them."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the state never changes again."""
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED, Status.EXPIRED, Status.SUCCEEDED}),
+    Status.RUNNING: frozenset({Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}),
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
+    Status.EXPIRED: frozenset(),
+}
+"""queued → succeeded is a job that joined another and got its text. An operator's `rq requeue` is a new life."""
+
+_FROM_RQ = {
+    "finished": Status.SUCCEEDED,
+    "failed": Status.FAILED,
+    "stopped": Status.CANCELLED,
+    "canceled": Status.CANCELLED,
+    "started": Status.RUNNING,
+}
+_TO_RQ = {
+    Status.QUEUED: "queued",
+    Status.RUNNING: "started",
+    Status.SUCCEEDED: "finished",
+    Status.FAILED: "failed",
+    Status.EXPIRED: "failed",
+    Status.CANCELLED: "canceled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed: a stable type and a sentence."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run gave. Seconds are durations; the token counts exclude padding.
+
+    Attributes:
+        batch_size: the most rows that shared a decode step with this job.
+    """
+
+    text: str
+    finish_reason: str
+    model: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    queue_seconds: float = 0.0
+    time_to_first_token_seconds: float | None = None
+    run_seconds: float = 0.0
+    batch_size: int = 0
+
+    def encode(self) -> str:
+        """RQ's form of a return value: base64 of JSON, readable through `Job.return_value()`."""
+        return base64.b64encode(json.dumps(self.as_dict(), separators=(",", ":")).encode()).decode()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The nested form that RQ users and the API's answers share."""
+        return {
+            "model": self.model,
+            "output": {"text": self.text, "finish_reason": self.finish_reason},
+            "usage": {
+                "prompt_tokens": self.prompt_tokens,
+                "completion_tokens": self.completion_tokens,
+                "total_tokens": self.prompt_tokens + self.completion_tokens,
+            },
+            "timings": {
+                "queue_seconds": round(self.queue_seconds, 6),
+                "time_to_first_token_seconds": self.time_to_first_token_seconds,
+                "run_seconds": round(self.run_seconds, 6),
+                "batch_size": self.batch_size,
+            },
+        }
+
+    @classmethod
+    def decode(cls, encoded: bytes | str) -> Result:
+        """The inverse of `encode`."""
+        value = json.loads(base64.b64decode(encoded))
+        usage = {name: count for name, count in value["usage"].items() if name != "total_tokens"}
+        return cls(model=value["model"], **value["output"], **usage, **value["timings"])
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as clients see it. Times are wall seconds since the epoch.
+
+    Attributes:
+        priority: the queue's name.
+        queue_position: jobs ahead of it in its queue; None when it is not in the list or far back.
+        cache: miss, hit, join, or bypass when the cache was not asked.
+    """
+
+    id: str
+    status: Status
+    priority: str
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempts: int = 0
+    queue_position: int | None = None
+    cache: str = "miss"
+    result: Result | None = None
+    error: JobError | None = None
+    cancel_requested: bool = False
+
+    @classmethod
+    def from_hash(
+        cls, job_id: str, fields: Mapping[bytes, bytes], result: bytes | None = None, position: int | None = None
+    ) -> Job:
+        """Read RQ's job hash.
+
+        Args:
+            fields: `HGETALL rq:job:{id}`.
+            result: the `return_value` of its last result, if it has one.
+        """
+        text = {name.decode(): value.decode(errors="replace") for name, value in fields.items() if name != b"data"}
+        status = read_status(text.get("status", ""), text.get("error_type", ""))
+        error = JobError(text.get("error_type", "failed"), text.get("error_message", "The job failed."))
+        created = from_iso(text.get("created_at")) or 0.0
+        return cls(
+            id=job_id,
+            status=status,
+            priority=text.get("origin", "default"),
+            created_at=created,
+            started_at=None if status is Status.QUEUED else from_iso(text.get("started_at")),
+            finished_at=from_iso(text.get("ended_at")) if status.is_terminal else None,
+            attempts=int(text.get("attempts") or 0),
+            queue_position=position if status is Status.QUEUED else None,
+            cache=text.get("cache", "bypass"),
+            result=Result.decode(result) if result and status.is_terminal else None,
+            error=error if status in (Status.FAILED, Status.EXPIRED) else None,
+            cancel_requested=status is Status.RUNNING and "cancel_requested" in text,
+        )
+
+
+def read_status(rq_status: str, error_type: str) -> Status:
+    """Our name for RQ's status; what is neither running nor ended waits."""
+    status = _FROM_RQ.get(rq_status, Status.QUEUED)
+    return Status.EXPIRED if status is Status.FAILED and error_type == "expired" else status
+
+
+def rq_status(status: Status) -> str:
+    """RQ's name for our status."""
+    return _TO_RQ[status]
+
+
+def encode_call(kwargs: dict[str, Any]) -> bytes:
+    """RQ's `data` field: the call, in JSONSerializer's form."""
+    return json.dumps([FUNCTION, None, [], kwargs], separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode_call(data: bytes) -> dict[str, Any]:
+    """The keyword arguments of a job's call. Imports and runs nothing.
+
+    Raises:
+        InvalidRequest: the data is not JSON, or names anything but `promptq.generate`.
+    """
+    try:
+        function, instance, args, kwargs = json.loads(_inflate(data))
+    except (ValueError, TypeError) as error:
+        raise InvalidRequest(f"The job's data is not a JSON call; enqueue with JSONSerializer ({error}).") from None
+    if function != FUNCTION:
+        raise InvalidRequest(f"This queue runs {FUNCTION!r} only, not {function!r}.", param="function")
+    if instance is not None or args or not isinstance(kwargs, dict):
+        raise InvalidRequest(f"{FUNCTION!r} takes keyword arguments only.", param="args")
+    return kwargs
+
+
+def encode_traceback(text: str) -> str:
+    """RQ's form of `exc_string`: base64 of zlib."""
+    return base64.b64encode(zlib.compress(text.encode())).decode()
+
+
+def to_iso(seconds: float) -> str:
+    """RQ's form of a time: UTC, microseconds, Z."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_iso(text: str | None) -> float | None:
+    """Seconds since the epoch, or None for an empty field."""
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def _inflate(data: bytes) -> bytes:
+    """RQ's own enqueue compresses the call; ours does not."""
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        return data

@@ -1,0 +1,24 @@
+-- Give running jobs back, unharmed: to the front of their queues, with the attempt not counted.
+-- ARGV: now, iso, result_ttl, then per claim: queue, id, execution; the last one given ends up first in line.
+-- Reply: the number of jobs put back or, where a cancel was waiting, cancelled.
+local at = {now = tonumber(ARGV[1]), iso = ARGV[2], result_ttl = ARGV[3]}
+local released = 0
+for i = 4, #ARGV, 3 do
+  local queue, id, execution = unpack(ARGV, i, i + 2)
+  local held = call('ZREM', WIP .. queue, id .. ':' .. execution) == 1
+  local status, cancel = unpack(call('HMGET', JOB .. id, 'status', 'cancel_requested'))
+  if held and status == 'started' then
+    released = released + 1
+    if cancel then
+      settle(id, queue, 'cancelled', at, {})
+      leave(id)
+    else
+      call('HINCRBY', JOB .. id, 'attempts', -1)
+      call('HINCRBY', TOTALS, 'requeued:drain', 1)
+      to_front(id, queue)
+    end
+  elseif held then
+    leave(id)
+  end
+end
+return released

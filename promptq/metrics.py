@@ -1,0 +1,106 @@
+"""Every metric that promptq exports: name, labels, buckets. Each class takes a registry."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+DURATION_BUCKETS = (.005, .01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)  # fmt: skip
+FIRST_TOKEN_BUCKETS = (.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10)  # fmt: skip
+STEP_BUCKETS = (.0005, .001, .0025, .005, .01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12)  # fmt: skip
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+STARTUP_BUCKETS = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
+
+
+class ApiMetrics:
+    """What an API process counts; gauges sum over the live gunicorn processes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "promptq_http_requests_total", "HTTP requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self.request_duration = Histogram(
+            "promptq_http_request_duration_seconds", "Time to answer a request, long polls included.",
+            ["method", "route"], buckets=DURATION_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.in_progress = Gauge(
+            "promptq_http_requests_in_progress", "Requests being answered now.", multiprocess_mode="livesum",
+            registry=registry,
+        )  # fmt: skip
+        self.cache_requests = Counter(
+            "promptq_cache_requests_total", "Submits by what the cache gave: hit, miss, join or bypass.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self.submitted = Counter(
+            "promptq_jobs_submitted_total", "Jobs acknowledged.", ["queue", "model"], registry=registry
+        )
+        self.rejected = Counter(
+            "promptq_jobs_rejected_total", "Submits refused, by the error's type.", ["reason"], registry=registry
+        )
+
+
+class WorkerMetrics:
+    """What one worker process measures."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        def counter(name: str, text: str, labels: list[str]) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.queue_wait = histogram(
+            "promptq_job_queue_wait_seconds", "From submit to claim.", ["queue", "model"], DURATION_BUCKETS
+        )
+        self.job_duration = histogram(
+            "promptq_job_duration_seconds", "From submit to the stored result.", ["queue", "model"], DURATION_BUCKETS
+        )
+        self.time_to_first_token = histogram(
+            "promptq_time_to_first_token_seconds", "From claim to the first token.", ["model"], FIRST_TOKEN_BUCKETS
+        )
+        self.inter_token_latency = histogram(
+            "promptq_inter_token_latency_seconds", "Between two tokens of a row.", ["model"], STEP_BUCKETS
+        )
+        self.batch_size = histogram("promptq_batch_size", "Rows in a decode step.", ["model"], BATCH_BUCKETS)
+        self.decode_step = histogram(
+            "promptq_decode_step_seconds", "One decode step of all running rows.", ["model"], STEP_BUCKETS
+        )
+        self.prefill = histogram("promptq_prefill_seconds", "One step's share of prefill.", ["model"], STEP_BUCKETS)
+        self.slots = Gauge("promptq_slots", "Rows that fit, by state: busy, free.", ["state"], registry=registry)
+        self.finished = counter("promptq_jobs_finished_total", "Jobs this worker ended.", ["model", "status"])
+        self.tokens = counter("promptq_tokens_total", "Tokens, by type: prompt, completion.", ["model", "type"])
+        self.busy_seconds = counter("promptq_worker_busy_seconds_total", "Time spent in engine steps.", [])
+
+
+class ScalerMetrics:
+    """What the scaler decides and sees happen. Queue gauges come from a collector at scrape time."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.workers = Gauge(
+            "promptq_workers", "Workers by state: starting, idle, busy, draining.", ["state"], registry=registry
+        )
+        self.wanted = Gauge("promptq_workers_wanted", "Workers that the policy wants.", registry=registry)
+        self.decisions = Counter(
+            "promptq_scaler_decisions_total", "Decisions, by action (up, down, hold) and reason.",
+            ["action", "reason"], registry=registry,
+        )  # fmt: skip
+        self.last_loop = Gauge(
+            "promptq_scaler_last_loop_timestamp_seconds", "When the last round ended.", registry=registry
+        )
+        self.worker_exits = Counter(
+            "promptq_worker_exits_total", "Worker processes that ended, by reason.", ["reason"], registry=registry
+        )
+        self.startup = Histogram(
+            "promptq_worker_startup_seconds", "From spawn to registration.", buckets=STARTUP_BUCKETS, registry=registry
+        )
+        self.cache_entries = Gauge("promptq_cache_entries", "Cached texts.", registry=registry)
+        self.gpu_utilization = Gauge(
+            "promptq_gpu_utilization_ratio", "Share of time the GPU was busy.", ["gpu"], registry=registry
+        )
+        self.gpu_memory_used = Gauge("promptq_gpu_memory_used_bytes", "GPU memory in use.", ["gpu"], registry=registry)
+        self.gpu_memory_total = Gauge("promptq_gpu_memory_total_bytes", "GPU memory.", ["gpu"], registry=registry)
+
+
+QUEUE_JOBS = ("promptq_queue_jobs", "Jobs by state: queued, running, dead.", ("queue", "state"))
+QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at the head.", ("queue",))
+LEASE_EXPIRIES = ("promptq_lease_expiries", "Leases that ran out, exact: counted in Redis.", ())
+JOBS_REQUEUED = ("promptq_jobs_requeued", "Jobs put back, by reason, exact: counted in Redis.", ("reason",))

@@ -1,0 +1,108 @@
+"""What may be asked of promptq: the one schema for the REST body and for RQ's kwargs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+CACHE_SCHEMA_VERSION = 1
+MAX_SEED = 2**63 - 1
+Priority = Literal["high", "default", "low"]
+
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain NUL bytes")
+    return text
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+StopString = Annotated[Text, Field(min_length=1, max_length=256)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Message(_Strict):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[Text, Field(min_length=1)]
+
+
+class GenerateRequest(_Strict):
+    """A prompt, or the messages of a chat, with the sampling parameters of one row."""
+
+    prompt: Annotated[Text, Field(min_length=1)] | None = Field(
+        None, description="Text to continue, given to the model as it is. Exclusive with `messages`."
+    )
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="A chat, rendered with the model's chat template. Exclusive with `prompt`."
+    )
+    max_tokens: int = Field(64, ge=1, description="The most tokens to generate.")
+    temperature: float = Field(0.0, ge=0.0, le=10.0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling: keep this much probability mass.")
+    top_k: int = Field(0, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all.")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text.")
+    stop: Annotated[list[StopString], Field(max_length=4), BeforeValidator(_as_list)] = Field(
+        default_factory=list, description="Up to four strings that end the text; they are not part of it."
+    )
+
+    @model_validator(mode="after")
+    def _one_input(self) -> GenerateRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages, and not both")
+        return self
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the same request always gives the same text."""
+        return self.temperature == 0 or self.seed is not None
+
+    @property
+    def input_chars(self) -> int:
+        """Characters of prompt text, over all messages."""
+        return len(self.prompt or "") + sum(len(m.content) for m in self.messages or ())
+
+    def kwargs(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as they travel in the job's data."""
+        return self.model_dump(include=set(GenerateRequest.model_fields), exclude_defaults=True)
+
+    def cache_key(self, model: str) -> str:
+        """SHA-256 (hex) over everything that decides the text.
+
+        Args:
+            model: the model's identity, with revision and number format.
+        """
+        fields = self.model_dump(include=set(GenerateRequest.model_fields))
+        return _digest([CACHE_SCHEMA_VERSION, model, fields])
+
+
+class JobRequest(GenerateRequest):
+    """The body of `POST /v1/jobs`: what to generate, and how the job is to be queued."""
+
+    priority: Priority = Field("default", description="The queue that the job waits in.")
+    ttl_seconds: float | None = Field(
+        None, gt=0, le=7 * 86400, description="Expire the job when it has waited this long."
+    )
+    timeout_seconds: float | None = Field(
+        None, gt=0, le=86400, description="Fail the job when one run of it takes this long."
+    )
+    cache: bool = Field(True, description="Use, and fill, the result cache when the request is deterministic.")
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the whole body, to tell a repeat from a conflict."""
+        return _digest(self.model_dump())
+
+
+def _digest(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The scaler: watches the queue, runs the workers, and takes back what dead ones held."""
