@@ -15,6 +15,7 @@ from rq.worker_registration import register
 
 from gpu_worker.engine.base import EngineInfo
 from promptq import keys
+from promptq.errors import SettingsError
 from promptq.store import answering
 
 REGISTRATION_LEASES = 3
@@ -31,13 +32,14 @@ class GpuWorker(BaseWorker):
     def __init__(
         self, client: redis.Redis, name: str, lease_seconds: float, info: EngineInfo, metrics_url: str
     ) -> None:
-        super().__init__(
-            list(keys.QUEUES),
-            name=name or f"{socket.gethostname()}-{os.getpid()}",
-            connection=client,
-            serializer=JSONSerializer,
-            worker_ttl=max(1, int(REGISTRATION_LEASES * lease_seconds)),
-        )
+        with answering():
+            super().__init__(
+                list(keys.QUEUES),
+                name=name or f"{socket.gethostname()}-{os.getpid()}",
+                connection=client,
+                serializer=JSONSerializer,
+                worker_ttl=max(1, int(REGISTRATION_LEASES * lease_seconds)),
+            )
         self.info = info
         self.metrics_url = metrics_url
 
@@ -46,9 +48,16 @@ class GpuWorker(BaseWorker):
         raise NotImplementedError("a promptq worker generates; it runs no function that a job names")
 
     def appear(self) -> None:
-        """Register, as `rq info` and `/v1/workers` show it."""
-        with answering():
-            self.register_birth()  # type: ignore[no-untyped-call]
+        """Register, as `rq info` and `/v1/workers` show it.
+
+        Raises:
+            SettingsError: a live worker has this name.
+        """
+        try:
+            with answering():
+                self.register_birth()  # type: ignore[no-untyped-call]
+        except ValueError:
+            raise SettingsError(f"PROMPTQ_WORKER_NAME: a worker named {self.name!r} is registered already") from None
         self.beat("idle", 0)
 
     def beat(self, phase: str, busy_slots: int) -> None:

@@ -23,7 +23,8 @@ class Listener(threading.Thread):
     """Calls `on_message(channel, text)` for each message.
 
     Messages sent while the connection is away are lost, so `on_connect` is called after every
-    (re)subscription: what the messages announce must then be looked up.
+    (re)subscription: what the messages announce must then be looked up. `on_disconnect` is called after
+    each failed try.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Listener(threading.Thread):
         channels: Sequence[str],
         on_message: Callable[[str, str], None],
         on_connect: Callable[[], None],
+        on_disconnect: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="listener", daemon=True)
         self.connected = threading.Event()
@@ -39,6 +41,7 @@ class Listener(threading.Thread):
         self._channels = channels
         self._on_message = on_message
         self._on_connect = on_connect
+        self._on_disconnect = on_disconnect
         self._closed = threading.Event()
 
     def run(self) -> None:
@@ -50,6 +53,7 @@ class Listener(threading.Thread):
             except redis.RedisError as error:
                 backoff = FIRST_BACKOFF_SECONDS if self.connected.is_set() else min(LAST_BACKOFF_SECONDS, 2 * backoff)
                 self.connected.clear()
+                self._on_disconnect()
                 log.warning("The subscription is away, trying again: %s", error)
                 self._closed.wait(backoff)
 

@@ -1,4 +1,4 @@
-"""How many workers there should be, and which go first. Pure: time comes in as `now`, in seconds on any steady clock."""
+"""How many workers there should be, and which go first. Pure: time comes in as `now`, steady seconds."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def choose_retirees(workers: Sequence[WorkerRecord], count: int) -> list[str]:
 
 
 def _need(load: Load, history: History, limits: Limits, now: float) -> _Need:
-    calm = min(history.demands, default=None, key=lambda sample: sample[1] if sample[0] >= now - BURST_SECONDS else math.inf)
-    burst = calm is not None and calm[0] >= now - BURST_SECONDS and load.demand >= BURST_FACTOR * max(1, calm[1])
+    calm = next((jobs for at, jobs in history.demands if at >= now - BURST_SECONDS), None)
+    burst = calm is not None and load.demand >= BURST_FACTOR * max(1, calm)
     return _Need(limits.clamp(_by_demand(load, limits)), limits.clamp(_by_wait(load, history, limits, now)), burst)
 
 
@@ -213,12 +213,13 @@ def _choose(load: Load, need: _Need, seen: History, limits: Limits, now: float) 
 
 def _grow(load: Load, need: _Need, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:
     lasting = seen.lows[0][1] if seen.watched(limits.up_delay_seconds, now) else 0
+    sure = max(lasting, need.by_demand) if need.burst else lasting
     if load.workers < limits.min_workers:
-        return max(limits.min_workers, lasting), Reason.BELOW_MIN
+        return max(limits.min_workers, sure), Reason.BELOW_MIN
+    if load.workers == 0:
+        return max(1, sure), Reason.FROM_ZERO
     if need.burst and need.by_demand > load.workers:
         return need.workers, Reason.BURST
-    if load.workers == 0:
-        return max(1, lasting), Reason.FROM_ZERO
     if need.by_wait > max(load.workers, lasting):
         return need.by_wait, Reason.WAIT
     return (lasting, Reason.DEMAND) if lasting > load.workers else (load.workers, Reason.UP_DELAY)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gpu_worker.engine.base import EngineInfo, Event, Finished, FinishReason, Row, StepStats
-from gpu_worker.engine.scheduler import Batching, free_slots
+from gpu_worker.engine.scheduler import Batching, check_rows, free_slots
 from gpu_worker.engine.text import StopFilter
 from promptq.request import GenerateRequest
 
@@ -67,11 +67,7 @@ class EchoEngine:
         return len(self._live)
 
     def add(self, rows: Sequence[Row]) -> None:
-        ids = {row.id for row in rows}
-        if len(rows) > self.free_slots():
-            raise ValueError(f"{len(rows)} rows for {self.free_slots()} free slots")
-        if len(ids) < len(rows) or ids & self._live.keys():
-            raise ValueError("a row's id is already in the engine")
+        check_rows(rows, self.free_slots(), self._live.keys())
         self._live |= {row.id: _speaker(row) for row in rows}
 
     def cancel(self, ids: Iterable[str]) -> None:
@@ -130,7 +126,8 @@ class EchoEngine:
         return Finished(reason, speaker.text, len(speaker.words), speaker.spoken, speaker.batch_size)
 
     def _rest(self, now: float) -> None:
-        due = [(speaker.started or now) + (speaker.spoken + 1) / self._pace for speaker in self._live.values()]
+        # No row has a word due, so each has been started and the pace is not 0.
+        due = [(speaker.started or 0.0) + (speaker.spoken + 1) / self._pace for speaker in self._live.values()]
         wait = min(due, default=now) - now
         if wait > 0:
             self._sleep(min(wait, LONGEST_SLEEP_SECONDS))

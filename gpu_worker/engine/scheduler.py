@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection, Set
 from typing import Literal
 
+from gpu_worker.engine.base import Row
 from gpu_worker.engine.sequence import Chunk, Sequence
 
 Batching = Literal["continuous", "static", "off"]
@@ -24,6 +26,19 @@ def free_slots(live: int, slots: int, batching: Batching) -> int:
     if live:
         return 0
     return 1 if batching == "off" else slots
+
+
+def check_rows(rows: Collection[Row], free: int, live: Set[str]) -> None:
+    """Refuse rows that an engine with so many free slots and these live ids cannot take.
+
+    Raises:
+        ValueError: more rows than free slots, or an id that is already in.
+    """
+    ids = {row.id for row in rows}
+    if len(rows) > free:
+        raise ValueError(f"{len(rows)} rows for {free} free slots")
+    if len(ids) < len(rows) or ids & live:
+        raise ValueError("a row's id is already in the engine")
 
 
 class Scheduler:

@@ -20,7 +20,7 @@ from gpu_worker.engine.loader import limit_context, load
 from gpu_worker.engine.model_runner import ModelRunner, layer_shapes
 from gpu_worker.engine.prompts import encode
 from gpu_worker.engine.sampling import NOT_FINITE
-from gpu_worker.engine.scheduler import Batching, Scheduler
+from gpu_worker.engine.scheduler import Batching, Scheduler, check_rows
 from gpu_worker.engine.sequence import Chunk, Sequence
 from gpu_worker.engine.slots import allocate
 from gpu_worker.engine.text import Decode, TextStream
@@ -106,11 +106,7 @@ class TransformersEngine:
         return len(self._scheduler.live)
 
     def add(self, rows: Rows[Row]) -> None:
-        ids = {row.id for row in rows}
-        if len(rows) > self.free_slots():
-            raise ValueError(f"{len(rows)} rows for {self.free_slots()} free slots")
-        if len(ids) < len(rows) or ids & self._texts.keys():
-            raise ValueError("a row's id is already in the engine")
+        check_rows(rows, self.free_slots(), self._texts.keys())
         for row in rows:
             self._texts[row.id] = TextStream(self._decode, self._special, row.request.stop)
             self._scheduler.add(self._sequence(row))
@@ -158,8 +154,7 @@ class TransformersEngine:
                 self._guarded(sequence, self._finish, *sequence.ending)
 
     def _prefill(self, chunks: list[Chunk]) -> int:
-        give_up = lambda chunk, failure: self._fail(chunk.sequence, failure)  # noqa: E731
-        for done, tokens in run_in_halves(chunks, self._runner.prefill, give_up):
+        for done, tokens in run_in_halves(chunks, self._runner.prefill, self._fail_chunk):
             for chunk in done:
                 chunk.sequence.computed = chunk.stop
             self._take([chunk.sequence for chunk in done if chunk.completes], tokens)
@@ -209,6 +204,9 @@ class TransformersEngine:
         if sequence.slot is not None:
             self._runner.cache.clear(sequence.slot)
         self._finish(sequence, FinishReason.ERROR, failure)
+
+    def _fail_chunk(self, chunk: Chunk, failure: Failure) -> None:
+        self._fail(chunk.sequence, failure)
 
     def _finish(self, sequence: Sequence, reason: FinishReason, error: Failure | None = None) -> None:
         stream, progress = self._texts[sequence.row.id], self._of(sequence)

@@ -1,0 +1,68 @@
+"""`python -m api`: check what can be checked, then become gunicorn."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+from promptq import logs
+from promptq.errors import SettingsError
+from promptq.lifecycle import ExitCode
+from promptq.settings import ApiSettings
+
+log = logging.getLogger("api")
+
+
+def main() -> int:
+    """Start the API. Returns only when it cannot be started."""
+    try:
+        settings = ApiSettings.load()
+        _check_folder(settings)
+    except SettingsError as error:
+        print(error.message, file=sys.stderr)
+        return ExitCode.SETTINGS
+    logs.configure("api", settings)
+    if trouble := _port_trouble(settings):
+        log.error("Cannot listen on %s:%d: %s", settings.api_host, settings.api_port, trouble)
+        return ExitCode.CRASHED
+    logs.log_settings(log, settings)
+    _become_gunicorn()
+    return ExitCode.CRASHED
+
+
+def _check_folder(settings: ApiSettings) -> None:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"PROMPTQ_DATA_DIR: cannot make {settings.data_dir}: {error.strerror}") from None
+    if not os.access(settings.data_dir, os.W_OK):
+        raise SettingsError(f"PROMPTQ_DATA_DIR: {settings.data_dir} is not writable")
+
+
+def _port_trouble(settings: ApiSettings) -> str:
+    """Why the port cannot be had. Gunicorn would say it in twelve lines over five seconds."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            settings.api_host, settings.api_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _become_gunicorn() -> None:
+    """The same process, so that signals reach gunicorn, with nothing imported before gevent has patched it."""
+    config = Path(__file__).with_name("gunicorn.conf.py")
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Every error as HTTP: the one table of statuses, and the body that all errors share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from flask import Flask, Response, g, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from api.schemas import ErrorDetail, ErrorResponse
+from promptq.errors import (
+    IdempotencyConflict,
+    InvalidRequest,
+    JobAlreadyTerminal,
+    JobNotFound,
+    PromptqError,
+    QueueFull,
+    RedisUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_PARAM_CHARS = 200
+REDIS_RETRY_SECONDS = 1
+
+
+class InvalidJson(PromptqError):
+    """The body is not JSON."""
+
+    type = "invalid_json"
+
+
+class UnsupportedEncoding(PromptqError):
+    """The body is compressed, and we do not unpack."""
+
+    type = "unsupported_media_type"
+
+
+class JobUnfinished(PromptqError):
+    """A synchronous call gave up waiting; the job lives on."""
+
+    type = "generate_timeout"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job {job_id} has not ended yet; ask GET /v1/jobs/{job_id}.")
+        self.job_id = job_id
+
+
+class JobFailed(PromptqError):
+    """A synchronous call's job ended without a text."""
+
+    type = "job_failed"
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        super().__init__(f"Job {job_id} {reason}")
+        self.job_id = job_id
+
+
+class NotReady(PromptqError):
+    """The service cannot answer prompts now."""
+
+    type = "not_ready"
+
+
+STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
+    InvalidJson: HTTPStatus.BAD_REQUEST,
+    UnsupportedEncoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
+    JobNotFound: HTTPStatus.NOT_FOUND,
+    JobAlreadyTerminal: HTTPStatus.CONFLICT,
+    QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    RedisUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    JobFailed: HTTPStatus.BAD_GATEWAY,
+    JobUnfinished: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+_HTTP_TYPES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("body_too_large", "body")}
+
+
+def register(app: Flask) -> None:
+    """Answer every error of `app` in the one form."""
+    app.register_error_handler(PromptqError, _on_promptq_error)
+    app.register_error_handler(HTTPException, _on_http_error)
+    app.register_error_handler(Exception, _on_bug)
+
+
+def invalid_request(error: ValidationError) -> PromptqError:
+    """The first thing that pydantic found wrong, with the field it is about."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return InvalidJson(first["msg"], param="body")
+    # Only the check over prompt and messages together has no place of its own.
+    whole = "prompt" if first["type"] == "value_error" else "body"
+    param = ".".join(str(step) for step in first["loc"]) or whole
+    return InvalidRequest(first["msg"].removeprefix("Value error, "), param=param[:MAX_PARAM_CHARS])
+
+
+def _on_promptq_error(error: PromptqError) -> Response:
+    status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), None)
+    if status is None:
+        return _on_bug(error)
+    response = _answer(
+        status,
+        error.type,
+        error.message,
+        error.param,
+        error.job_id if isinstance(error, JobFailed | JobUnfinished) else None,
+    )
+    if isinstance(error, QueueFull):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    elif status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(REDIS_RETRY_SECONDS)
+    return response
+
+
+def _on_http_error(error: HTTPException) -> Response:
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    kind, param = _HTTP_TYPES.get(status, (status.name.lower(), None))
+    response = _answer(status, kind, error.description or status.phrase, param)
+    if allow := error.get_response().headers.get("Allow"):
+        response.headers["Allow"] = allow
+    return response
+
+
+def _on_bug(error: Exception) -> Response:
+    log.error("Request %s %s %s failed", g.get("request_id"), request.method, request.path, exc_info=error)
+    message = f"The server failed; its log has more under request id {g.get('request_id')}."
+    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message)
+
+
+def _answer(
+    status: HTTPStatus, kind: str, message: str, param: str | None = None, job_id: str | None = None
+) -> Response:
+    g.error_type = kind
+    detail = ErrorDetail(type=kind, message=message, param=param, job_id=job_id)
+    body = ErrorResponse(error=detail).model_dump_json(exclude=None if job_id else {"error": {"job_id"}})
+    return Response(body, status, mimetype="application/json")

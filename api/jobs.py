@@ -1,0 +1,84 @@
+"""`/v1/jobs`: submit, read, wait, cancel."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from flask import Response, url_for
+from flask_openapi3.models.tag import Tag
+from flask_openapi3.types import ResponseDict
+
+from api.parameters import JobPath, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
+from api.presenter import job_answer
+from api.schemas import ErrorResponse, JobResource, SubmitJob
+from api.services import now, services
+from api.submission import submit
+from api.validation import StrictBlueprint, readable_id
+from promptq.errors import RedisUnavailable
+from promptq.job import Job, Status
+from promptq.store import Submitted
+
+_SUBMITTED: ResponseDict = {
+    200: JobResource, 202: JobResource, 400: ErrorResponse, 413: ErrorResponse, 422: ErrorResponse,
+    429: ErrorResponse, 503: ErrorResponse,
+}  # fmt: skip
+_FOUND: ResponseDict = {200: JobResource, 404: ErrorResponse, 503: ErrorResponse}
+
+blueprint = StrictBlueprint(
+    "jobs", __name__, url_prefix="/v1/jobs", abp_tags=[Tag(name="jobs")], abp_responses={"default": ErrorResponse}
+)
+
+
+@blueprint.post("", responses=_SUBMITTED)
+def submit_job(header: SubmitHeaders, body: SubmitJob) -> Response:
+    """Submit a prompt
+
+    202 with the job, at once; 200 when it ended within `Prefer: wait=N` or came from the cache.
+    """
+    return _answer(submit(body, idempotency_key=header.idempotency_key), header.prefer_wait)
+
+
+@blueprint.put("/<id>", responses=_SUBMITTED)
+def put_job(header: WaitHeader, path: NewJobPath, body: SubmitJob) -> Response:
+    """Submit a prompt under your own id
+
+    The same body again gives the same job; another body under the same id is refused.
+    """
+    return _answer(submit(body, job_id=path.id), header.prefer_wait)
+
+
+@blueprint.get("/<id>", responses=_FOUND | {422: ErrorResponse})
+def read_job(path: JobPath, query: WaitQuery) -> Response:
+    """Read a job, or wait for its end"""
+    return job_answer(services().wait_for(readable_id(path.id), query.wait), HTTPStatus.OK)
+
+
+@blueprint.post("/<id>/cancel", responses=_FOUND | {202: JobResource, 409: ErrorResponse})
+def cancel_job(path: JobPath) -> Response:
+    """Cancel a job
+
+    200: it was waiting and has ended. 202: it runs, and stops within a few tokens.
+    """
+    status = services().store.cancel(readable_id(path.id), now())
+    job = services().store.get(path.id)
+    return job_answer(job, HTTPStatus.OK if status is Status.CANCELLED else HTTPStatus.ACCEPTED)
+
+
+def _answer(submitted: Submitted, prefer_wait: float | None) -> Response:
+    job = _waited(submitted.job, prefer_wait or 0)
+    response = job_answer(job, HTTPStatus.OK if job.status.is_terminal else HTTPStatus.ACCEPTED)
+    response.headers["Location"] = url_for("jobs.read_job", id=job.id)
+    if prefer_wait is not None:
+        applied = min(prefer_wait, services().settings.wait_limit_seconds)
+        response.headers["Preference-Applied"] = f"wait={applied:g}"
+    return response
+
+
+def _waited(job: Job, seconds: float) -> Job:
+    """The job has been acknowledged: if Redis goes away now, the client must still learn its id."""
+    if job.status.is_terminal or not seconds:
+        return job
+    try:
+        return services().wait_for(job.id, seconds)
+    except RedisUnavailable:
+        return job

@@ -1,0 +1,66 @@
+"""What comes beside the body: headers, path and query."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from werkzeug.http import parse_dict_header
+
+_SECONDS = re.compile(r"\d+(\.\d+)?", re.ASCII)
+
+
+def _wait_preference(header: str) -> float | None:
+    """The seconds in `Prefer: wait=N` (RFC 7240); other preferences are not ours to judge."""
+    preferences = {name.lower(): value for name, value in parse_dict_header(header).items()}
+    if "wait" not in preferences:
+        return None
+    seconds = (preferences["wait"] or "").split(";")[0].strip()
+    if not _SECONDS.fullmatch(seconds):
+        raise ValueError("wait must be a number of seconds, as in `Prefer: wait=10`")
+    return float(seconds)
+
+
+WaitPreference = Annotated[
+    float | None, BeforeValidator(_wait_preference), WithJsonSchema({"type": "string", "example": "wait=10"})
+]
+
+
+class WaitHeader(BaseModel):
+    """Headers of a call that may wait for the job's end."""
+
+    prefer_wait: WaitPreference = Field(
+        None, alias="Prefer", description="`wait=N`: answer when the job ends, at the latest after N seconds."
+    )
+
+
+class SubmitHeaders(WaitHeader):
+    """Headers of `POST /v1/jobs`."""
+
+    idempotency_key: str = Field(
+        "",
+        alias="Idempotency-Key",
+        pattern=r"^[\x20-\x7e]{1,255}$",
+        description="The same key with the same body gives the same job, for a day.",
+    )
+
+
+class NewJobPath(BaseModel):
+    """A client's own job id."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+
+
+class JobPath(BaseModel):
+    """A job's id; what cannot be one is simply not found."""
+
+    id: str
+
+
+class WaitQuery(BaseModel):
+    """Query of `GET /v1/jobs/{id}`."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    wait: float = Field(default=0, ge=0, description="Answer when the job ends, at the latest after so many seconds.")

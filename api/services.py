@@ -1,0 +1,52 @@
+"""What the views work with, made once for an application."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import cast
+
+from flask import Flask, current_app
+from prometheus_client import CollectorRegistry
+
+from api.waiters import Waiters
+from promptq.job import Job
+from promptq.metrics import ApiMetrics
+from promptq.observe import Observer
+from promptq.settings import ApiSettings
+from promptq.store import JobStore
+
+EXTENSION = "promptq"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The application's parts."""
+
+    settings: ApiSettings
+    store: JobStore
+    observer: Observer
+    waiters: Waiters
+    registry: CollectorRegistry
+    metrics: ApiMetrics
+
+    def wait_for(self, job_id: str, seconds: float) -> Job:
+        """The job, once it has ended or the time, clamped to the limit, is over."""
+        if seconds <= 0:
+            return self.store.get(job_id)
+        return self.waiters.wait_for(job_id, min(seconds, self.settings.wait_limit_seconds), self.store.get)
+
+
+def services() -> Services:
+    """Those of the application that handles the present request."""
+    return of(current_app)
+
+
+def of(app: Flask) -> Services:
+    """The parts of an application."""
+    return cast(Services, app.extensions[EXTENSION])
+
+
+def now() -> float:
+    """Wall time in seconds."""
+    return time.time()

@@ -1,0 +1,94 @@
+"""`python -m scaler`: settings, the metrics server, and the loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from prometheus_client import CollectorRegistry, disable_created_metrics
+
+from promptq import settings as environment
+from promptq.errors import SettingsError
+from promptq.lifecycle import ExitCode, run
+from promptq.logs import configure, log_settings
+from promptq.metrics import ScalerMetrics
+from promptq.observe import Observer
+from promptq.settings import ScalerSettings
+from promptq.store import JobStore, connect
+from scaler.fleet import Fleet, FleetSettings
+from scaler.gpu import Gpus
+from scaler.loop import ScalerLoop
+from scaler.policy import Limits
+from scaler.server import MetricsServer, QueueCollector, create_app
+from scaler.tether import KillingStop
+
+log = logging.getLogger("scaler")
+
+REDIS_TIMEOUT_SECONDS = 2.0
+
+
+def main() -> ExitCode:
+    """Run until SIGTERM, then drain the workers. The exit code says how it ended."""
+    try:
+        settings = ScalerSettings.load()
+        configure("scaler", settings)
+        log_settings(log, settings)
+        serve(settings)
+    except SettingsError as error:
+        print(f"scaler: {error.message}", file=sys.stderr)
+        return ExitCode.SETTINGS
+    return ExitCode.OK
+
+
+def serve(settings: ScalerSettings) -> None:
+    """Serve the metrics and scale until a stop is requested.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    gpus = Gpus(allowed=environment.child_environment().get("CUDA_VISIBLE_DEVICES"))
+    placed_on = gpus if spreads_over_gpus(settings) else None
+    count = len(placed_on.read()) if placed_on else 0
+    limits = Limits.of(settings, max_workers(settings, count))
+    fleet = Fleet(fleet_settings(settings, limits.max_workers, count > 0), placed_on)
+    stop = KillingStop(fleet.kill).install()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    store = JobStore(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
+    loop = ScalerLoop(fleet, limits, store, ScalerMetrics(registry), gpus)
+    observer = Observer(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS))
+    registry.register(QueueCollector(observer))
+    server = MetricsServer(create_app(registry, observer, settings.advertised_host), settings)
+    try:
+        run(loop, stop, settings.tick_seconds)
+    finally:
+        server.close()
+
+
+def spreads_over_gpus(settings: ScalerSettings) -> bool:
+    """Whether workers are placed; not where the settings name a CPU, one GPU, or the echo engine."""
+    return settings.engine != "echo" and settings.device in ("auto", "cuda")
+
+
+def max_workers(settings: ScalerSettings, gpus: int) -> int:
+    """The setting, or one worker per GPU; never fewer than min_workers."""
+    return settings.max_workers or max(1, gpus, settings.min_workers)
+
+
+def fleet_settings(settings: ScalerSettings, workers: int, has_gpu: bool) -> FleetSettings:
+    """What every worker is started with.
+
+    Args:
+        workers: the most there will be; on a CPU the cores are shared out among so many.
+    """
+    changes = {"PROMPTQ_WORKER_METRICS_PORT": "0"} if workers > 1 else {}
+    if not has_gpu and not environment.is_set("worker_threads"):
+        changes["PROMPTQ_WORKER_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    # A child that inherited the API's multiprocess folder would show up in the API's metrics.
+    inherited = environment.child_environment(("PROMETHEUS_MULTIPROC_DIR",), **changes)
+    return FleetSettings(workers, inherited, settings.drain_seconds, settings.start_timeout_seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

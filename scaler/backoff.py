@@ -1,0 +1,33 @@
+"""How long to wait before the next try after workers that crashed."""
+
+from __future__ import annotations
+
+LONGEST_SECONDS = 60.0
+
+
+class Backoff:
+    """1, 2, 4 … 60 seconds, from the first failure to the first worker that proves stable. Times are steady seconds."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.last_failure = 0.0
+        self.retry_at = 0.0
+
+    def fail(self, now: float) -> None:
+        """A worker ended too early. Those that fall together count once."""
+        if now >= self.retry_at:
+            self.failures += 1
+            self.retry_at = now + min(LONGEST_SECONDS, 2.0 ** (self.failures - 1))
+        self.last_failure = now
+
+    def proved(self, spawned_at: float) -> None:
+        """A worker is stable; only one spawned after the last failure shows that the cause is gone."""
+        if spawned_at >= self.last_failure:
+            self.failures = 0
+            self.retry_at = 0.0
+
+    def room(self, starting: int, now: float) -> int | None:
+        """How many workers may start now; None: as many as wanted. After a failure one probes for all."""
+        if not self.failures:
+            return None
+        return 0 if starting or now < self.retry_at else 1

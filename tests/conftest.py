@@ -1,0 +1,56 @@
+"""Fixtures: a store on fakeredis for unit tests, a real server for everything else. Redis is never skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+import redis
+
+from promptq.embedded import EmbeddedServer
+from promptq.settings import WorkerSettings
+from promptq.store import JobStore, connect
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One real server for the whole session."""
+    running = EmbeddedServer(tmp_path_factory.mktemp("server")).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A real server that the test may stop, kill and start again."""
+    running = EmbeddedServer(tmp_path / "valkey").start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A client of the real server, emptied."""
+    with connect(server.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def settings() -> WorkerSettings:
+    """Defaults, whatever the environment says."""
+    return WorkerSettings(_env_file=None)
+
+
+@pytest.fixture
+def store(client: redis.Redis, settings: WorkerSettings) -> JobStore:
+    """A store on the real server."""
+    return JobStore(client, settings)
+
+
+@pytest.fixture
+def fake_store(settings: WorkerSettings) -> JobStore:
+    """A store on fakeredis, for unit tests."""
+    return JobStore(fakeredis.FakeRedis(), settings)

@@ -1,0 +1,368 @@
+"""The laws of the store, on fakeredis and on a real server alike."""
+
+from __future__ import annotations
+
+import fakeredis
+import pytest
+import redis
+
+from promptq import keys
+from promptq.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFound, QueueFull
+from promptq.job import Status
+from promptq.settings import WorkerSettings
+from promptq.store import JobStore
+from tests.fakes import NOW, cancelled, failure, new_job, submit, success
+
+LEASE = 15
+
+
+@pytest.fixture(params=["fakeredis", "server"])
+def store(request: pytest.FixtureRequest, settings: WorkerSettings) -> JobStore:
+    client = fakeredis.FakeRedis() if request.param == "fakeredis" else request.getfixturevalue("client")
+    return JobStore(client, settings)
+
+
+def with_settings(store: JobStore, **changes: object) -> JobStore:
+    return JobStore(store.client, store.settings.model_copy(update=changes))
+
+
+def places(store: JobStore, job_id: str) -> list[str]:
+    """Every list and registry that holds the job."""
+    client: redis.Redis = store.client
+    found = []
+    for queue in keys.QUEUES:
+        found += [keys.QUEUE(queue)] * client.lrange(keys.QUEUE(queue), 0, -1).count(job_id.encode())
+        for kind in (keys.WIP, keys.DEFERRED, keys.FINISHED, keys.FAILED, keys.CANCELED):
+            members = [member.decode().split(":")[0] for member in client.zrange(kind(queue), 0, -1)]
+            found += [kind(queue)] * members.count(job_id)
+    return found
+
+
+class TestSubmitAndClaim:
+    def test_a_submitted_job_waits_in_its_queue(self, store: JobStore) -> None:
+        job = submit(store, priority="high").job
+        assert store.get(job.id).status is Status.QUEUED
+        assert places(store, job.id) == ["rq:queue:high"]
+
+    def test_positions_count_the_jobs_ahead(self, store: JobStore) -> None:
+        ids = [submit(store, cache=False).job.id for _ in range(3)]
+        assert [store.get(job_id).queue_position for job_id in ids] == [0, 1, 2]
+
+    def test_a_claim_moves_jobs_from_the_queue_under_a_lease(self, store: JobStore) -> None:
+        job = submit(store).job
+        (claim,) = store.claim("w", 5, NOW + 1)
+        assert (claim.id, claim.attempts, claim.queued_at) == (job.id, 1, NOW)
+        assert places(store, job.id) == ["rq:wip:default"]
+        seen = store.get(job.id)
+        assert (seen.status, seen.started_at, seen.attempts) == (Status.RUNNING, NOW + 1, 1)
+
+    def test_a_claim_takes_no_more_than_asked(self, store: JobStore) -> None:
+        for _ in range(5):
+            submit(store, cache=False)
+        assert len(store.claim("w", 3, NOW)) == 3
+        assert len(store.claim("w", 3, NOW)) == 2
+        assert store.claim("w", 3, NOW) == []
+
+    def test_high_goes_before_default_before_low(self, store: JobStore) -> None:
+        for priority in ("low", "default", "high"):
+            submit(store, priority, cache=False, priority=priority)
+        assert [claim.queue for claim in store.claim("w", 3, NOW)] == ["high", "default", "low"]
+
+    def test_low_does_not_starve(self, store: JobStore) -> None:
+        old = submit(store, "old", now=NOW, priority="low").job
+        submit(store, "new", now=NOW + 2 * store.settings.ageing_seconds + 1, priority="high")
+        assert store.claim("w", 1, NOW + 100)[0].id == old.id
+
+    def test_a_vanished_job_is_skipped(self, store: JobStore) -> None:
+        gone, stays = submit(store, cache=False).job, submit(store, cache=False).job
+        store.client.delete(keys.JOB(gone.id))
+        assert [claim.id for claim in store.claim("w", 5, NOW)] == [stays.id]
+
+    def test_an_unknown_job_is_not_found(self, store: JobStore) -> None:
+        with pytest.raises(JobNotFound):
+            store.get("nope")
+
+
+class TestFinish:
+    def test_the_result_is_stored_with_a_lifetime(self, store: JobStore) -> None:
+        job = submit(store).job
+        (claim,) = store.claim("w", 1, NOW + 1)
+        assert store.finish("w", [success(claim, "Paris")], NOW + 2) == [True]
+        seen = store.get(job.id)
+        assert (seen.status, seen.finished_at, seen.result.text) == (Status.SUCCEEDED, NOW + 2, "Paris")
+        assert places(store, job.id) == ["rq:finished:default"]
+        for key in (keys.JOB(job.id), keys.RESULTS(job.id)):
+            assert 0 < store.client.ttl(key) <= store.settings.result_ttl_seconds
+
+    def test_finishing_twice_writes_once(self, store: JobStore) -> None:
+        job = submit(store).job
+        claims = store.claim("w", 1, NOW)
+        assert store.finish("w", [success(claims[0], "first")], NOW) == [True]
+        assert store.finish("w", [success(claims[0], "second")], NOW) == [False]
+        assert store.get(job.id).result.text == "first"
+
+    def test_a_worker_that_lost_its_lease_is_fenced_off(self, store: JobStore) -> None:
+        job = submit(store).job
+        (old,) = store.claim("old", 1, NOW)
+        assert store.reap(NOW + LEASE + 1).requeued == 1
+        (new,) = store.claim("new", 1, NOW + LEASE + 2)
+        assert store.finish("old", [success(old, "stale")], NOW + LEASE + 3) == [False]
+        assert store.finish("new", [success(new, "fresh")], NOW + LEASE + 3) == [True]
+        assert store.get(job.id).result.text == "fresh"
+        assert store.get(job.id).attempts == 2
+
+    def test_a_failure_is_kept_in_the_dead_letter_list(self, store: JobStore) -> None:
+        job = submit(store).job
+        store.finish("w", [failure(store.claim("w", 1, NOW)[0], "oom")], NOW)
+        seen = store.get(job.id)
+        assert (seen.status, seen.error.type, seen.error.message) == (Status.FAILED, "oom", "It broke.")
+        assert places(store, job.id) == ["rq:failed:default"]
+        assert store.client.ttl(keys.JOB(job.id)) > store.settings.result_ttl_seconds
+
+    def test_several_jobs_end_in_one_call(self, store: JobStore) -> None:
+        ids = [submit(store, cache=False).job.id for _ in range(4)]
+        claims = store.claim("w", 4, NOW)
+        endings = [success(claims[0]), failure(claims[1]), cancelled(claims[2]), success(claims[3])]
+        assert store.finish("w", endings, NOW) == [True] * 4
+        states = [store.get(job_id).status.value for job_id in ids]
+        assert states == ["succeeded", "failed", "cancelled", "succeeded"]
+
+
+class TestLeases:
+    def test_a_renewed_lease_is_not_reaped(self, store: JobStore) -> None:
+        submit(store)
+        claims = store.claim("w", 1, NOW)
+        assert store.renew(claims, NOW + LEASE - 1) == ["ok"]
+        assert store.reap(NOW + LEASE + 1).requeued == 0
+        assert store.reap(NOW + 2 * LEASE).requeued == 1
+        assert store.renew(claims, NOW + 2 * LEASE) == ["lost"]
+
+    def test_a_reaped_job_goes_to_the_front(self, store: JobStore) -> None:
+        first, second = submit(store, cache=False).job, submit(store, cache=False).job
+        store.claim("w", 1, NOW)
+        store.reap(NOW + LEASE + 1)
+        assert [claim.id for claim in store.claim("w", 2, NOW + 20)] == [first.id, second.id]
+
+    def test_a_job_whose_workers_all_die_fails_as_worker_lost(self, store: JobStore) -> None:
+        job, now = submit(store).job, NOW
+        for _ in range(store.settings.max_attempts):
+            assert len(store.claim("w", 1, now)) == 1
+            now += LEASE + 1
+            reaped = store.reap(now)
+        assert reaped.worker_lost == 1
+        seen = store.get(job.id)
+        assert (seen.status, seen.error.type, seen.attempts) == (Status.FAILED, "worker_lost", 3)
+
+    def test_released_jobs_return_in_order_with_their_attempts(self, store: JobStore) -> None:
+        ids = [submit(store, cache=False).job.id for _ in range(3)]
+        assert store.release(store.claim("w", 2, NOW), NOW) == 2
+        claims = store.claim("w", 3, NOW)
+        assert [claim.id for claim in claims] == ids
+        assert [claim.attempts for claim in claims] == [1, 1, 1]
+
+    def test_two_reapers_requeue_once(self, store: JobStore) -> None:
+        job = submit(store).job
+        store.claim("w", 1, NOW)
+        assert [store.reap(NOW + LEASE + 1).requeued for _ in range(2)] == [1, 0]
+        assert places(store, job.id) == ["rq:queue:default"]
+
+
+class TestCancel:
+    def test_a_waiting_job_ends_at_once(self, store: JobStore) -> None:
+        job = submit(store).job
+        assert store.cancel(job.id, NOW) is Status.CANCELLED
+        assert store.get(job.id).status is Status.CANCELLED
+        assert places(store, job.id) == ["rq:canceled:default"]
+        assert store.claim("w", 1, NOW) == []
+
+    def test_a_running_job_is_asked_to_stop_and_keeps_its_partial_text(self, store: JobStore) -> None:
+        job = submit(store).job
+        claims = store.claim("w", 1, NOW)
+        assert store.cancel(job.id, NOW) is Status.RUNNING
+        assert store.get(job.id).cancel_requested
+        assert store.renew(claims, NOW) == ["cancel"]
+        store.finish("w", [cancelled(claims[0], "par")], NOW)
+        assert store.get(job.id).result.text == "par"
+
+    def test_a_cancelled_job_of_a_dead_worker_is_not_run_again(self, store: JobStore) -> None:
+        job = submit(store).job
+        store.claim("w", 1, NOW)
+        store.cancel(job.id, NOW)
+        assert store.reap(NOW + LEASE + 1).cancelled == 1
+        assert store.get(job.id).status is Status.CANCELLED
+
+    def test_a_terminal_job_stays_as_it_is(self, store: JobStore) -> None:
+        job = submit(store).job
+        store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
+        with pytest.raises(JobAlreadyTerminal) as caught:
+            store.cancel(job.id, NOW)
+        assert caught.value.status == "succeeded"
+        assert store.get(job.id).status is Status.SUCCEEDED
+
+    def test_an_unknown_job_cannot_be_cancelled(self, store: JobStore) -> None:
+        with pytest.raises(JobNotFound):
+            store.cancel("nope", NOW)
+
+
+class TestExpiry:
+    def test_the_reaper_expires_what_waited_too_long(self, store: JobStore) -> None:
+        job = submit(store, ttl_seconds=5).job
+        assert store.reap(NOW + 4).expired == 0
+        assert store.reap(NOW + 6).expired == 1
+        seen = store.get(job.id)
+        assert (seen.status, seen.error.type) == (Status.EXPIRED, "expired")
+        assert places(store, job.id) == ["rq:failed:default"]
+
+    def test_a_claim_skips_an_expired_job(self, store: JobStore) -> None:
+        job, other = submit(store, ttl_seconds=5, cache=False).job, submit(store, cache=False).job
+        assert [claim.id for claim in store.claim("w", 2, NOW + 6)] == [other.id]
+        assert store.get(job.id).status is Status.EXPIRED
+
+    def test_a_running_job_does_not_expire(self, store: JobStore) -> None:
+        job = submit(store, ttl_seconds=5).job
+        store.claim("w", 1, NOW + 1)
+        assert store.reap(NOW + 6).expired == 0
+        assert store.get(job.id).status is Status.RUNNING
+
+    def test_registries_forget_what_has_ended_its_lifetime(self, store: JobStore) -> None:
+        job = submit(store).job
+        store.cancel(job.id, NOW)
+        store.reap(NOW + store.settings.result_ttl_seconds + 1)
+        assert places(store, job.id) == []
+
+
+class TestCacheAndJoin:
+    def test_the_same_request_is_answered_from_the_cache(self, store: JobStore) -> None:
+        submit(store)
+        store.finish("w", [success(store.claim("w", 1, NOW)[0], "Paris")], NOW)
+        again = submit(store, now=NOW + 1)
+        assert (again.outcome, again.job.result.text) == ("hit", "Paris")
+        seen = store.get(again.job.id)
+        assert (seen.status, seen.cache, seen.result.text) == (Status.SUCCEEDED, "hit", "Paris")
+        assert places(store, again.job.id) == ["rq:finished:default"]
+
+    @pytest.mark.parametrize("fields", [{"temperature": 0.7}, {"cache": False}])
+    def test_random_and_uncached_requests_stay_apart(self, store: JobStore, fields: dict[str, object]) -> None:
+        assert [submit(store, **fields).outcome for _ in range(2)] == ["new", "new"]
+        store.finish("w", [success(claim) for claim in store.claim("w", 2, NOW)], NOW)
+        assert submit(store, **fields).outcome == "new"
+
+    def test_a_seed_makes_a_random_request_shareable(self, store: JobStore) -> None:
+        outcomes = [submit(store, temperature=0.7, seed=seed).outcome for seed in (1, 1, 2)]
+        assert outcomes == ["new", "join", "new"]
+
+    def test_joined_jobs_share_one_generation(self, store: JobStore) -> None:
+        jobs = [submit(store).job for _ in range(20)]
+        claims = store.claim("w", 20, NOW)
+        assert [claim.id for claim in claims] == [jobs[0].id]
+        assert places(store, jobs[7].id) == ["rq:deferred:default"]
+        store.finish("w", [success(claims[0], "shared")], NOW)
+        assert {store.get(job.id).result.text for job in jobs} == {"shared"}
+        assert {store.get(job.id).cache for job in jobs} == {"miss", "join"}
+        assert store.client.exists(keys.JOIN(new_job().cache_key(store.settings))) == 0
+
+    @pytest.mark.parametrize("how", ["fails", "is cancelled waiting", "is cancelled running", "expires", "is lost"])
+    def test_when_the_leader_ends_without_a_text_the_next_one_leads(self, store: JobStore, how: str) -> None:
+        lead, heir, third = submit(store, ttl_seconds=5).job, submit(store).job, submit(store).job
+        if how == "is cancelled waiting":
+            store.cancel(lead.id, NOW)
+        elif how == "expires":
+            store.reap(NOW + 6)
+        elif how == "is lost":
+            for attempt in range(3):
+                store.claim("w", 1, NOW + attempt * 20)
+                store.reap(NOW + attempt * 20 + 16)
+        else:
+            (claim,) = store.claim("w", 1, NOW)
+            store.finish("w", [failure(claim) if how == "fails" else cancelled(claim)], NOW)
+        assert store.get(lead.id).status.is_terminal
+        (claim,) = store.claim("w", 5, NOW + 100)
+        assert claim.id == heir.id
+        store.finish("w", [success(claim, "late")], NOW + 101)
+        assert store.get(third.id).result.text == "late"
+
+    def test_a_joined_job_has_its_own_cancel_and_deadline(self, store: JobStore) -> None:
+        lead, hurried, tired = submit(store).job, submit(store, ttl_seconds=5).job, submit(store).job
+        assert store.cancel(tired.id, NOW) is Status.CANCELLED
+        assert store.reap(NOW + 6).expired == 1
+        store.finish("w", [success(store.claim("w", 1, NOW + 7)[0])], NOW + 8)
+        states = [store.get(job.id).status.value for job in (lead, hurried, tired)]
+        assert states == ["succeeded", "expired", "cancelled"]
+
+    def test_a_leader_deleted_behind_our_back_is_replaced_by_the_reaper(self, store: JobStore) -> None:
+        lead, heir = submit(store).job, submit(store).job
+        store.client.delete(keys.JOB(lead.id))
+        store.reap(NOW)
+        assert [claim.id for claim in store.claim("w", 5, NOW)] == [heir.id]
+
+    def test_a_lifetime_of_zero_turns_the_cache_off(self, store: JobStore) -> None:
+        store = with_settings(store, cache_ttl_seconds=0)
+        assert [submit(store).outcome for _ in range(2)] == ["new", "new"]
+
+
+class TestIdempotency:
+    def test_the_same_key_and_body_give_the_same_job(self, store: JobStore) -> None:
+        first = store.submit(new_job(key="k", keep=100), NOW)
+        again = store.submit(new_job(key="k", keep=100), NOW + 1)
+        assert (again.outcome, again.job.id) == ("repeat", first.job.id)
+        assert len(store.claim("w", 5, NOW)) == 1
+
+    def test_the_same_key_with_another_body_conflicts(self, store: JobStore) -> None:
+        store.submit(new_job("a", key="k", keep=100), NOW)
+        with pytest.raises(IdempotencyConflict):
+            store.submit(new_job("b", key="k", keep=100), NOW)
+
+    def test_a_chosen_id_is_as_good_as_a_key(self, store: JobStore) -> None:
+        store.submit(new_job(job_id="mine", keep=100), NOW)
+        assert store.submit(new_job(job_id="mine", keep=100), NOW).outcome == "repeat"
+        with pytest.raises(IdempotencyConflict):
+            store.submit(new_job("other", job_id="mine", keep=100), NOW)
+
+    def test_a_keyed_job_is_kept_as_long_as_its_key(self, store: JobStore) -> None:
+        job = store.submit(new_job(key="k", keep=90_000), NOW).job
+        store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
+        assert store.client.ttl(keys.JOB(job.id)) > 80_000
+
+
+class TestBackpressure:
+    def test_a_full_queue_refuses_before_anything_is_written(self, store: JobStore) -> None:
+        store = with_settings(store, max_queue_jobs=2)
+        for _ in range(2):
+            submit(store, cache=False)
+        before = store.client.dbsize()
+        with pytest.raises(QueueFull) as caught:
+            submit(store, cache=False)
+        assert caught.value.depth == 2
+        assert store.client.dbsize() == before
+
+    def test_retry_after_comes_from_the_drain_rate(self, store: JobStore) -> None:
+        store = with_settings(store, max_queue_jobs=1)
+        submit(store, cache=False)
+        store.client.set(keys.DRAIN_RATE(), "0.1")
+        with pytest.raises(QueueFull) as caught:
+            submit(store, cache=False)
+        assert caught.value.retry_after_seconds == 10
+
+    def test_a_cache_hit_needs_no_room(self, store: JobStore) -> None:
+        submit(store)
+        store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
+        full = with_settings(store, max_queue_jobs=1)
+        submit(full, cache=False)
+        assert submit(full).outcome == "hit"
+
+    def test_joined_jobs_count(self, store: JobStore) -> None:
+        store = with_settings(store, max_queue_jobs=2)
+        assert [submit(store).outcome for _ in range(2)] == ["new", "join"]
+        with pytest.raises(QueueFull):
+            submit(store)
+
+
+def test_every_key_that_stays_has_a_lifetime_or_is_in_the_catalogue(store: JobStore) -> None:
+    for fields in ({}, {}, {"cache": False}, {"ttl_seconds": 5.0, "prompt": "x"}):
+        submit(store, **fields)
+    claims = store.claim("w", 2, NOW)
+    store.finish("w", [success(claims[0]), failure(claims[1])], NOW)
+    store.reap(NOW + 10)
+    timeless = {name.decode() for name in store.client.scan_iter() if store.client.ttl(name) == -1}
+    allowed = (keys.QUEUE_NAMES(), keys.TOTALS(), keys.FINISHED(), keys.FAILED(), keys.CANCELED())
+    assert [name for name in timeless if not name.startswith(allowed)] == []

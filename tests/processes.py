@@ -1,0 +1,49 @@
+"""Real processes for tests: started, waited for, and really ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from promptq.embedded import EmbeddedServer
+from promptq.observe import Observer
+from promptq.settings import PREFIX, child_environment
+from promptq.store import connect
+
+ROOT = Path(__file__).parent.parent
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
+    """The condition's first true value; fails loudly when it never is."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"waited {seconds} s for {what or condition}")
+
+
+def start(module: str, server: EmbeddedServer, **settings: Any) -> subprocess.Popen[bytes]:
+    """`python -m module` against the server, with settings given by their field names."""
+    values = {PREFIX + name.upper(): str(value) for name, value in settings.items()}
+    environment = child_environment(**{"PROMPTQ_REDIS_URL": server.url, "PROMPTQ_ENGINE": "echo", **values})
+    return subprocess.Popen([sys.executable, "-m", module], env=environment, cwd=ROOT)
+
+
+@contextmanager
+def worker(server: EmbeddedServer, name: str = "w1", **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A registered worker process, killed at the end if it still lives."""
+    process = start("gpu_worker", server, worker_name=name, **settings)
+    try:
+        with connect(server.url) as client:
+            observer = Observer(client)
+            wait_until(lambda: any(seen.name == name for seen in observer.workers()), 60, f"worker {name}")
+        yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from promptq.errors import SettingsError
+from promptq.settings import ApiSettings, ScalerSettings, WorkerSettings, child_environment, is_set, mask_url
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_variables_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PROMPTQ_SLOTS=3\nPROMPTQ_API_PORT=1\n")
+    monkeypatch.setenv("PROMPTQ_API_PORT", "9000")
+    assert (WorkerSettings.load().slots, ApiSettings.load().api_port) == (3, 9000)
+    assert is_set("slots")
+    assert not is_set("model")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("PROMPTQ_SLOT", "3", "PROMPTQ_SLOT: unknown setting; did you mean PROMPTQ_SLOTS?"),
+        ("PROMPTQ_SLOTS", "many", "PROMPTQ_SLOTS: Input should be a valid integer"),
+        ("PROMPTQ_SLOTS", "0", "PROMPTQ_SLOTS: Input should be greater than or equal to 1"),
+        ("PROMPTQ_BATCHING", "dynamic", "PROMPTQ_BATCHING: Input should be 'continuous', 'static' or 'off'"),
+    ],
+)
+def test_a_wrong_setting_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        WorkerSettings.load()
+    assert caught.value.message.startswith(says)
+    assert "\n" not in caught.value.message
+
+
+def test_impossible_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTQ_MIN_WORKERS", "3")
+    monkeypatch.setenv("PROMPTQ_MAX_WORKERS", "2")
+    with pytest.raises(SettingsError, match="min_workers=3 is above max_workers=2"):
+        ScalerSettings.load()
+
+
+def test_passwords_are_masked() -> None:
+    assert mask_url("redis://me:secret@host:1/0") == "redis://me:***@host:1/0"
+    assert mask_url("redis://host:1/0") == "redis://host:1/0"
+    assert "secret" not in str(ApiSettings(redis_url="redis://:secret@h/0").masked())
+
+
+def test_a_child_gets_the_environment_with_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/x")
+    environment = child_environment(unset=("PROMETHEUS_MULTIPROC_DIR",), PROMPTQ_SLOTS="2")
+    assert environment["PROMPTQ_SLOTS"] == "2"
+    assert "PROMETHEUS_MULTIPROC_DIR" not in environment

@@ -1,0 +1,137 @@
+"""The worker's pure parts, and its desk on fakeredis."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gpu_worker import rows
+from gpu_worker.batching import Batching
+from gpu_worker.desk import Desk
+from gpu_worker.engine.base import Finished, FinishReason
+from gpu_worker.rows import Run
+from promptq.errors import InvalidRequest
+from promptq.job import Status, encode_call
+from promptq.store import Claim, JobStore
+from tests.fakes import NOW, submit, success
+from tests.processes import wait_until
+
+
+def claim(queue: str = "default", **fields: object) -> Claim:
+    values = {"data": encode_call({"prompt": "hi"}), "attempts": 1, "queued_at": NOW, **fields}
+    return Claim("id", queue, "e-0", **values)  # type: ignore[arg-type]
+
+
+class TestBatching:
+    @pytest.mark.parametrize(
+        ("mode", "held", "gathering", "room"),
+        [
+            ("continuous", 0, True, 4), ("continuous", 3, False, 1), ("continuous", 4, False, 0),
+            ("static", 0, True, 4), ("static", 1, True, 3), ("static", 1, False, 0),
+            ("off", 0, True, 1), ("off", 1, False, 0), ("off", 1, True, 0),
+        ],
+    )  # fmt: skip
+    def test_room(self, mode: str, held: int, gathering: bool, room: int) -> None:
+        assert Batching(mode, 4).room(held, gathering) == room
+
+    def test_a_batch_starts_when_it_is_full_or_has_waited(self) -> None:
+        batching = Batching("static", 4, max_wait_seconds=0.5)
+        assert batching.starts(4, 0.0)
+        assert batching.starts(1, 0.5)
+        assert not batching.starts(3, 0.4)
+
+
+class TestRows:
+    def test_a_claim_becomes_a_row(self) -> None:
+        row = rows.row(Run(claim("low", timeout_seconds=9.0), NOW + 5), 600)
+        assert (row.id, row.request.prompt, row.deadline, row.rank) == ("id", "hi", NOW + 14, 2)
+        assert rows.row(Run(claim(), NOW), 600).deadline == NOW + 600
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"refused": "webhooks"},
+            {"data": b"\x80pickle"},
+            {"data": encode_call({"prompt": "hi", "max_tokens": "many"})},
+        ],
+    )
+    def test_what_cannot_run_says_why(self, fields: dict[str, object]) -> None:
+        with pytest.raises(InvalidRequest):
+            rows.row(Run(claim(**fields), NOW), 600)
+
+    @pytest.mark.parametrize(
+        ("reason", "state", "error"),
+        [
+            (FinishReason.STOP, Status.SUCCEEDED, None), (FinishReason.LENGTH, Status.SUCCEEDED, None),
+            (FinishReason.CANCELLED, Status.CANCELLED, None), (FinishReason.TIMEOUT, Status.FAILED, "timeout"),
+            (FinishReason.ERROR, Status.FAILED, "oom"),
+        ],
+    )  # fmt: skip
+    def test_endings(self, reason: FinishReason, state: Status, error: str | None) -> None:
+        finished = Finished(reason, "text", 3, 4, 2, ("oom", "too big") if error == "oom" else None)
+        ending = rows.ending(Run(claim(), NOW + 1, first_token_at=NOW + 2), finished, "m", NOW + 3)
+        assert ending.state is state
+        assert (ending.error.type if ending.error else None) == error
+        if error != "oom":
+            assert ending.result is not None
+            timings = (
+                ending.result.queue_seconds,
+                ending.result.time_to_first_token_seconds,
+                ending.result.run_seconds,
+            )
+            assert timings == (1.0, 1.0, 2.0)
+
+
+class TestDesk:
+    def desk(self, store: JobStore, mode: str = "continuous", wait: float = 0.0) -> Desk:
+        desk = Desk(store, "w", Batching(mode, 4, wait), lambda *_: None)
+        desk.start()
+        return desk
+
+    def test_it_claims_for_free_slots_and_again_when_they_free_up(self, fake_store: JobStore) -> None:
+        ids = [submit(fake_store, cache=False).job.id for _ in range(6)]
+        desk = self.desk(fake_store)
+        first = desk.take(5)
+        assert [claim.id for claim in first] == ids[:4]
+        assert desk.take(0.05) == []
+        desk.deliver([success(first[0]), success(first[1])])
+        rest = wait_until(lambda: desk.take(1))
+        assert [claim.id for claim in rest] == ids[4:]
+        assert len(desk.held()) == 4
+        desk.close(5)
+        assert fake_store.get(ids[0]).status is Status.SUCCEEDED
+
+    def test_a_wake_brings_new_work(self, fake_store: JobStore) -> None:
+        desk = self.desk(fake_store)
+        assert desk.take(0.1) == []
+        submit(fake_store)
+        desk.wake()
+        assert len(desk.take(5)) == 1
+        desk.close(5)
+
+    def test_a_static_batch_waits_to_fill_and_then_closes(self, fake_store: JobStore) -> None:
+        desk = self.desk(fake_store, "static", wait=0.3)
+        submit(fake_store, cache=False)
+        desk.wake()
+        time.sleep(0.1)
+        assert desk.take() == []
+        submit(fake_store, cache=False)
+        desk.wake()
+        assert len(desk.take(5)) == 2
+        submit(fake_store, cache=False)
+        desk.wake()
+        assert desk.take(0.2) == []
+        desk.close(5)
+
+    def test_after_the_stop_it_claims_nothing_and_gives_up_what_was_not_started(self, fake_store: JobStore) -> None:
+        submit(fake_store)
+        desk = self.desk(fake_store, "static", wait=60)
+        wait_until(desk.held)
+        unstarted = desk.stop_claiming()
+        assert len(unstarted) == 1
+        submit(fake_store, cache=False)
+        desk.wake()
+        assert desk.take(0.2) == []
+        assert desk.held() == []
+        desk.close(5)
