@@ -33,30 +33,42 @@ class InvalidJson(PromptqError):
     type = "invalid_json"
 
 
+class UnreadableBody(PromptqError):
+    """The body broke off, or its chunks are not what HTTP says."""
+
+    type = "unreadable_body"
+
+
+class BodyTooLarge(PromptqError):
+    """The body is over the limit."""
+
+    type = "body_too_large"
+
+
 class UnsupportedEncoding(PromptqError):
     """The body is compressed, and we do not unpack."""
 
     type = "unsupported_media_type"
 
 
-class JobUnfinished(PromptqError):
-    """A synchronous call gave up waiting; the job lives on."""
-
-    type = "generate_timeout"
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} has not ended yet; ask GET /v1/jobs/{job_id}.")
-        self.job_id = job_id
-
-
-class JobFailed(PromptqError):
-    """A synchronous call's job ended without a text."""
-
-    type = "job_failed"
+class NoText(PromptqError):
+    """A synchronous call has a job, and no text to give."""
 
     def __init__(self, job_id: str, reason: str) -> None:
         super().__init__(f"Job {job_id} {reason}")
         self.job_id = job_id
+
+
+class JobUnfinished(NoText):
+    """It gave up waiting; the job lives on."""
+
+    type = "generate_timeout"
+
+
+class JobFailed(NoText):
+    """The job ended badly."""
+
+    type = "job_failed"
 
 
 class NotReady(PromptqError):
@@ -67,6 +79,8 @@ class NotReady(PromptqError):
 
 STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     InvalidJson: HTTPStatus.BAD_REQUEST,
+    UnreadableBody: HTTPStatus.BAD_REQUEST,
+    BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedEncoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -78,8 +92,6 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     JobFailed: HTTPStatus.BAD_GATEWAY,
     JobUnfinished: HTTPStatus.GATEWAY_TIMEOUT,
 }
-
-_HTTP_TYPES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("body_too_large", "body")}
 
 
 def register(app: Flask) -> None:
@@ -104,13 +116,8 @@ def _on_promptq_error(error: PromptqError) -> Response:
     status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), None)
     if status is None:
         return _on_bug(error)
-    response = _answer(
-        status,
-        error.type,
-        error.message,
-        error.param,
-        error.job_id if isinstance(error, JobFailed | JobUnfinished) else None,
-    )
+    job_id = error.job_id if isinstance(error, NoText) else None
+    response = _answer(status, error.type, error.message, error.param, job_id)
     if isinstance(error, QueueFull):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     elif status is HTTPStatus.SERVICE_UNAVAILABLE:
@@ -120,8 +127,7 @@ def _on_promptq_error(error: PromptqError) -> Response:
 
 def _on_http_error(error: HTTPException) -> Response:
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-    kind, param = _HTTP_TYPES.get(status, (status.name.lower(), None))
-    response = _answer(status, kind, error.description or status.phrase, param)
+    response = _answer(status, status.name.lower(), error.description or status.phrase)
     if allow := error.get_response().headers.get("Allow"):
         response.headers["Allow"] = allow
     return response

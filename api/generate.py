@@ -38,7 +38,7 @@ def generate(body: Generate) -> Response:
 
 def _text(job: Job) -> Generated:
     if not job.status.is_terminal:
-        raise JobUnfinished(job.id)
+        raise JobUnfinished(job.id, f"has not ended yet; ask GET /v1/jobs/{job.id}.")
     if job.error and job.error.type == "prompt_too_long":
         raise InvalidRequest(job.error.message, param="prompt")
     if job.status is not Status.SUCCEEDED or job.result is None:

@@ -8,7 +8,8 @@ from promptq.settings import ApiSettings
 settings = ApiSettings.load()
 
 wsgi_app = "api.app:create_app()"
-bind = f"{settings.api_host}:{settings.api_port}"
+host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+bind = f"{host}:{settings.api_port}"
 workers = settings.api_processes
 worker_class = "api.server.DrainingWorker"
 worker_connections = settings.api_connections

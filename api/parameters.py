@@ -16,7 +16,7 @@ def _wait_preference(header: str) -> float | None:
     preferences = {name.lower(): value for name, value in parse_dict_header(header).items()}
     if "wait" not in preferences:
         return None
-    seconds = (preferences["wait"] or "").split(";")[0].strip()
+    seconds = (preferences["wait"] or "").split(";")[0].strip(' "')
     if not _SECONDS.fullmatch(seconds):
         raise ValueError("wait must be a number of seconds, as in `Prefer: wait=10`")
     return float(seconds)

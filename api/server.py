@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from gunicorn.glogging import Logger
-from gunicorn.workers.ggevent import GeventWorker
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 from promptq import logs
 from promptq.settings import ApiSettings, publish_to_environment

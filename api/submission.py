@@ -9,7 +9,7 @@ from dataclasses import replace
 from flask import g, request
 
 from api.services import Services, now, services
-from promptq.errors import InvalidRequest
+from promptq.errors import IdempotencyConflict, InvalidRequest
 from promptq.request import JobRequest
 from promptq.store import NewJob, Submitted
 
@@ -28,7 +28,11 @@ def submit(
     """
     parts = services()
     _check_limits(body, parts, max_tokens_param)
-    done = parts.store.submit(_new_job(body, job_id, idempotency_key, parts), now())
+    try:
+        done = parts.store.submit(_new_job(body, job_id, idempotency_key, parts), now())
+    except IdempotencyConflict as error:
+        error.param = "id" if job_id else "Idempotency-Key"
+        raise
     g.acknowledged = True
     _count(done, parts)
     return done

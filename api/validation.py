@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from flask import request
 from flask_openapi3.blueprint import APIBlueprint
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from api.errors import MAX_PARAM_CHARS, UnsupportedEncoding, invalid_request
+from api.errors import MAX_PARAM_CHARS, BodyTooLarge, UnreadableBody, UnsupportedEncoding, invalid_request
 from promptq.errors import InvalidRequest, JobNotFound
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,6 +26,10 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 class StrictBlueprint(APIBlueprint):
     """A blueprint whose views get headers, path, query and body checked by pydantic, the body as strict JSON."""
 
+    def __init__(self, name: str, import_name: str, **options: Any) -> None:
+        """Operations are known by the names of their views."""
+        super().__init__(name, import_name, operation_id_callback=lambda name, **_: name, **options)
+
     @staticmethod
     def create_view_func(func: View, *parts: Any, **_: Any) -> View:
         """Wrap a view. `parts` are the types of its header, cookie, path, query, form, body and raw arguments."""
@@ -32,9 +38,10 @@ class StrictBlueprint(APIBlueprint):
         @wraps(func)
         def view(**values: str) -> Any:
             try:
-                return func(**_arguments(header, path, query, body, values))
+                arguments = _arguments(header, path, query, body, values)
             except ValidationError as error:
                 raise invalid_request(error) from None
+            return func(**arguments)
 
         return view
 
@@ -48,11 +55,24 @@ def read_body(model: type[Model]) -> Model:
     """
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedEncoding("Send the body uncompressed.", param="Content-Encoding")
-    raw = request.get_data(cache=False)
+    raw = _raw_body()
     body = model.model_validate_json(raw)
     # Second, and only for what is known to be small in structure and sane in its numbers.
     json.loads(raw, object_pairs_hook=_refuse_duplicates)
     return body
+
+
+def _raw_body() -> bytes:
+    try:
+        raw = request.get_data(cache=False)
+        # Werkzeug cuts a chunked body at the limit without a word; only a read past the limit makes it say so.
+        request.stream.read(1)
+    except RequestEntityTooLarge:
+        limit = request.max_content_length
+        raise BodyTooLarge(f"The body is larger than {limit} bytes.", param="body") from None
+    except (ClientDisconnected, ParseException, OSError) as error:
+        raise UnreadableBody("The body is incomplete, or its chunks are malformed.", param="body") from error
+    return raw
 
 
 def _arguments(header: Any, path: Any, query: Any, body: Any, values: dict[str, str]) -> dict[str, BaseModel]:

@@ -12,6 +12,9 @@ from promptq.job import Job
 from promptq.keys import DONE_CHANNEL
 from promptq.listener import Listener
 
+READERS = 16
+"""Of a thousand waiters woken together, so many read at once: more would only run into Redis time-outs."""
+
 
 class Waiters:
     """Waits hold no Redis connection: one subscription tells which job has ended.
@@ -27,6 +30,7 @@ class Waiters:
         self._lock = threading.Lock()
         self._events: defaultdict[str, set[threading.Event]] = defaultdict(set)
         self._draining = False
+        self._turns = threading.Semaphore(READERS)
 
     def wait_for(self, job_id: str, seconds: float, read: Callable[[str], Job]) -> Job:
         """The job once it has ended, or as it stands when the time is over or the process drains.
@@ -41,7 +45,8 @@ class Waiters:
                 woken.wait(left)
                 # Cleared before the read: what ends after it sets the event again.
                 woken.clear()
-                job = read(job_id)
+                with self._turns:
+                    job = read(job_id)
         return job
 
     def drain(self) -> None:

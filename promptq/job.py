@@ -161,7 +161,7 @@ class Job:
             attempts=int(text.get("attempts") or 0),
             queue_position=position if status is Status.QUEUED else None,
             cache=text.get("cache", "bypass"),
-            result=Result.decode(result) if result and status.is_terminal else None,
+            result=_own_result(result) if result and status.is_terminal else None,
             error=error if status in (Status.FAILED, Status.EXPIRED) else None,
             cancel_requested=status is Status.RUNNING and "cancel_requested" in text,
         )
@@ -176,6 +176,14 @@ def read_status(rq_status: str, error_type: str) -> Status:
 def rq_status(status: Status) -> str:
     """RQ's name for our status."""
     return _TO_RQ[status]
+
+
+def _own_result(encoded: bytes) -> Result | None:
+    """Plain RQ may have run another program's job under a queue's name: what that returned is not ours to read."""
+    try:
+        return Result.decode(encoded)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def encode_call(kwargs: dict[str, Any]) -> bytes:

@@ -159,7 +159,7 @@ class ScalerLoop:
     def _note_redis(self, error: RedisUnavailable | None) -> None:
         is_down = error is not None
         if is_down and not self._redis_is_down:
-            log.warning("%s; holding %d workers.", error, self._wanted)
+            log.warning("%s Holding %d workers.", error, self._wanted)
         elif self._redis_is_down and not is_down:
             log.info("Redis answers again.")
         self._redis_is_down = is_down

@@ -1,0 +1,253 @@
+"""`python -m scaler` with real echo workers on a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import psutil
+import pytest
+import redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from promptq.embedded import EmbeddedServer, free_port
+from promptq.job import Status
+from promptq.lifecycle import ExitCode
+from promptq.observe import Observer, Snapshot
+from promptq.settings import WorkerSettings
+from promptq.store import JobStore, connect
+from tests.fakes import submit
+from tests.processes import start, wait_until
+
+FAST = {
+    "tick_seconds": 0.1,
+    "down_window_seconds": 2,
+    "up_delay_seconds": 0.3,
+    "slots": 4,
+    "echo_tokens_per_second": 20,
+    "lease_seconds": 1,
+}
+TEN_WORDS = "one two three four five six seven eight nine ten"
+
+
+class Scaler:
+    """A running scaler, and what it says of itself."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, observer: Observer) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self.observer = observer
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=10) as reply:
+            return reply.read().decode()
+
+    def decisions(self) -> dict[tuple[str, str], float]:
+        found = re.findall(r'decisions_total{action="(\w+)",reason="(\w+)"} ([\d.]+)', self.get("/metrics"))
+        return {(action, reason): float(count) for action, reason, count in found}
+
+    def value(self, sample: str) -> float | None:
+        found = re.search(rf"^{re.escape(sample)} (\S+)$", self.get("/metrics"), re.MULTILINE)
+        return float(found[1]) if found else None
+
+    def snapshot(self) -> Snapshot:
+        return self.observer.snapshot(time.time())
+
+    def workers(self) -> set[str]:
+        return {worker.name for worker in self.observer.workers()}
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def has(self, count: int, seconds: float = 30) -> set[str]:
+        """The workers, as soon as there are so many and no more processes than that."""
+        wait_until(lambda: len(self.workers()) == count and len(self.children()) == count, seconds, f"{count} workers")
+        return self.workers()
+
+
+@contextmanager
+def scaler(server: EmbeddedServer, **settings: Any) -> Iterator[Scaler]:
+    port = free_port()
+    process = start("scaler", server, scaler_port=port, **FAST | settings)
+    with connect(server.url) as client:
+        running = Scaler(process, port, Observer(client))
+        try:
+            yield running
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+
+
+@pytest.fixture
+def run(server: EmbeddedServer, store: JobStore) -> Iterator[Callable[..., Scaler]]:
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(scaler(server, **settings))
+
+
+def put(store: JobStore, count: int, prompt: str = TEN_WORDS) -> list[str]:
+    return [submit(store, prompt, now=time.time(), cache=False).job.id for _ in range(count)]
+
+
+def all_succeed(store: JobStore, ids: list[str], seconds: float = 60) -> None:
+    wait_until(lambda: all(store.get(job).status is Status.SUCCEEDED for job in ids), seconds, "every job's success")
+
+
+def test_a_backlog_brings_a_second_worker_and_its_end_takes_it_away(
+    run: Callable[..., Scaler], store: JobStore
+) -> None:
+    running = run(max_workers=2)
+    (first,) = running.has(1)
+    ids = put(store, 40)
+    names = running.has(2)
+    all_succeed(store, ids)
+    finished = {worker.name: worker.jobs_finished for worker in running.snapshot().workers}
+    assert sum(finished.values()) == 40
+    assert all(finished.values())
+    assert running.has(1) < names
+    assert first in names
+    decisions = running.decisions()
+    assert decisions["up", "below_min"] == 1
+    assert decisions["up", "burst"] == 1
+    assert decisions["down", "window_down"] == 1
+    assert decisions["hold", "steady"] > 0
+    assert decisions["hold", "down_delay"] > 0
+    assert sum(count for (action, _), count in decisions.items() if action != "hold") == 3
+    assert running.value('promptq_worker_exits_total{reason="retired"}') == 1
+    assert running.value("promptq_worker_startup_seconds_count") == 2
+
+
+def test_a_killed_workers_jobs_come_back_and_it_is_replaced(run: Callable[..., Scaler], store: JobStore) -> None:
+    running = run(echo_tokens_per_second=4)
+    (first,) = running.has(1)
+    ids = put(store, 4)
+    wait_until(lambda: running.snapshot().running == 4)
+    os.kill(running.observer.workers()[0].pid, signal.SIGKILL)
+    wait_until(lambda: first not in running.workers(), 10, "the dead worker's registration to go")
+    assert running.has(1) != {first}
+    all_succeed(store, ids)
+    assert {store.get(job).attempts for job in ids} == {2}
+    assert running.value('promptq_worker_exits_total{reason="killed"}') == 1
+    assert running.value("promptq_lease_expiries_total") == 4
+    assert running.value('promptq_jobs_requeued_total{reason="worker_lost"}') == 4
+    assert running.decisions()["up", "below_min"] == 2
+
+
+def test_without_redis_the_number_is_held_and_then_goes_on(
+    own_server: EmbeddedServer, settings: WorkerSettings
+) -> None:
+    with scaler(own_server, max_workers=2) as running:
+        names = running.has(1)
+        wait_until(lambda: running.value('promptq_workers{state="idle"}') == 1)
+        own_server.stop()
+        wait_until(lambda: running.decisions().get(("hold", "held_redis_down"), 0) > 3)
+        assert len(running.children()) == 1
+        assert "promptq_queue_jobs" not in running.get("/metrics")
+        assert running.value('promptq_workers{state="idle"}') == 1
+        assert running.get("/livez")
+        with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+            running.get("/targets")
+        refused.value.close()
+        own_server.start()
+        assert running.has(1) == names
+        with connect(own_server.url) as client:
+            store = JobStore(client, settings)
+            ids = put(store, 40)
+            running.has(2)
+            all_succeed(store, ids)
+        assert running.value('promptq_queue_jobs{queue="default",state="queued"}') == 0
+
+
+def test_a_plain_rq_enqueue_is_seen_at_once(run: Callable[..., Scaler], client: redis.Redis, store: JobStore) -> None:
+    running = run(lease_seconds=600)
+    running.has(1)
+    time.sleep(1)
+    queue = Queue("default", connection=client, serializer=JSONSerializer)
+    job = queue.enqueue("promptq.generate", prompt="one two")
+    wait_until(lambda: store.get(job.id).status is Status.SUCCEEDED, 5, "the worker to be woken")
+
+
+def test_workers_that_cannot_start_back_off_and_say_why(run: Callable[..., Scaler]) -> None:
+    running = run(engine="transformers", model="/nowhere/at/all")
+    fleet = wait_until(lambda: (seen := running.observer.fleet()) and seen.retry_at and seen, 60, "the first crash")
+    assert "exited with code 4 (engine)" in fleet.trouble
+    assert "/nowhere/at/all" in fleet.trouble
+    assert fleet.retry_at > time.time() - 1
+    wait_until(lambda: running.decisions().get(("hold", "held_backoff")), 10)
+    assert running.value("promptq_workers_wanted") == 1
+
+
+def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: JobStore) -> None:
+    running = run(min_workers=0, zero_delay_seconds=1)
+    all_succeed(store, put(store, 1))
+    running.has(0)
+    assert json.loads(running.get("/targets")) == []
+    all_succeed(store, put(store, 1))
+    assert running.decisions()["up", "from_zero"] == 2
+    assert running.decisions()["down", "to_zero"] >= 1
+
+
+def test_targets_lead_to_the_workers_metrics(run: Callable[..., Scaler]) -> None:
+    running = run()
+    (name,) = running.has(1)
+    (target,) = json.loads(running.get("/targets"))
+    assert target["labels"] == {"worker": name}
+    with urllib.request.urlopen(f"http://{target['targets'][0]}/metrics", timeout=10) as reply:
+        assert b"promptq_slots" in reply.read()
+
+
+def test_sigterm_drains_every_worker(run: Callable[..., Scaler], store: JobStore) -> None:
+    running = run(max_workers=2, min_workers=2)
+    running.has(2)
+    ids = put(store, 8, TEN_WORDS * 3)
+    wait_until(lambda: running.snapshot().running == 8)
+    time.sleep(0.5)  # what was claimed and not begun would be put back
+    children = running.children()
+    running.process.terminate()
+    assert running.process.wait(20) == ExitCode.OK
+    assert not any(child.is_running() for child in children)
+    assert running.workers() == set()
+    assert {store.get(job).status for job in ids} == {Status.SUCCEEDED}
+
+
+def test_a_second_sigterm_kills(run: Callable[..., Scaler], store: JobStore) -> None:
+    running = run(echo_tokens_per_second=0.01)
+    running.has(1)
+    put(store, 1)
+    wait_until(lambda: running.snapshot().running == 1)
+    children = running.children()
+    running.process.terminate()
+    time.sleep(0.5)
+    assert running.process.poll() is None
+    running.process.terminate()
+    assert running.process.wait(10) == ExitCode.KILLED
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"min_workers": 3, "max_workers": 2}, "min_workers=3 is above max_workers=2"),
+        ({"tick_seconds": "soon"}, "PROMPTQ_TICK_SECONDS"),
+        ({"max_worker": 2}, "PROMPTQ_MAX_WORKER: unknown setting; did you mean PROMPTQ_MAX_WORKERS?"),
+        ({"scaler_port": "taken"}, "PROMPTQ_SCALER_PORT: cannot listen on 127.0.0.1:"),
+    ],
+)
+def test_a_wrong_setting_ends_in_one_line(
+    server: EmbeddedServer, capfd: pytest.CaptureFixture[str], settings: dict[str, Any], line: str
+) -> None:
+    if settings.get("scaler_port") == "taken":
+        settings = {"scaler_port": server.port}
+    assert start("scaler", server, **settings).wait(30) == ExitCode.SETTINGS
+    said = [said for said in capfd.readouterr().err.splitlines() if " INFO " not in said]
+    assert len(said) == 1
+    assert line in said[0]

@@ -1,0 +1,87 @@
+"""The application on fakeredis, and the worker's part played by the test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fakeredis
+import pytest
+from flask.testing import FlaskClient
+from flask_openapi3.openapi import OpenAPI
+
+from api.app import create_app
+from api.waiters import Waiters
+from promptq.settings import ApiSettings
+from promptq.store import Claim, Ending, JobStore
+
+LIMITS = {
+    "max_body_bytes": 200_000,
+    "max_prompt_chars": 1000,
+    "max_tokens_limit": 100,
+    "generate_timeout_seconds": 0.05,
+}
+
+
+class SilentListener:
+    """Hears nothing; the test wakes the waiters itself."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.started = 0
+        self.closed = False
+
+    def start(self) -> None:
+        self.started += 1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def settings() -> ApiSettings:
+    return ApiSettings(_env_file=None, engine="echo", **LIMITS)
+
+
+@pytest.fixture
+def store(settings: ApiSettings) -> JobStore:
+    return JobStore(fakeredis.FakeRedis(), settings)
+
+
+@pytest.fixture
+def waiters() -> Waiters:
+    return Waiters("redis://nowhere", SilentListener)
+
+
+@pytest.fixture
+def app(settings: ApiSettings, store: JobStore, waiters: Waiters) -> OpenAPI:
+    return create_app(settings, store, waiters)
+
+
+@pytest.fixture
+def http(app: OpenAPI) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def finish(store: JobStore, waiters: Waiters) -> Callable[[Callable[[Claim], Ending]], Claim]:
+    """Claim the one waiting job, end it as told, and announce that."""
+
+    def end(how: Callable[[Claim], Ending]) -> Claim:
+        (claim,) = store.claim("w1", 1, time.time())
+        assert store.finish("w1", [how(claim)], time.time()) == [True]
+        waiters.wake("", claim.id)
+        return claim
+
+    return end
+
+
+@pytest.fixture
+def metric(http: FlaskClient) -> Callable[[str], float]:
+    """One sample of /metrics, 0 where it is absent."""
+
+    def read(sample: str) -> float:
+        lines = http.get("/metrics").text.splitlines()
+        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(sample + " ")), 0.0)
+
+    return read

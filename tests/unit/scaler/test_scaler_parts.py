@@ -1,0 +1,225 @@
+"""The scaler's small parts: rates, back-off, GPUs, targets, the reaper's rounds."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from promptq.observe import WorkerRecord
+from promptq.settings import ScalerSettings
+from promptq.store import Reaped
+from scaler.__main__ import fleet_settings, max_workers, spreads_over_gpus
+from scaler.backoff import Backoff
+from scaler.child import Exit
+from scaler.gpu import Gpu, Gpus, place
+from scaler.rates import Rate, Rates
+from scaler.reaper import reap
+from scaler.server import targets
+
+GIB = 2**30
+
+
+def test_a_rate_is_growth_by_time() -> None:
+    rate = Rate()
+    for second in range(10):
+        rate.update(second * 5, second)
+    assert rate.per_second == pytest.approx(5)
+
+
+def test_a_rate_follows_a_change_in_about_ten_seconds() -> None:
+    rate = Rate()
+    for second in range(10):
+        rate.update(0, second)
+    for second in range(10, 20):
+        rate.update((second - 9) * 10, second)
+    assert 6 < rate.per_second < 7
+
+
+def test_a_total_that_starts_anew_is_no_negative_rate() -> None:
+    rate = Rate()
+    for second, total in enumerate([10, 20, 0, 10]):
+        rate.update(total, second)
+    assert rate.per_second == pytest.approx(10)
+
+
+def test_an_idle_time_does_not_lower_the_drain_rate() -> None:
+    rates = Rates()
+    for second in range(10):
+        rates.update({"submitted": 4 * second, "succeeded": 3 * second, "failed": second}, True, second)
+    for second in range(10, 100):
+        rates.update({"submitted": 36, "succeeded": 27, "failed": 9}, False, second)
+    assert rates.drain.per_second == pytest.approx(4)
+    assert rates.arrivals.per_second < 0.01
+
+
+def test_the_back_off_doubles_to_a_minute() -> None:
+    backoff, now, delays = Backoff(), 100.0, []
+    for _ in range(9):
+        backoff.fail(now)
+        delays.append(backoff.retry_at - now)
+        now = backoff.retry_at
+    assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_workers_that_crash_together_count_once() -> None:
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.fail(100.0)
+    assert (backoff.failures, backoff.retry_at) == (1, 101.0)
+
+
+def test_after_a_crash_one_worker_probes_for_all() -> None:
+    backoff = Backoff()
+    assert backoff.room(3, 100.0) is None
+    backoff.fail(100.0)
+    assert [backoff.room(starting, now) for starting, now in [(0, 100.5), (0, 101.0), (1, 101.0)]] == [0, 1, 0]
+
+
+def test_only_a_worker_spawned_after_the_crash_proves_that_it_is_over() -> None:
+    backoff = Backoff()
+    backoff.fail(100.0)
+    backoff.proved(spawned_at=50.0)
+    assert backoff.failures == 1
+    backoff.proved(spawned_at=102.0)
+    assert (backoff.failures, backoff.room(0, 100.0)) == (0, None)
+
+
+def test_an_exit_reads_as_one_line() -> None:
+    assert str(Exit("w", "engine", 4, "no model")) == "w exited with code 4 (engine): no model"
+    assert str(Exit("w", "killed", -9, "")) == "w was ended by SIGKILL (killed)"
+
+
+class FakeNvml:
+    """Two GPUs; the first is fuller and says nothing of its utilization."""
+
+    class NVMLError(Exception):
+        """As in pynvml."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+
+    def nvmlInit(self) -> None:
+        """Nothing to do."""
+
+    def nvmlDeviceGetCount(self) -> int:
+        if self.broken:
+            raise self.NVMLError("lost")
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(used=(4 - handle) * GIB, total=16 * GIB)
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return f"GPU-{handle}abc"
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        if handle == 0:
+            raise self.NVMLError("not supported")
+        return SimpleNamespace(gpu=40)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "indices"),
+    [(None, [0, 1]), ("", []), ("-1", []), ("1", [1]), ("0,1", [0, 1]), ("GPU-1a", [1]), ("GPU-1abc, 0", [0, 1])],
+)
+def test_the_users_choice_of_gpus_is_kept(allowed: str | None, indices: list[int]) -> None:
+    assert [gpu.index for gpu in Gpus(allowed, FakeNvml()).read()] == indices
+
+
+def test_gpus_are_read_in_base_units() -> None:
+    first, second = Gpus(None, FakeNvml()).read()
+    assert (first.utilization, second.utilization) == (0.0, 0.4)
+    assert (second.memory_used, second.memory_total, second.memory_free) == (3 * GIB, 16 * GIB, 13 * GIB)
+
+
+def test_a_machine_without_nvml_has_no_gpus() -> None:
+    assert Gpus().read() == []
+    assert Gpus(None, FakeNvml(broken=True)).read() == []
+
+
+def test_workers_go_to_the_gpu_with_fewest_workers_and_most_memory() -> None:
+    gpus = [Gpu(0, "a", 0, 5, 10), Gpu(1, "b", 0, 1, 10), Gpu(2, "c", 0, 2, 10)]
+    used: list[str] = []
+    for _ in range(4):
+        chosen = place(gpus, used)
+        assert chosen is not None
+        used.append(chosen.uuid)
+    assert used == ["b", "c", "a", "b"]
+    assert place([], []) is None
+
+
+def test_targets_name_each_worker_under_the_advertised_host() -> None:
+    seen = [
+        WorkerRecord("near", "idle", metrics_url="http://127.0.0.1:4001/metrics"),
+        WorkerRecord("any", "busy", metrics_url="http://0.0.0.0:4002/metrics"),
+        WorkerRecord("far", "busy", metrics_url="http://gpu7:4003/metrics"),
+        WorkerRecord("foreign", "idle"),
+    ]
+    assert targets(seen, "scaler") == [
+        {"targets": ["scaler:4001"], "labels": {"worker": "near"}},
+        {"targets": ["scaler:4002"], "labels": {"worker": "any"}},
+        {"targets": ["gpu7:4003"], "labels": {"worker": "far"}},
+    ]
+    assert targets([], "scaler") == []
+
+
+class FakeStore:
+    """A store whose reaper finds so many jobs."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self.passes = 0
+
+    def reap(self, now: float) -> Reaped:
+        self.passes += 1
+        done = min(100, self.jobs)
+        self.jobs -= done
+        return Reaped(done, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("jobs", "passes"), [(0, 1), (99, 1), (100, 2), (250, 3)])
+def test_the_reaper_goes_on_while_batches_are_full(jobs: int, passes: int) -> None:
+    store = FakeStore(jobs)
+    assert reap(store, 0.0).requeued == jobs
+    assert store.passes == passes
+
+
+def scaler_settings(**fields: object) -> ScalerSettings:
+    return ScalerSettings(_env_file=None, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "gpus", "most"),
+    [({}, 0, 1), ({}, 4, 4), ({"max_workers": 2}, 4, 2), ({"min_workers": 3}, 0, 3), ({"min_workers": 0}, 0, 1)],
+)
+def test_most_workers_follow_the_setting_or_the_gpus(fields: dict[str, object], gpus: int, most: int) -> None:
+    assert max_workers(scaler_settings(**fields), gpus) == most
+
+
+@pytest.mark.parametrize(
+    ("fields", "spreads"),
+    [({}, True), ({"device": "cuda"}, True), ({"device": "cuda:1"}, False), ({"device": "cpu"}, False),
+     ({"engine": "echo"}, False)],
+)  # fmt: skip
+def test_workers_are_placed_where_the_user_left_the_choice(fields: dict[str, object], spreads: bool) -> None:
+    assert spreads_over_gpus(scaler_settings(**fields)) is spreads
+
+
+def test_cores_are_shared_out_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
+    environment = fleet_settings(scaler_settings(), 3, has_gpu=False).environment
+    assert environment["PROMPTQ_WORKER_THREADS"] == "2"
+    assert environment["PROMPTQ_WORKER_METRICS_PORT"] == "0"
+    assert "PROMETHEUS_MULTIPROC_DIR" not in environment
+    assert fleet_settings(scaler_settings(), 30, has_gpu=False).environment["PROMPTQ_WORKER_THREADS"] == "1"
+    assert "PROMPTQ_WORKER_THREADS" not in fleet_settings(scaler_settings(), 3, has_gpu=True).environment
+
+
+def test_the_users_threads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTQ_WORKER_THREADS", "5")
+    assert fleet_settings(scaler_settings(), 3, has_gpu=False).environment["PROMPTQ_WORKER_THREADS"] == "5"

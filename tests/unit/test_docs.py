@@ -1,0 +1,28 @@
+"""The documents agree with the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from promptq.keys import CATALOGUE, Key
+from promptq.settings import PREFIX, PROGRAMS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("key", CATALOGUE, ids=lambda key: key.name)
+def test_every_key_is_in_the_schema(key: Key) -> None:
+    assert f"`{key.prefix}{key.suffix}` | {key.type} |" in (ROOT / "docs/redis-schema.md").read_text()
+
+
+def test_every_script_is_in_the_schema() -> None:
+    text = (ROOT / "docs/redis-schema.md").read_text()
+    for script in (ROOT / "promptq/lua").glob("*.lua"):
+        assert script.stem == "common" or f"| {script.stem} |" in text, script.stem
+
+
+@pytest.mark.parametrize("name", sorted({name for program in PROGRAMS for name in program.model_fields}))
+def test_every_setting_is_in_the_readme(name: str) -> None:
+    assert f"`{PREFIX}{name.upper()}`" in (ROOT / "README.md").read_text()
