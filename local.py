@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 from promptq.embedded import EmbeddedServer, ServerError, free_port
@@ -20,6 +21,7 @@ from promptq.lifecycle import ExitCode
 from promptq.observe import Observer
 from promptq.settings import ApiSettings, ScalerSettings, WorkerSettings, child_environment, is_set, mask_url
 from promptq.store import JobStore, connect
+from scaler.ports import listen
 from scaler.tether import KillingStop, tethered
 
 POLL_SECONDS = 0.2
@@ -33,8 +35,7 @@ QUESTION = '{"messages":[{"role":"user","content":"What is the capital of France
 class Settings:
     """The settings of every program that this one starts, read and checked before anything is started.
 
-    Raises:
-        SettingsError: with one line that names what is wrong.
+    Raises SettingsError with one line that names what is wrong.
     """
 
     def __init__(self) -> None:
@@ -49,8 +50,8 @@ class Settings:
         _check_model(self.worker)
         if self.api.api_port == self.scaler.scaler_port:
             raise SettingsError(f"PROMPTQ_SCALER_PORT: {self.api.api_port} is PROMPTQ_API_PORT too")
-        _check_port("PROMPTQ_API_PORT", self.api.api_host, self.api.api_port)
-        _check_port("PROMPTQ_SCALER_PORT", self.scaler.scaler_host, self.scaler.scaler_port)
+        listen("PROMPTQ_API_PORT", self.api.api_host, self.api.api_port).close()
+        listen("PROMPTQ_SCALER_PORT", self.scaler.scaler_host, self.scaler.scaler_port).close()
 
 
 class Died(PromptqError):
@@ -81,20 +82,15 @@ class Local:
             self._start(name)
         if self._await_ready():
             say(_banner(self.settings, self.redis_url))
+            if self.settings.worker.engine == "echo":
+                say("PROMPTQ_ENGINE=echo: every answer is the prompt's own words; no model is loaded.")
         while not self.stop.wait(POLL_SECONDS):
             self._check_alive()
 
     def down(self) -> None:
         """The API first, then the scaler with its workers, the server last."""
-        say("stopping: the API takes no more jobs ...")
-        self._end("api", API_END_SECONDS)
-        if "scaler" in self.children:
-            drain = self.settings.scaler.drain_seconds
-            say(f"draining the workers, at most {drain:g} s (a second Ctrl-C kills them) ...")
-            was_dead = self.children["scaler"].poll() is not None
-            self._end("scaler", drain + SCALER_MARGIN_SECONDS)
-            if was_dead:
-                self._outlive_orphans()
+        if self.children:
+            self._drain()
         if self.server:
             self.server.stop()
         say("stopped.")
@@ -104,7 +100,7 @@ class Local:
         for name, child in self.children.items():
             with contextlib.suppress(ProcessLookupError):
                 # The scaler kills its workers on SIGQUIT: they are in groups of their own.
-                os.kill(child.pid, signal.SIGQUIT) if name == "scaler" else os.killpg(child.pid, signal.SIGKILL)
+                os.killpg(child.pid, signal.SIGQUIT if name == "scaler" else signal.SIGKILL)
         if self.server and self.server.process:
             self.server.process.terminate()
 
@@ -116,7 +112,8 @@ class Local:
         folder = self.settings.api.data_dir / "valkey"
         say(f"starting the queue's server in {folder} ...")
         _end_leftover(folder)
-        self.server = EmbeddedServer(folder, _port(folder), ("--pidfile", str(_pid_file(folder)))).start()
+        self.server = EmbeddedServer(folder, _port(folder), ("--pidfile", str(folder.resolve() / "pid")))
+        self.server.start()
         self.redis_url = self.server.url
 
     def _start(self, name: str) -> None:
@@ -163,10 +160,18 @@ class Local:
         if self.server and self.server.process and self.server.process.poll() is not None:
             raise Died(f"the queue's server has ended unexpectedly; see {self.server.folder / 'server.log'}")
 
+    def _drain(self) -> None:
+        say("stopping: the API takes no more jobs ...")
+        self._end("api", API_END_SECONDS)
+        drain = self.settings.scaler.drain_seconds
+        say(f"draining the workers, at most {drain:g} s (a second Ctrl-C kills them) ...")
+        was_dead = self.children["scaler"].poll() is not None
+        self._end("scaler", drain + SCALER_MARGIN_SECONDS)
+        if was_dead:
+            self._outlive_orphans()
+
     def _end(self, name: str, seconds: float) -> None:
-        child = self.children.get(name)
-        if child is None:
-            return
+        child = self.children[name]
         child.terminate()
         try:
             child.wait(seconds)
@@ -178,12 +183,10 @@ class Local:
     def _outlive_orphans(self) -> None:
         """The scaler died: its workers got SIGTERM from the kernel and drain; they need the server until they end."""
         observer = Observer(connect(self.redis_url))
-        deadline = time.monotonic() + self.settings.scaler.drain_seconds
+        deadline = time.monotonic() + self.settings.scaler.drain_seconds + SCALER_MARGIN_SECONDS
         with contextlib.suppress(RedisUnavailable):
-            while _local_pids(observer) and time.monotonic() < deadline:
+            while time.monotonic() < deadline and any(w.host == socket.gethostname() for w in observer.workers()):
                 time.sleep(POLL_SECONDS)
-            for pid in _local_pids(observer):
-                os.kill(pid, signal.SIGKILL)
 
 
 def main() -> int:
@@ -198,8 +201,9 @@ def main() -> int:
 
 
 def say(text: str) -> None:
-    """One message to the person at the terminal."""
-    print(f"promptq: {text}", flush=True)
+    """One message to the person at the terminal, who may have closed it."""
+    with contextlib.suppress(OSError):
+        print(f"promptq: {text}", flush=True)
 
 
 def _run(local: Local) -> int:
@@ -242,20 +246,12 @@ def _check_model(settings: WorkerSettings) -> None:
         raise SettingsError(f"PROMPTQ_MODEL: no such folder: {settings.model}")
 
 
-def _check_port(setting: str, host: str, port: int) -> None:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        raise SettingsError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}") from None
-
-
 def _port(folder: Path) -> int:
     """The port of the last time if it is free, so that `rq info` and notebooks find the queue again."""
     record = folder / "port"
     with contextlib.suppress(OSError, ValueError, SettingsError):
         port = int(record.read_text())
-        _check_port("", "127.0.0.1", port)
+        listen("", "127.0.0.1", port).close()
         return port
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -263,14 +259,10 @@ def _port(folder: Path) -> int:
     return port
 
 
-def _pid_file(folder: Path) -> Path:
-    return folder.resolve() / "pid"
-
-
 def _end_leftover(folder: Path) -> None:
     """End the server that a killed `make up` left behind; nobody else may have the folder, for we hold its lock."""
     with contextlib.suppress(OSError, ValueError):
-        pid = int(_pid_file(folder).read_text())
+        pid = int((folder / "pid").read_text())
         there = Path(f"/proc/{pid}/cwd")
         if there.readlink() != folder.resolve():
             return
@@ -280,16 +272,11 @@ def _end_leftover(folder: Path) -> None:
             time.sleep(0.05)
 
 
-def _local_pids(observer: Observer) -> list[int]:
-    return [worker.pid for worker in observer.workers() if worker.host == socket.gethostname()]
-
-
 def _answers(api_url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{api_url}/livez", timeout=1) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # an http_proxy is not for loopback
+    with contextlib.suppress(OSError, HTTPException), direct.open(f"{api_url}/livez", timeout=1):
+        return True
+    return False
 
 
 def _banner(settings: Settings, redis_url: str) -> str:

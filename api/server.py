@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ log = logging.getLogger(__name__)
 class DrainingWorker(GeventWorker):  # type: ignore[misc]
     """On SIGTERM the long polls are answered at once; otherwise each would hold the process for up to a minute."""
 
+    def init_process(self) -> None:
+        """Be killable from the start: a SIGTERM that comes before gunicorn handles it in the child would be lost,
+        and the arbiter would then wait for the whole graceful time-out."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        super().init_process()
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Stop accepting, and let every wait end."""
         super().handle_exit(sig, frame)
@@ -30,7 +37,8 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     def _drain(self) -> None:
         from api.services import of
 
-        of(self.wsgi).waiters.drain()
+        if hasattr(self, "wsgi"):
+            of(self.wsgi).waiters.drain()
 
 
 class OwnLogger(Logger):  # type: ignore[misc]

@@ -260,7 +260,8 @@ class JobStore:
             return Submitted("hit", Job(new.id, Status.SUCCEEDED, priority, now, None, now, cache="hit", result=result))
         if outcome == "join":
             return Submitted("join", Job(new.id, Status.QUEUED, priority, now, cache="join"))
-        return Submitted("new", Job(new.id, Status.QUEUED, priority, now, cache="miss" if cache_key else "bypass"))
+        cache = "miss" if cache_key else "bypass"
+        return Submitted("new", Job(new.id, Status.QUEUED, priority, now, queue_position=details[0], cache=cache))
 
 
 def retry_after(depth: int, bound: int, drain_rate: bytes | str) -> int:

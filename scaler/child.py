@@ -130,6 +130,7 @@ class _Log:
         with stream:
             for line in stream:
                 text = line.decode(errors="replace")
-                self._last = text.strip() or self._last
-                sys.stderr.write(text)
-                sys.stderr.flush()
+                self._last = text.strip().rpartition("\r")[2] or self._last  # a progress bar's lines end in \r
+                with contextlib.suppress(OSError):  # a closed terminal must not block the worker's log
+                    sys.stderr.write(text)
+                    sys.stderr.flush()

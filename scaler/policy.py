@@ -162,7 +162,7 @@ def choose_retirees(workers: Sequence[WorkerRecord], count: int) -> list[str]:
 
 def _need(load: Load, history: History, limits: Limits, now: float) -> _Need:
     calm = next((jobs for at, jobs in history.demands if at >= now - BURST_SECONDS), None)
-    burst = calm is not None and load.demand >= BURST_FACTOR * max(1, calm)
+    burst = calm is not None and load.demand >= BURST_FACTOR * calm
     return _Need(limits.clamp(_by_demand(load, limits)), limits.clamp(_by_wait(load, history, limits, now)), burst)
 
 

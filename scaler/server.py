@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,10 @@ from prometheus_client.registry import Collector
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from promptq import metrics
-from promptq.errors import RedisUnavailable, SettingsError
+from promptq.errors import RedisUnavailable
 from promptq.observe import Observer, Snapshot, WorkerRecord
 from promptq.settings import ScalerSettings
+from scaler.ports import listen
 
 
 class QueueCollector(Collector):
@@ -81,7 +81,7 @@ class MetricsServer:
     """
 
     def __init__(self, app: Flask, settings: ScalerSettings) -> None:
-        listener = _listen(settings.scaler_host, settings.scaler_port)
+        listener = listen("PROMPTQ_SCALER_PORT", settings.scaler_host, settings.scaler_port)
         self.port = int(listener.getsockname()[1])
         with listener:  # werkzeug works on a copy
             self._server: BaseWSGIServer = make_server(
@@ -100,14 +100,6 @@ class MetricsServer:
 class _QuietHandler(WSGIRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Scrapes every few seconds are not worth a line each."""
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise SettingsError(f"PROMPTQ_SCALER_PORT: cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def _address(metrics_url: str, advertised_host: str) -> str:

@@ -35,9 +35,11 @@ class KillingStop(Stop):
         self._kill = kill
 
     def install(self) -> KillingStop:
-        """Handle SIGTERM, SIGINT and SIGQUIT. Call from the main thread."""
+        """Handle SIGTERM, SIGINT, SIGQUIT, and SIGHUP unless `nohup` had it ignored. Call from the main thread."""
         super().install()
         signal.signal(signal.SIGQUIT, self._on_quit)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_signal)
         return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

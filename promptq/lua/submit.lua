@@ -2,7 +2,7 @@
 -- KEYS: job hash, queue list, cached text, join list, idempotency record.
 -- ARGV: id, queue, now, iso, bound on waiting jobs, result_ttl, expires_at|'', cache key|'', idempotency ttl|'',
 --       fingerprint, then the job's other fields as name, value, ...
--- Reply: {'new' | 'join'} | {'hit', return_value} | {'full', depth, drain rate|''} | {'conflict', id} | {'repeat', id}
+-- Reply: {'new', jobs ahead} | {'join'} | {'hit', return_value} | {'full', depth, drain rate|''} | {'conflict', id} | {'repeat', id}
 local id, queue, now, iso, bound, result_ttl, expires_at, cache_key, keep, fingerprint = unpack(ARGV, 1, 10)
 
 local seen = keep ~= '' and call('GET', KEYS[5]) or id
@@ -38,7 +38,8 @@ end
 if outcome == 'join' then
   call('ZADD', DEFERRED .. queue, now, id)
 else
-  call('RPUSH', KEYS[2], id)
+  local length = call('RPUSH', KEYS[2], id)
   call('PUBLISH', WAKE, queue)
+  return {outcome, length - 1}
 end
 return {outcome}

@@ -45,8 +45,9 @@ class TestSubmitAndClaim:
         assert places(store, job.id) == ["rq:queue:high"]
 
     def test_positions_count_the_jobs_ahead(self, store: JobStore) -> None:
-        ids = [submit(store, cache=False).job.id for _ in range(3)]
-        assert [store.get(job_id).queue_position for job_id in ids] == [0, 1, 2]
+        jobs = [submit(store, cache=False).job for _ in range(3)]
+        assert [job.queue_position for job in jobs] == [0, 1, 2]
+        assert [store.get(job.id).queue_position for job in jobs] == [0, 1, 2]
 
     def test_a_claim_moves_jobs_from_the_queue_under_a_lease(self, store: JobStore) -> None:
         job = submit(store).job

@@ -1,4 +1,4 @@
-"""`python local.py`, which `make up` runs: everything with the echo engine, from an empty folder to the last process."""
+"""`python local.py`, which `make up` runs: everything with the echo engine, from an empty folder to the end."""
 
 from __future__ import annotations
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from promptq.keys import CATALOGUE, Key
 from promptq.settings import PREFIX, PROGRAMS
 
 ROOT = Path(__file__).parents[2]
+SETTINGS = {name: field for program in PROGRAMS for name, field in program.model_fields.items()}
 
 
 @pytest.mark.parametrize("key", CATALOGUE, ids=lambda key: key.name)
@@ -23,6 +25,7 @@ def test_every_script_is_in_the_schema() -> None:
         assert script.stem == "common" or f"| {script.stem} |" in text, script.stem
 
 
-@pytest.mark.parametrize("name", sorted({name for program in PROGRAMS for name in program.model_fields}))
-def test_every_setting_is_in_the_readme(name: str) -> None:
-    assert f"`{PREFIX}{name.upper()}`" in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(("name", "field"), SETTINGS.items(), ids=SETTINGS)
+def test_every_setting_is_in_the_readme_with_its_default(name: str, field: FieldInfo) -> None:
+    default = f"`{field.default}`" if str(field.default) else "–"
+    assert f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |" in (ROOT / "README.md").read_text()

@@ -16,12 +16,7 @@ from api.waiters import Waiters
 from promptq.settings import ApiSettings
 from promptq.store import Claim, Ending, JobStore
 
-LIMITS = {
-    "max_body_bytes": 200_000,
-    "max_prompt_chars": 1000,
-    "max_tokens_limit": 100,
-    "generate_timeout_seconds": 0.05,
-}
+LIMITS = {"max_body_bytes": 200_000, "max_prompt_chars": 1000, "max_tokens_limit": 100}
 
 
 class SilentListener:
@@ -40,7 +35,7 @@ class SilentListener:
 
 @pytest.fixture
 def settings() -> ApiSettings:
-    return ApiSettings(_env_file=None, engine="echo", **LIMITS)
+    return ApiSettings(_env_file=None, engine="echo", generate_timeout_seconds=0.05, **LIMITS)
 
 
 @pytest.fixture

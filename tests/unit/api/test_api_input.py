@@ -15,7 +15,8 @@ DEEP = "[" * 50_000 + "]" * 50_000
 
 BROKEN = [
     b"", b"{", b"\x00", b"\xff\xfe", b"{'prompt': 'x'}", b'{"prompt": "x"} x', b'{"prompt": "\\ud800"}',
-    b'{"prompt": "a\x00"}',    b'{"prompt": "\xff"}', '{"prompt": "x"}'.encode("utf-16"), b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}",
+    b'{"prompt": "a\x00"}',    b'{"prompt": "\xff"}', '{"prompt": "x"}'.encode("utf-16"),
+    b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}",
     DEEP.encode(), b'{"a": ' + DEEP.encode() + b"}", (MESSAGES % DEEP).encode(), b'{"prompt": "x"' + b"," * 1000,
 ]  # fmt: skip
 

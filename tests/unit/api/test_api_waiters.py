@@ -30,12 +30,12 @@ class Reader:
 
     def __call__(self, _job_id: str) -> Job:
         with self._lock:
-            self.reads += 1
             self._now += 1
             self.most = max(self.most, self._now)
         time.sleep(0.001)
         with self._lock:
             self._now -= 1
+            self.reads += 1
         return self.job
 
 
@@ -63,7 +63,7 @@ def waiters() -> Waiters:
 
 @pytest.fixture
 def waiting(waiters: Waiters) -> Iterator[Callable[..., list[threading.Thread]]]:
-    """Threads that wait; they are in the wait when this returns."""
+    """Threads that wait; each has read once when this returns."""
     started: list[threading.Thread] = []
 
     def start(read: Reader, count: int = 1) -> list[threading.Thread]:

@@ -100,11 +100,18 @@ def test_a_burst_skips_the_delay() -> None:
     assert clock.tick(24) == (3, Reason.BURST)
 
 
-def test_a_demand_that_doubles_over_more_than_six_seconds_is_no_burst() -> None:
-    clock = warm(20, 2)
-    reasons = {reason for _, reason in clock.ticks([22, 24, 26, 28, 30, 32, 34, 36, 38, 40])}
-    assert Reason.BURST not in reasons
-    assert clock.workers == 4
+@pytest.mark.parametrize(
+    ("jobs", "workers"), [([22, 25, 28, 31, 34, 37, 40, 43], 2), ([22, 25, 29, 33, 37, 41, 44], 4)]
+)
+def test_only_a_demand_that_doubles_within_six_seconds_is_a_burst(jobs: list[int], workers: int) -> None:
+    clock = warm(20, 2, limits=replace(LIMITS, up_delay_seconds=1000))
+    assert clock.ticks(jobs)[-1] == (workers, Reason.UP_DELAY if workers == 2 else Reason.BURST)
+
+
+def test_a_demand_seen_long_ago_makes_no_burst() -> None:
+    clock = warm(10, 1)
+    clock.now += 100
+    assert clock.tick(40) == (1, Reason.UP_DELAY)
 
 
 def test_one_job_after_none_is_no_burst() -> None:
@@ -132,6 +139,13 @@ def test_below_the_minimum_is_refilled_at_once() -> None:
     assert clock.tick(0) == (2, Reason.BELOW_MIN)
 
 
+def test_below_the_minimum_a_burst_brings_all_that_are_needed() -> None:
+    limits = replace(LIMITS, min_workers=2)
+    clock = warm(0, 2, limits=limits)
+    clock.workers = 1
+    assert clock.tick(35) == (4, Reason.BELOW_MIN)
+
+
 def test_a_long_wait_adds_one_worker() -> None:
     clock = warm(12, 2)
     assert clock.tick(12, oldest=10.0)[0] == 2
@@ -149,6 +163,21 @@ def test_a_long_wait_adds_the_next_only_after_the_last_had_its_time() -> None:
     clock = warm(12, 1)
     counts = [workers for workers, _ in clock.ticks([12] * 21, oldest=20)]
     assert counts == [2] * 10 + [3] * 10 + [4]
+
+
+def test_a_long_wait_after_a_start_is_watched_first() -> None:
+    clock = Clock(workers=2)
+    assert [workers for workers, _ in clock.ticks([12] * 11, oldest=50)] == [2] * 10 + [3]
+
+
+def test_a_long_wait_does_not_slow_a_lasting_demand() -> None:
+    clock = warm(40, 4)
+    clock.workers = 2
+    assert clock.tick(40, oldest=20) == (4, Reason.DEMAND)
+
+
+def test_a_long_wait_is_no_burst() -> None:
+    assert warm(1, 1).tick(2, oldest=20) == (2, Reason.WAIT)
 
 
 def test_a_long_wait_retires_nobody() -> None:

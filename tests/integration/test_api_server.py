@@ -1,0 +1,322 @@
+"""The API under gunicorn, against a real server. The test plays the GPU worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import requests
+
+from promptq.embedded import EmbeddedServer, free_port
+from promptq.lifecycle import ExitCode
+from promptq.settings import ApiSettings, child_environment
+from promptq.store import JobStore, connect
+from tests.fakes import success
+from tests.processes import start, wait_until
+
+POLLERS = 200
+COMMAND = [sys.executable, "-m", "api"]
+
+
+@dataclass
+class Api:
+    """A running API."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    data_dir: Path
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        return requests.request(method, f"http://127.0.0.1:{self.port}{path}", timeout=60, **options)
+
+    def submit(self, prompt: str = "x", **headers: str) -> requests.Response:
+        return self.call("POST", "/v1/jobs", json={"prompt": prompt, "cache": False}, headers=headers)
+
+    def lives(self) -> bool:
+        assert self.process.poll() is None, "the API has ended"
+        try:
+            return self.call("GET", "/livez").ok
+        except requests.ConnectionError:
+            return False
+
+    def metric_files(self) -> list[str]:
+        return sorted(path.name for path in self.data_dir.glob("metrics/*/*.db"))
+
+
+@contextmanager
+def running(server: EmbeddedServer, data_dir: Path, **settings: Any) -> Iterator[Api]:
+    port = free_port()
+    process = start("api", server, api_port=port, data_dir=data_dir, api_processes=2, **settings)
+    api = Api(process, port, data_dir)
+    try:
+        wait_until(api.lives, 60, "the API")
+        yield api
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def api(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with running(server, tmp_path_factory.mktemp("api")) as api:
+        yield api
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(POLLERS) as pool:
+        yield pool
+
+
+@pytest.fixture
+def queue(client: redis.Redis) -> JobStore:
+    return JobStore(client, ApiSettings(_env_file=None, engine="echo"))
+
+
+def finish_all(queue: JobStore) -> float:
+    """Claim and end what waits; the moment at which that was done."""
+    claims = queue.claim("w1", 1000, time.time())
+    assert all(queue.finish("w1", [success(claim) for claim in claims], time.time()))
+    return time.monotonic()
+
+
+def timed(api: Api, method: str, path: str, **options: Any) -> tuple[int, float]:
+    """The status, and the moment of the answer."""
+    status = api.call(method, path, **options).status_code
+    return status, time.monotonic()
+
+
+def lag(answers: list[Future[tuple[int, float]]], since: float) -> tuple[set[int], float]:
+    """All statuses, and how long after `since` the last answer came."""
+    results = [answer.result() for answer in answers]
+    return {status for status, _ in results}, max(moment for _, moment in results) - since
+
+
+def waiting(api: Api, count: int) -> bool:
+    """Whether so many requests are being answered, beside the one that asks."""
+    text = api.call("GET", "/metrics").text
+    lines = [line for line in text.splitlines() if line.startswith("promptq_http_requests_in_progress ")]
+    return bool(lines) and float(lines[0].rsplit(" ", 1)[1]) >= count + 1
+
+
+def test_prefer_wait_is_answered_at_once_when_the_job_ends(api: Api, queue: JobStore, pool: ThreadPoolExecutor) -> None:
+    answer = pool.submit(timed, api, "POST", "/v1/jobs", json={"prompt": "x"}, headers={"Prefer": "wait=30"})
+    wait_until(lambda: queue.client.llen("rq:queue:default"), 10)
+    time.sleep(0.2)
+    statuses, seconds = lag([answer], finish_all(queue))
+    print(f"answered {seconds * 1000:.1f} ms after the finish")
+    assert statuses == {200}
+    assert seconds < 1
+
+
+def test_generate_is_answered_by_a_worker(api: Api, queue: JobStore, pool: ThreadPoolExecutor) -> None:
+    answer = pool.submit(api.call, "POST", "/generate", json={"prompt": "x"})
+    wait_until(lambda: queue.client.llen("rq:queue:default"), 10)
+    finish_all(queue)
+    assert answer.result().json()["output"] == "text"
+
+
+def test_two_hundred_wait_at_once_and_the_rest_of_the_api_stays_quick(
+    api: Api, queue: JobStore, client: redis.Redis, pool: ThreadPoolExecutor
+) -> None:
+    urls = [api.submit(f"prompt {i}").json()["urls"]["self"] for i in range(POLLERS)]
+    answers = [pool.submit(timed, api, "GET", f"{url}?wait=50") for url in urls]
+    wait_until(lambda: waiting(api, POLLERS), 30, "the pollers")
+    probes = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert api.call("GET", "/livez").ok
+        probes.append(time.monotonic() - began)
+    connections = client.info("clients")["connected_clients"]
+    statuses, seconds = lag(answers, finish_all(queue))
+    print(
+        f"livez at most {max(probes) * 1000:.1f} ms, {connections} connections, all told {seconds * 1000:.0f} ms later"
+    )
+    assert statuses == {200}
+    assert max(probes) < 1
+    assert connections < 100
+    assert seconds < 5
+
+
+def test_the_metrics_add_up_over_the_processes(api: Api, client: redis.Redis, pool: ThreadPoolExecutor) -> None:
+    def samples() -> dict[str, float]:
+        lines = [line.rsplit(" ", 1) for line in api.call("GET", "/metrics").text.splitlines() if line[0] != "#"]
+        return {name: float(value) for name, value in lines}
+
+    before = samples()
+    sent = 120
+    assert {answer.status_code for answer in pool.map(api.submit, map(str, range(sent)))} == {202}
+    after = samples()
+    for name in (
+        'promptq_http_requests_total{method="POST",route="/v1/jobs",status="202"}',
+        'promptq_http_request_duration_seconds_count{method="POST",route="/v1/jobs"}',
+        'promptq_jobs_submitted_total{model="echo",queue="default"}',
+        'promptq_cache_requests_total{result="bypass"}',
+    ):
+        assert after[name] - before.get(name, 0) == sent
+    assert after["promptq_http_requests_in_progress"] == 1
+    assert len([name for name in api.metric_files() if name.startswith("counter")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", b"400"),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", b"400"),
+        (b"GET /v1/jobs/" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
+        (b"nonsense\r\n\r\n", b"400"),
+    ],
+    ids=["chunk", "length", "long", "nonsense"],
+)
+def test_broken_http_is_a_4xx(api: Api, request_bytes: bytes, status: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as connection:
+        connection.sendall(request_bytes)
+        assert connection.recv(100).split()[1] == status
+
+
+def test_a_prompt_of_ten_megabytes_and_a_body_over_the_limit(api: Api) -> None:
+    with requests.Session() as session:
+        url = f"http://127.0.0.1:{api.port}/v1/jobs"
+        long = session.post(url, json={"prompt": "x" * 10_000_000}, timeout=60)
+        huge = session.post(url, data=b" " * 20_000_000, timeout=60)
+        chunked = session.post(url, data=(b" " * 1_000_000 for _ in range(20)), timeout=60)
+        after = session.post(url, json={"prompt": "x"}, timeout=60)
+    assert [a.status_code for a in (long, huge, chunked, after)] == [422, 413, 413, 202]
+    assert (long.json()["error"]["param"], huge.json()["error"]["param"]) == ("prompt", "body")
+
+
+def test_redis_away_is_503_at_once_and_comes_back_without_a_restart(
+    own_server: EmbeddedServer, tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    with running(own_server, tmp_path / "api") as api:
+        url = api.submit().json()["urls"]["self"]
+        waits = [pool.submit(timed, api, "GET", f"{url}?wait=50") for _ in range(20)]
+        wait_until(lambda: waiting(api, 20), 30, "the pollers")
+        own_server.stop(kill=True)
+        statuses, seconds = lag(waits, time.monotonic())
+        print(f"20 waiters told {seconds * 1000:.0f} ms after the server was killed")
+        assert statuses == {503}
+        assert seconds < 2
+        _expect_503_within_two_seconds(api, url)
+        own_server.start()
+        wait_until(lambda: api.call("GET", url).status_code == 200, 5, "the API to recover")
+        wait = pool.submit(timed, api, "GET", f"{url}?wait=50")
+        wait_until(lambda: waiting(api, 1), 10, "the poller")
+        with connect(own_server.url) as client:
+            statuses, seconds = lag([wait], finish_all(JobStore(client, ApiSettings(_env_file=None))))
+        # Either the notification came, or the subscription's return, a second later at most, made the wait read again.
+        assert statuses == {200}
+        assert seconds < 3
+
+
+def test_redis_that_hangs_is_503_within_two_seconds(own_server: EmbeddedServer, tmp_path: Path) -> None:
+    with running(own_server, tmp_path / "api") as api:
+        url = api.submit().json()["urls"]["self"]
+        assert own_server.process
+        own_server.process.send_signal(signal.SIGSTOP)
+        try:
+            _expect_503_within_two_seconds(api, url)
+        finally:
+            own_server.process.send_signal(signal.SIGCONT)
+        assert api.call("GET", url).status_code == 200
+
+
+def test_sigterm_answers_the_long_polls_and_ends_cleanly(
+    server: EmbeddedServer, tmp_path: Path, client: redis.Redis, pool: ThreadPoolExecutor
+) -> None:
+    with running(server, tmp_path) as api:
+        url = api.submit().json()["urls"]["self"]
+        waits = [pool.submit(timed, api, "GET", f"{url}?wait=50") for _ in range(50)]
+        wait_until(lambda: waiting(api, 50), 30, "the pollers")
+        asked = time.monotonic()
+        api.process.terminate()
+        statuses, seconds = lag(waits, asked)
+        assert api.process.wait(20) == 0
+        print(f"50 waiters told after {seconds * 1000:.0f} ms, ended after {time.monotonic() - asked:.1f} s")
+        assert statuses == {200}
+        assert seconds < 5
+        assert list(tmp_path.glob("metrics/*")) == []
+
+
+def test_a_killed_process_leaves_the_gauges_and_keeps_its_counts(
+    server: EmbeddedServer, tmp_path: Path, client: redis.Redis
+) -> None:
+    with running(server, tmp_path) as api:
+        for i in range(20):
+            api.submit(str(i))
+        victim = next(int(name[8:-3]) for name in api.metric_files() if name.startswith("counter_"))
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: f"gauge_livesum_{victim}.db" not in api.metric_files(), 10)
+        wait_until(api.lives, 20)
+        text = api.call("GET", "/metrics").text
+        assert 'promptq_http_requests_total{method="POST",route="/v1/jobs",status="202"} 20.0' in text
+        assert "promptq_http_requests_in_progress 1.0" in text
+
+
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = _run(PROMPTQ_API_PORT=str(taken.getsockname()[1]), PROMPTQ_DATA_DIR=str(tmp_path))
+    assert ended.returncode == ExitCode.CRASHED
+    assert ended.stderr.count("\n") == 1
+    assert "Address already in use" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROMPTQ_API_PROT", "8000"), ("PROMPTQ_API_PROCESSES", "none"), ("PROMPTQ_API_PORT", "99999"),
+        ("PROMPTQ_DATA_DIR", "/proc/nowhere"),
+    ],
+)  # fmt: skip
+def test_an_impossible_setting_is_one_clear_line(name: str, value: str) -> None:
+    ended = _run(**{name: value})
+    assert ended.returncode == ExitCode.SETTINGS
+    assert ended.stderr.count("\n") == 1
+    assert name in ended.stderr
+
+
+def test_the_settings_are_told_with_the_password_masked(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    values = {"PROMPTQ_API_PORT": str(port), "PROMPTQ_REDIS_URL": url, "PROMPTQ_DATA_DIR": str(tmp_path)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(COMMAND, env=child_environment(**values), stderr=log)
+        wait_until(Api(process, port, tmp_path).lives, 60)
+        process.terminate()
+        assert process.wait(20) == 0
+    told = (tmp_path / "log").read_text()
+    assert "redis://:***@127.0.0.1" in told
+    assert "secret" not in told
+
+
+def _expect_503_within_two_seconds(api: Api, url: str) -> None:
+    for method, path, options in (
+        ("GET", url, {}),
+        ("GET", f"{url}?wait=50", {}),
+        ("POST", "/v1/jobs", {"json": {"prompt": "x"}}),
+        ("POST", "/generate", {"json": {"prompt": "x"}}),
+        ("GET", "/v1/queues", {}),
+        ("GET", "/readyz", {}),
+    ):
+        began = time.monotonic()
+        answer = api.call(method, path, **options)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1"), path
+        assert time.monotonic() - began < 2, path
+    assert api.call("GET", "/livez").ok
+
+
+def _run(**values: str) -> subprocess.CompletedProcess[str]:
+    environment = child_environment(**values)
+    return subprocess.run(COMMAND, env=environment, capture_output=True, text=True, timeout=60, check=False)
