@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from promptq.lifecycle import ExitCode
 from promptq.settings import ApiSettings
 
 log = logging.getLogger("api")
+
+SPARE_FILES = 256
 
 
 def main() -> int:
@@ -29,6 +32,7 @@ def main() -> int:
         log.error("Cannot listen on %s:%d: %s", settings.api_host, settings.api_port, trouble)
         return ExitCode.CRASHED
     logs.log_settings(log, settings)
+    _allow_files(settings.api_connections)
     _become_gunicorn()
     return ExitCode.CRASHED
 
@@ -55,6 +59,15 @@ def _port_trouble(settings: ApiSettings) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def _allow_files(connections: int) -> None:
+    """Each open request is a file, and so is each connection to Redis; many systems begin with a limit of 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + SPARE_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _become_gunicorn() -> None:

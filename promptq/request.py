@@ -23,8 +23,11 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
-StopString = Annotated[Text, Field(min_length=1, max_length=256)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
+StopString = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]
+
+_StopList = Annotated[list[StopString], Field(max_length=4)]
+StopStrings = Annotated[_StopList, BeforeValidator(_as_list, json_schema_input_type=StopString | _StopList)]
 
 
 class _Strict(BaseModel):
@@ -35,13 +38,13 @@ class Message(_Strict):
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[Text, Field(min_length=1)]
+    content: Text
 
 
 class GenerateRequest(_Strict):
     """A prompt, or the messages of a chat, with the sampling parameters of one row."""
 
-    prompt: Annotated[Text, Field(min_length=1)] | None = Field(
+    prompt: Text | None = Field(
         None, description="Text to continue, given to the model as it is. Exclusive with `messages`."
     )
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)] | None = Field(
@@ -52,7 +55,7 @@ class GenerateRequest(_Strict):
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling: keep this much probability mass.")
     top_k: int = Field(0, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text.")
-    stop: Annotated[list[StopString], Field(max_length=4), BeforeValidator(_as_list)] = Field(
+    stop: StopStrings = Field(
         default_factory=list, description="Up to four strings that end the text; they are not part of it."
     )
 

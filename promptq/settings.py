@@ -133,7 +133,7 @@ class ScalerSettings(CommonSettings):
     down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")
     zero_delay_seconds: Seconds = Field(300, description="Idle time before the last worker goes (min_workers=0).")
     tick_seconds: Seconds = Field(1, description="Time between two decisions.")
-    drain_seconds: Seconds = Field(30, description="How long a retired worker may finish its rows.")
+    drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
     start_timeout_seconds: Seconds = Field(600, description="A worker not registered by then is killed.")
 
     @model_validator(mode="after")

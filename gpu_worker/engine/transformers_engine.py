@@ -201,8 +201,6 @@ class TransformersEngine:
             self._finish(sequence, FinishReason.LENGTH)
 
     def _fail(self, sequence: Sequence, failure: Failure) -> None:
-        if sequence.slot is not None:
-            self._runner.cache.clear(sequence.slot)
         self._finish(sequence, FinishReason.ERROR, failure)
 
     def _fail_chunk(self, chunk: Chunk, failure: Failure) -> None:
@@ -216,6 +214,12 @@ class TransformersEngine:
             reason, stream.text, len(sequence.prompt), sequence.generated, sequence.batch_size, error
         )
         del self._texts[sequence.row.id]
+        self._vacate(sequence, sound=error is None and sequence.is_prefilled)
+
+    def _vacate(self, sequence: Sequence, *, sound: bool) -> None:
+        """Free the row's slot. Before its first token nobody knows whether the numbers in it are finite."""
+        if sequence.slot is not None and not sound:
+            self._runner.cache.clear(sequence.slot)
         self._scheduler.remove(sequence)
 
     def _of(self, sequence: Sequence) -> _Progress:

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,14 +19,12 @@ import redis
 import requests
 
 from promptq.embedded import EmbeddedServer, free_port
-from promptq.lifecycle import ExitCode
-from promptq.settings import ApiSettings, child_environment
+from promptq.settings import ApiSettings
 from promptq.store import JobStore, connect
 from tests.fakes import success
 from tests.processes import start, wait_until
 
 POLLERS = 200
-COMMAND = [sys.executable, "-m", "api"]
 
 
 @dataclass
@@ -265,42 +262,6 @@ def test_a_killed_process_leaves_the_gauges_and_keeps_its_counts(
         assert "promptq_http_requests_in_progress 1.0" in text
 
 
-def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        ended = _run(PROMPTQ_API_PORT=str(taken.getsockname()[1]), PROMPTQ_DATA_DIR=str(tmp_path))
-    assert ended.returncode == ExitCode.CRASHED
-    assert ended.stderr.count("\n") == 1
-    assert "Address already in use" in ended.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("PROMPTQ_API_PROT", "8000"), ("PROMPTQ_API_PROCESSES", "none"), ("PROMPTQ_API_PORT", "99999"),
-        ("PROMPTQ_DATA_DIR", "/proc/nowhere"),
-    ],
-)  # fmt: skip
-def test_an_impossible_setting_is_one_clear_line(name: str, value: str) -> None:
-    ended = _run(**{name: value})
-    assert ended.returncode == ExitCode.SETTINGS
-    assert ended.stderr.count("\n") == 1
-    assert name in ended.stderr
-
-
-def test_the_settings_are_told_with_the_password_masked(tmp_path: Path) -> None:
-    port = free_port()
-    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
-    values = {"PROMPTQ_API_PORT": str(port), "PROMPTQ_REDIS_URL": url, "PROMPTQ_DATA_DIR": str(tmp_path)}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(COMMAND, env=child_environment(**values), stderr=log)
-        wait_until(Api(process, port, tmp_path).lives, 60)
-        process.terminate()
-        assert process.wait(20) == 0
-    told = (tmp_path / "log").read_text()
-    assert "redis://:***@127.0.0.1" in told
-    assert "secret" not in told
-
-
 def _expect_503_within_two_seconds(api: Api, url: str) -> None:
     for method, path, options in (
         ("GET", url, {}),
@@ -315,8 +276,3 @@ def _expect_503_within_two_seconds(api: Api, url: str) -> None:
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1"), path
         assert time.monotonic() - began < 2, path
     assert api.call("GET", "/livez").ok
-
-
-def _run(**values: str) -> subprocess.CompletedProcess[str]:
-    environment = child_environment(**values)
-    return subprocess.run(COMMAND, env=environment, capture_output=True, text=True, timeout=60, check=False)

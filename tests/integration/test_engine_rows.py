@@ -167,6 +167,19 @@ def test_nan_in_a_prompt_fails_that_row_and_its_slot_serves_again(model):
         assert_right(model, recorder, prompt, prompt)
 
 
+def test_nan_in_a_prompt_that_is_cancelled_half_way_leaves_no_trace(model):
+    bad = byte_tokenizer()("~")["input_ids"][0]
+    healthy = model.get_input_embeddings().weight.data[bad].clone()
+    engine = tiny_engine(model, slots=1, prefill_tokens=20)
+    model.get_input_embeddings().weight.data[bad] = math.nan
+    engine.add([row("bad", "~" * 60)])
+    engine.step(0.0)
+    engine.cancel(["bad"])
+    engine.step(0.0)
+    model.get_input_embeddings().weight.data[bad] = healthy
+    assert_right(model, run(engine, [row("good")]), "good", "hello")
+
+
 def test_nan_while_decoding_fails_that_row_and_its_slot_serves_again(model):
     engine = tiny_engine(model, prefill_tokens=200)
     recorder = Recorder()

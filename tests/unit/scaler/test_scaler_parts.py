@@ -13,9 +13,11 @@ from scaler.__main__ import fleet_settings, max_workers, spreads_over_gpus
 from scaler.backoff import Backoff
 from scaler.child import Exit
 from scaler.gpu import Gpu, Gpus, place
+from scaler.policy import Reason
 from scaler.rates import Rate, Rates
 from scaler.reaper import reap
 from scaler.server import targets
+from tests.processes import ROOT
 
 GIB = 2**30
 
@@ -223,3 +225,8 @@ def test_cores_are_shared_out_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_users_threads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMPTQ_WORKER_THREADS", "5")
     assert fleet_settings(scaler_settings(), 3, has_gpu=False).environment["PROMPTQ_WORKER_THREADS"] == "5"
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_in_the_docs(reason: Reason) -> None:
+    assert f"| `{reason}` |" in (ROOT / "docs/scaler.md").read_text()
