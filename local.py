@@ -33,10 +33,7 @@ QUESTION = '{"messages":[{"role":"user","content":"What is the capital of France
 
 
 class Settings:
-    """The settings of every program that this one starts, read and checked before anything is started.
-
-    Raises SettingsError with one line that names what is wrong.
-    """
+    """The settings of every program that this one starts. Raises SettingsError, with one line, for a wrong one."""
 
     def __init__(self) -> None:
         self.api = ApiSettings.load()
@@ -122,7 +119,10 @@ class Local:
         values = {"PROMPTQ_REDIS_URL": self.redis_url, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         environment = child_environment(("PROMETHEUS_MULTIPROC_DIR",), **values)
         self.children[name] = subprocess.Popen(
-            tethered([sys.executable, "-m", name]), env=environment, stdin=subprocess.DEVNULL, process_group=0
+            tethered([sys.executable, "-m", name], signal.SIGTERM),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            process_group=0,
         )
 
     def _await_ready(self) -> bool:

@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
+from api.keys import read_keys
 from promptq import logs
 from promptq.errors import SettingsError
 from promptq.lifecycle import ExitCode
@@ -24,6 +25,8 @@ def main() -> int:
     try:
         settings = ApiSettings.load()
         _check_folder(settings)
+        if settings.api_keys_file:
+            read_keys(settings.api_keys_file)
     except SettingsError as error:
         print(error.message, file=sys.stderr)
         return ExitCode.SETTINGS

@@ -9,7 +9,7 @@ from flask_openapi3_swagger.plugins import RegisterPlugin as Swagger  # type: ig
 from prometheus_client import CollectorRegistry
 
 import promptq
-from api import errors, fleet, generate, health, instrument, jobs
+from api import access, errors, fleet, generate, health, instrument, jobs
 from api.schemas import ErrorResponse
 from api.services import EXTENSION, Services
 from api.waiters import Waiters
@@ -44,6 +44,7 @@ def create_app(
     app.extensions[EXTENSION] = _services(settings, store, waiters)
     errors.register(app)
     instrument.register(app)
+    access.register(app)
     for module in (jobs, generate, fleet, health):
         app.register_api(module.blueprint)
     _add_docs(app)
@@ -60,6 +61,7 @@ def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | 
         waiters=waiters or Waiters(settings.redis_url),
         registry=registry,
         metrics=ApiMetrics(registry),
+        access=access.Access(settings, store),
     )
 
 

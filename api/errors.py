@@ -15,6 +15,7 @@ from promptq.errors import (
     IdempotencyConflict,
     InvalidRequest,
     JobAlreadyTerminal,
+    JobNotFailed,
     JobNotFound,
     PromptqError,
     QueueFull,
@@ -77,7 +78,31 @@ class NotReady(PromptqError):
     type = "not_ready"
 
 
+class Unauthorized(PromptqError):
+    """No API key, or an unknown one."""
+
+    type = "unauthorized"
+
+
+class ForeignSite(PromptqError):
+    """A web page of another site calls a service that is open to this machine only."""
+
+    type = "foreign_site"
+
+
+class TooManyRequests(PromptqError):
+    """An API key is over one of its limits."""
+
+    def __init__(self, kind: str, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.type = kind
+        self.retry_after_seconds = retry_after_seconds
+
+
 STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
+    ForeignSite: HTTPStatus.FORBIDDEN,
+    TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     InvalidJson: HTTPStatus.BAD_REQUEST,
     UnreadableBody: HTTPStatus.BAD_REQUEST,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -86,6 +111,7 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     JobNotFound: HTTPStatus.NOT_FOUND,
     JobAlreadyTerminal: HTTPStatus.CONFLICT,
+    JobNotFailed: HTTPStatus.CONFLICT,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     RedisUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -118,7 +144,9 @@ def _on_promptq_error(error: PromptqError) -> Response:
         return _on_bug(error)
     job_id = error.job_id if isinstance(error, NoText) else None
     response = _answer(status, error.type, error.message, error.param, job_id)
-    if isinstance(error, QueueFull):
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, QueueFull | TooManyRequests):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     elif status is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = str(REDIS_RETRY_SECONDS)

@@ -32,7 +32,7 @@ def generate(body: Generate) -> Response:
     request = JobRequest.model_validate({"prompt": body.prompt, "max_tokens": body.max_new_tokens})
     job = submit(request, max_tokens_param="max_new_tokens").job
     if not job.status.is_terminal:
-        job = services().waiters.wait_for(job.id, services().settings.generate_timeout_seconds, services().store.get)
+        job = services().waiters.wait_for(job.id, services().settings.generate_timeout_seconds, services().read)
     return json_answer(_text(job))
 
 

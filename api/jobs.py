@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
+from itertools import islice
 
 from flask import Response, url_for
 from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict
 
-from api.parameters import JobPath, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
-from api.presenter import job_answer
-from api.schemas import ErrorResponse, JobResource, SubmitJob
+from api.parameters import DeadQuery, JobPath, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
+from api.presenter import job_answer, job_resource, json_answer
+from api.schemas import ErrorResponse, JobList, JobResource, SubmitJob
 from api.services import now, services
 from api.submission import submit
 from api.validation import StrictBlueprint, readable_id
-from promptq.errors import RedisUnavailable
+from promptq.errors import JobNotFound, RedisUnavailable
 from promptq.job import Job, Status
 from promptq.store import Submitted
 
+DEAD_HORIZON = 1000
+"""How far back the dead-letter list is searched."""
 _SUBMITTED: ResponseDict = {
     200: JobResource, 202: JobResource, 400: ErrorResponse, 413: ErrorResponse, 422: ErrorResponse,
     429: ErrorResponse, 503: ErrorResponse,
@@ -59,9 +64,32 @@ def cancel_job(path: JobPath) -> Response:
 
     200: it was waiting and has ended. 202: it runs, and stops within a few tokens.
     """
-    status = services().store.cancel(readable_id(path.id), now())
-    job = services().store.get(path.id)
+    services().read(readable_id(path.id))
+    status = services().store.cancel(path.id, now())
+    job = services().read(path.id)
     return job_answer(job, HTTPStatus.OK if status is Status.CANCELLED else HTTPStatus.ACCEPTED)
+
+
+@blueprint.post("/<id>/retry", responses=_FOUND | {202: JobResource, 409: ErrorResponse, 429: ErrorResponse})
+def retry_job(path: JobPath) -> Response:
+    """Queue a failed job again, as new"""
+    services().read(readable_id(path.id))
+    services().store.retry(path.id, now())
+    return job_answer(services().read(path.id), HTTPStatus.ACCEPTED)
+
+
+@blueprint.get("", responses={200: JobList, 422: ErrorResponse, 503: ErrorResponse})
+def list_jobs(query: DeadQuery) -> Response:
+    """The dead-letter list: jobs that failed or expired, the latest first"""
+    found = (job for job in _dead() if job.status == query.status)
+    model = services().settings.model_id
+    return json_answer(JobList(jobs=[job_resource(job, model) for job in islice(found, query.limit)]))
+
+
+def _dead() -> Iterator[Job]:
+    for job_id in services().observer.dead(DEAD_HORIZON):
+        with suppress(JobNotFound):
+            yield services().read(job_id)
 
 
 def _answer(submitted: Submitted, prefer_wait: float | None) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from werkzeug.http import parse_dict_header
@@ -64,3 +64,12 @@ class WaitQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     wait: float = Field(default=0, ge=0, description="Answer when the job ends, at the latest after so many seconds.")
+
+
+class DeadQuery(BaseModel):
+    """Query of `GET /v1/jobs`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["failed", "expired"] = Field(default="failed", description="How the jobs ended.")
+    limit: int = Field(default=20, ge=1, le=100, description="The most jobs to list.")

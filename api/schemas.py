@@ -86,7 +86,9 @@ class Timings(BaseModel):
     queue_seconds: float | None = None
     time_to_first_token_seconds: float | None = None
     run_seconds: float | None = None
-    batch_size: int | None = Field(default=None, description="The most rows that shared a decode step with this job.")
+    batch_size: int | None = Field(
+        default=None, description="The most rows that shared an engine step with this job."
+    )
 
 
 class Failure(BaseModel):
@@ -123,6 +125,12 @@ class JobResource(BaseModel):
     cache: str = Field(description="miss, hit, join, or bypass when the cache was not asked.")
     error: Failure | None
     urls: Urls
+
+
+class JobList(BaseModel):
+    """Jobs, the latest first."""
+
+    jobs: list[JobResource]
 
 
 class QueueResource(BaseModel):

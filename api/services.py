@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import Flask, current_app
 from prometheus_client import CollectorRegistry
@@ -15,6 +15,9 @@ from promptq.metrics import ApiMetrics
 from promptq.observe import Observer
 from promptq.settings import ApiSettings
 from promptq.store import JobStore
+
+if TYPE_CHECKING:
+    from api.access import Access
 
 EXTENSION = "promptq"
 
@@ -29,12 +32,21 @@ class Services:
     waiters: Waiters
     registry: CollectorRegistry
     metrics: ApiMetrics
+    access: Access
 
     def wait_for(self, job_id: str, seconds: float) -> Job:
         """The job, once it has ended or the time, clamped to the limit, is over."""
         if seconds <= 0:
-            return self.store.get(job_id)
-        return self.waiters.wait_for(job_id, min(seconds, self.settings.wait_limit_seconds), self.store.get)
+            return self.read(job_id)
+        return self.waiters.wait_for(job_id, min(seconds, self.settings.wait_limit_seconds), self.read)
+
+    def read(self, job_id: str) -> Job:
+        """The job, if whoever asks may see it.
+
+        Raises:
+            JobNotFound: there is none, or it belongs to another key.
+        """
+        return self.access.visible(self.store.get(job_id))
 
 
 def services() -> Services:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from flask import g, request
 
+from api.access import owner
 from api.services import Services, now, services
 from promptq.errors import IdempotencyConflict, InvalidRequest
 from promptq.request import JobRequest
@@ -50,11 +51,18 @@ def _new_job(body: JobRequest, job_id: str, key: str, parts: Services) -> NewJob
     new = NewJob.create(
         body,
         parts.settings.model_identity,
-        idempotency_key=hashlib.sha256(key.encode()).hexdigest() if key else "",
+        idempotency_key=_record(key) if key else "",
         keep_seconds=parts.settings.idempotency_ttl_seconds if job_id or key else None,
         traceparent=_traceparent(),
+        owner=owner(),
     )
     return replace(new, id=job_id) if job_id else new
+
+
+def _record(key: str) -> str:
+    """Each owner has Idempotency-Keys of its own."""
+    scoped = f"{owner()}\0{key}" if owner() else key
+    return hashlib.sha256(scoped.encode()).hexdigest()
 
 
 def _traceparent() -> str:

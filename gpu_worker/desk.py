@@ -131,7 +131,13 @@ class Desk(threading.Thread):
         return bool(self._closed or self._endings or (self._awake and self._room() > 0))
 
     def _room(self) -> int:
-        return self._batching.room(len(self._unfinished), self._is_gathering()) if self._claiming else 0
+        if not self._claiming or self._runs_alone():
+            return 0
+        return self._batching.room(len(self._unfinished), self._is_gathering())
+
+    def _runs_alone(self) -> bool:
+        """A suspect is here: whatever ran beside it could go down with it."""
+        return any(claim.alone and claim.execution in self._unfinished for claim in self._held.values())
 
     def _is_gathering(self) -> bool:
         return len(self._gathered) == len(self._unfinished)
@@ -158,8 +164,9 @@ class Desk(threading.Thread):
     def _claim(self) -> None:
         with self._changed:
             room = self._room() if self._awake else 0
+            busy = bool(self._unfinished)
             self._awake = False
-        claims = self._store.claim(self._worker, room, time.time()) if room else []
+        claims = self._store.claim(self._worker, room, time.time(), busy) if room else []
         with self._changed:
             self._hold(claims, room)
             if self._gathered and self._batching.starts(len(self._gathered), time.monotonic() - self._gathering_since):

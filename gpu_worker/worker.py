@@ -9,7 +9,6 @@ from typing import Any
 import redis
 from rq.serializers import JSONSerializer
 from rq.utils import now as rq_now
-from rq.utils import utcformat
 from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import register
 
@@ -68,8 +67,8 @@ class GpuWorker(BaseWorker):
         """
         self.last_heartbeat = rq_now()
         state = WorkerStatus.IDLE if phase == "idle" else WorkerStatus.BUSY
-        fields: dict[str, Any] = {**self.serialize(), "state": state.value, "last_heartbeat": utcformat(self.last_heartbeat)}
-        mapping: Any = fields | self._ours() | {"phase": phase, "busy_slots": busy_slots}
+        rq_fields: dict[str, Any] = self.serialize()
+        mapping: Any = rq_fields | self._ours() | {"state": state.value, "phase": phase, "busy_slots": busy_slots}
         with answering(), self.connection.pipeline() as pipe:
             pipe.hset(self.key, mapping=mapping)
             register(self, pipe)

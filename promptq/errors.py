@@ -52,6 +52,17 @@ class JobAlreadyTerminal(PromptqError):
         self.status = status
 
 
+class JobNotFailed(PromptqError):
+    """Only a failed job can be tried again."""
+
+    type = "job_not_failed"
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"Job {job_id} is {status}; only a failed job can be tried again.", param="id")
+        self.job_id = job_id
+        self.status = status
+
+
 class IdempotencyConflict(PromptqError):
     """The same id or Idempotency-Key came with a different request."""
 

@@ -14,6 +14,8 @@ from typing import Any
 from promptq.errors import InvalidRequest
 from promptq.keys import FUNCTION
 
+MAX_CALL_BYTES = 64 * 2**20
+
 
 class Status(StrEnum):
     """The states of a job, as clients see them."""
@@ -71,7 +73,7 @@ class Result:
     """What one run gave. Seconds are durations; the token counts exclude padding.
 
     Attributes:
-        batch_size: the most rows that shared a decode step with this job.
+        batch_size: the most rows that were live in one engine step with this job.
     """
 
     text: str
@@ -122,6 +124,7 @@ class Job:
         priority: the queue's name.
         queue_position: jobs ahead of it in its queue; None when it is not in the list or far back.
         cache: miss, hit, join, or bypass when the cache was not asked.
+        owner: name of the API key that it belongs to, or an empty string.
     """
 
     id: str
@@ -136,6 +139,7 @@ class Job:
     result: Result | None = None
     error: JobError | None = None
     cancel_requested: bool = False
+    owner: str = ""
 
     @classmethod
     def from_hash(
@@ -164,6 +168,7 @@ class Job:
             result=_own_result(result) if result and status.is_terminal else None,
             error=error if status in (Status.FAILED, Status.EXPIRED) else None,
             cancel_requested=status is Status.RUNNING and "cancel_requested" in text,
+            owner=text.get("owner", ""),
         )
 
 
@@ -199,7 +204,7 @@ def decode_call(data: bytes) -> dict[str, Any]:
     """
     try:
         function, instance, args, kwargs = json.loads(_inflate(data))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidRequest(f"The job's data is not a JSON call; enqueue with JSONSerializer ({error}).") from None
     if function != FUNCTION:
         raise InvalidRequest(f"This queue runs {FUNCTION!r} only, not {function!r}.", param="function")
@@ -224,8 +229,12 @@ def from_iso(text: str | None) -> float | None:
 
 
 def _inflate(data: bytes) -> bytes:
-    """RQ's own enqueue compresses the call; ours does not."""
+    """RQ's own enqueue compresses the call; ours does not. A few kilobytes may unpack to gigabytes: not here."""
+    unpacker = zlib.decompressobj()
     try:
-        return zlib.decompress(data)
+        inflated = unpacker.decompress(data, MAX_CALL_BYTES)
     except zlib.error:
         return data
+    if unpacker.unconsumed_tail:
+        raise InvalidRequest(f"The job's data unpacks to more than {MAX_CALL_BYTES} bytes.")
+    return inflated

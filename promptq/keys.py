@@ -38,7 +38,7 @@ class Key(NamedTuple):
 JOB = Key(
     "JOB", "rq:job:", "{id}", "hash", "none while live; result_ttl or failure_ttl after the end",
     "RQ's fields, and ours: queued_at, attempts, expires_at, timeout_seconds, fingerprint, cache, cache_key, "
-    "cancel_requested, error_type, error_message, traceparent",
+    "cancel_requested, error_type, error_message, traceparent, owner",
 )  # fmt: skip
 RESULTS = Key(
     "RESULTS", "rq:results:", "{id}", "stream", "as the job", "RQ's results; return_value has text, usage and timings"
@@ -77,6 +77,7 @@ TOTALS = Key(
     "exact counts: submitted, succeeded, failed, cancelled, expired, requeued:{reason}, lease_expiries",
 )  # fmt: skip
 DRAIN_RATE = Key("DRAIN_RATE", "promptq:drain_rate", "", "string", "60 s", "jobs ended per second, by the scaler")
+RATE = Key("RATE", "promptq:rate:", "{window}", "string", "two seconds", "requests of an API key, by `limits`")
 FLEET = Key("FLEET", "promptq:fleet", "", "string", "15 s", "JSON: what the scaler runs, and its last trouble")
 
 DONE_CHANNEL: Final = "promptq:done"

@@ -27,7 +27,8 @@ class ExitCode(IntEnum):
 
 
 class Stop:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once.
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once. SIGHUP, however often, only sets it:
+    it comes from a closed terminal, or from the kernel when a parent dies, then once for each of its threads.
 
     The handler takes no lock, so it is safe wherever the main thread happens to be.
     """
@@ -38,9 +39,11 @@ class Stop:
         os.set_blocking(self._writer, False)
 
     def install(self) -> Stop:
-        """Handle SIGTERM and SIGINT. Call from the main thread."""
+        """Handle SIGTERM, SIGINT and SIGHUP. Call from the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(signal.SIGHUP, lambda _number, _frame: self.request())
         return self
 
     def request(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import redis
@@ -123,6 +125,15 @@ class Observer:
         rows = [replies[i : i + 6] for i in range(0, len(replies), 6)]
         ages = self._ages([head for *_, head in rows], now)
         return [_queue(name, row, age) for name, row, age in zip(keys.QUEUES, rows, ages, strict=True)]
+
+    def dead(self, limit: int) -> list[str]:
+        """Ids of failed and expired jobs over all queues, the one kept longest first."""
+        with answering(), self.client.pipeline(transaction=False) as pipe:
+            for name in keys.QUEUES:
+                pipe.zrange(keys.FAILED(name), 0, limit - 1, desc=True, withscores=True)
+            replies: list[Any] = pipe.execute()
+        entries = sorted(chain.from_iterable(replies), key=itemgetter(1), reverse=True)
+        return [job_id.decode() for job_id, _ in entries[:limit]]
 
     def workers(self) -> list[WorkerRecord]:
         """Every registered worker whose heartbeats have not stopped; forgets the others."""

@@ -6,13 +6,14 @@ The only module that reads the environment. Unknown or impossible values end in 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptq.errors import SettingsError
@@ -43,6 +44,9 @@ class CommonSettings(BaseSettings):
     engine: Literal["transformers", "echo"] = Field(
         "transformers", description="`echo` returns the prompt's words without a model: tests and demos only."
     )
+    durability: Literal["everysec", "always"] = Field(
+        "everysec", description="When the embedded server syncs its file: `always` loses nothing, and is slower."
+    )
     lease_seconds: Seconds = Field(15, description="A claim not renewed for this long is given to another worker.")
     max_attempts: Count = Field(3, description="Runs of one job before a lost worker fails it.")
     max_queue_jobs: Count = Field(10_000, description="Queued jobs at which a submit gets 429.")
@@ -52,6 +56,13 @@ class CommonSettings(BaseSettings):
     ageing_seconds: Seconds = Field(30, description="Head start of `high` over `default`, and of that over `low`.")
     job_timeout_seconds: Seconds = Field(600, description="One run's limit, where the request names none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, url: str) -> str:
+        if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("use redis://host:port/db, rediss://… or unix://path")
+        return url
 
     @property
     def model_id(self) -> str:
@@ -97,6 +108,26 @@ class ApiSettings(CommonSettings):
     generate_timeout_seconds: Seconds = Field(60, description="When `POST /generate` gives up with 504.")
     idempotency_ttl_seconds: Count = Field(86_400, description="Life of an Idempotency-Key and of its job.")
     redis_timeout_seconds: Seconds = Field(1.0, description="How long the API waits for Redis before 503.")
+    api_keys_file: str = Field("", description="File of API keys, `name sha256` a line; empty: open to this machine.")
+    allow_open_bind: bool = Field(False, description="Let the API bind beyond loopback without keys.")
+    key_requests_per_second: Annotated[int, Field(ge=0)] = Field(
+        100, description="Requests of one API key a second; more get 429. 0: no limit."
+    )
+    key_open_requests: Count = Field(200, description="Requests of one API key open at once, per API process.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the API."""
+        return is_loopback(self.api_host)
+
+    @model_validator(mode="after")
+    def _not_open_by_accident(self) -> ApiSettings:
+        if not (self.is_loopback or self.api_keys_file or self.allow_open_bind):
+            raise ValueError(
+                f"api_host={self.api_host} opens the API to others: set PROMPTQ_API_KEYS_FILE, "
+                "or PROMPTQ_ALLOW_OPEN_BIND=true where something in front authenticates"
+            )
+        return self
 
 
 class WorkerSettings(CommonSettings):
@@ -146,6 +177,14 @@ class ScalerSettings(CommonSettings):
 PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def mask_url(url: str) -> str:
     """The URL with its password replaced by `***`."""
     parts = urlsplit(url)
@@ -187,7 +226,7 @@ def _refuse_unknown() -> None:
 def _one_line(error: ValidationError) -> str:
     def line(detail: Any) -> str:
         where = PREFIX + str(detail["loc"][0]).upper() if detail["loc"] else PREFIX + "*"
-        shown = f" (got {detail['input']!r})" if detail["loc"] else ""
-        return f"{where}: {detail['msg']}{shown}"
+        shown = f" (got {mask_url(str(detail['input']))!r})" if detail["loc"] else ""
+        return f"{where}: {detail['msg'].removeprefix('Value error, ')}{shown}"
 
     return "; ".join(line(detail) for detail in error.errors())

@@ -4,128 +4,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import resources
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from promptq import keys
-from promptq.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFound, QueueFull, RedisUnavailable
-from promptq.job import Job, JobError, Result, Status, encode_call, encode_traceback, read_status, to_iso
-from promptq.request import JobRequest
+from promptq.connection import answering, connect
+from promptq.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFailed, JobNotFound, QueueFull
+from promptq.job import Job, Result, Status, encode_traceback, read_status, to_iso
+from promptq.records import Claim, Ending, NewJob, Reaped, Submitted
 from promptq.settings import CommonSettings
+
+__all__ = ["Claim", "Ending", "JobStore", "NewJob", "Reaped", "Submitted", "answering", "connect"]
 
 POSITION_HORIZON = 10_000
 REAP_AT_MOST = 100
 MAX_RETRY_AFTER_SECONDS = 300
-CONNECT_SECONDS = 5.0
-Outcome = Literal["new", "join", "hit", "repeat"]
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A job to submit.
-
-    Attributes:
-        keep_seconds: with an idempotency key or a client's own id, how long the job and the record are kept.
-    """
-
-    id: str
-    request: JobRequest
-    model_identity: str
-    idempotency_key: str = ""
-    keep_seconds: int | None = None
-    traceparent: str = ""
-
-    @classmethod
-    def create(cls, request: JobRequest, model_identity: str, **fields: Any) -> NewJob:
-        """A job under a fresh random id."""
-        return cls(uuid.uuid4().hex, request, model_identity, **fields)
-
-    def cache_key(self, settings: CommonSettings) -> str:
-        """The key under which the text is shared, or an empty string."""
-        shared = self.request.cache and self.request.is_deterministic and settings.cache_ttl_seconds
-        return self.request.cache_key(self.model_identity) if shared else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """What became of a submit, and the job as it stands."""
-
-    outcome: Outcome
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One leased job.
-
-    Attributes:
-        execution: the fence: a later claim of the same job has another one.
-        data: RQ's serialized call; see `promptq.job.decode_call`.
-        refused: names of RQ features on the job that we do not run, comma-separated.
-    """
-
-    id: str
-    queue: str
-    execution: str
-    data: bytes
-    attempts: int
-    queued_at: float
-    timeout_seconds: float | None = None
-    refused: str = ""
-    traceparent: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a claimed job ended: succeeded, failed or cancelled."""
-
-    claim: Claim
-    state: Status
-    result: Result | None = None
-    error: JobError | None = None
-
-    def arguments(self) -> list[str]:
-        """The script's eight values for one job."""
-        error = self.error or JobError("", "")
-        value = self.result.encode() if self.result else ""
-        trace = encode_traceback(f"{error.type}: {error.message}") if self.error else ""
-        claim = self.claim
-        return [claim.queue, claim.id, claim.execution, self.state, value, error.type, error.message, trace]
-
-
-@dataclass(frozen=True, slots=True)
-class Reaped:
-    """What one pass of the reaper did, in jobs."""
-
-    requeued: int
-    worker_lost: int
-    cancelled: int
-    expired: int
-
-
-def connect(url: str, timeout_seconds: float | None = 5.0, ping_seconds: int = 0) -> redis.Redis:
-    """A client for `url`; connections are made when they are needed.
-
-    A lost connection is tried once more at once: every script is safe to repeat.
-
-    Args:
-        timeout_seconds: for connecting and for each answer; None waits for ever (subscriptions).
-        ping_seconds: check a connection that was idle this long before it is used; 0: never.
-    """
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds or CONNECT_SECONDS,
-        health_check_interval=ping_seconds,
-        retry=Retry(NoBackoff(), retries=1, supported_errors=(redis.ConnectionError,)),
-    )
 
 
 class JobStore:
@@ -144,6 +40,12 @@ class JobStore:
         with answering():
             self.client.ping()
 
+    def uptime_seconds(self) -> float:
+        """How long the server has been up."""
+        with answering():
+            server: Any = self.client.info("server")
+        return float(server["uptime_in_seconds"])
+
     def submit(self, new: NewJob, now: float) -> Submitted:
         """Admit a job: queue it, join it to a live twin, or end it at once from the cache.
 
@@ -156,17 +58,22 @@ class JobStore:
             keys.JOB(new.id), keys.QUEUE(new.request.priority), keys.CACHE(cache_key), keys.JOIN(cache_key),
             keys.IDEMPOTENCY(new.idempotency_key or new.id),
         ]  # fmt: skip
-        outcome, *details = self._run("submit", names, [*self._submit_values(new, cache_key, now), *_fields(new)])
+        outcome, *details = self._run("submit", names, [*self._submit_values(new, cache_key, now), *new.fields()])
         return self._submitted(outcome.decode(), details, new, cache_key, now)
 
-    def claim(self, worker: str, count: int, now: float) -> list[Claim]:
-        """Lease up to `count` jobs to `worker`, in the order of priority and age."""
+    def claim(self, worker: str, count: int, now: float, busy: bool = False) -> list[Claim]:
+        """Lease up to `count` jobs to `worker`, in the order of priority and age.
+
+        Args:
+            busy: it runs something, so it gets no job that must run alone, and nothing that is behind such a job.
+        """
         expired = encode_traceback("expired: the job waited longer than its ttl_seconds")
         arguments = [
             count, now, to_iso(now), self._score(now), worker, uuid.uuid4().hex[:16] + "-",
-            self.settings.ageing_seconds, self.settings.failure_ttl_seconds, expired,
+            self.settings.ageing_seconds, self.settings.max_attempts, "1" if busy else "",
+            self.settings.failure_ttl_seconds, expired,
         ]  # fmt: skip
-        return [_claim(row) for row in self._run("claim", [], arguments)]
+        return [Claim.from_row(row, self.settings.max_attempts) for row in self._run("claim", [], arguments)]
 
     def renew(self, claims: Sequence[Claim], now: float) -> list[str]:
         """Extend leases. Tells for each claim `ok`, `lost` or `cancel` (a client asked for it)."""
@@ -189,11 +96,15 @@ class JobStore:
         head = [now, to_iso(now), self.settings.result_ttl_seconds]
         return int(self._run("release", [], [*head, *_handles(claims[::-1])]))
 
-    def reap(self, now: float) -> Reaped:
-        """Requeue or fail the jobs of expired leases, expire what waited too long, trim registries."""
+    def reap(self, now: float, spare_leases: bool = False) -> Reaped:
+        """Requeue or fail the jobs of expired leases, expire what waited too long, trim registries.
+
+        Args:
+            spare_leases: leave leases alone in this pass: their holders may have been cut off.
+        """
         lost = encode_traceback("worker_lost: the worker's lease ran out")
         expired = encode_traceback("expired: the job waited longer than its ttl_seconds")
-        cutoff = now + keys.LEASE_GRACE_SECONDS
+        cutoff = "-inf" if spare_leases else now + keys.LEASE_GRACE_SECONDS
         arguments = [*self._at(now), cutoff, self.settings.max_attempts, REAP_AT_MOST, lost, expired]
         return Reaped(*self._run("reap", [], arguments))
 
@@ -211,6 +122,23 @@ class JobStore:
         if outcome == b"terminal":
             raise JobAlreadyTerminal(job_id, read_status(details[0].decode(), details[1].decode()))
         return Status.CANCELLED if outcome == b"cancelled" else Status.RUNNING
+
+    def retry(self, job_id: str, now: float) -> None:
+        """Queue a failed job again, as new.
+
+        Raises:
+            JobNotFound: no such job.
+            JobNotFailed: it has not failed; one that expired has not either.
+            QueueFull: as many jobs wait as the settings allow.
+        """
+        arguments = [job_id, now, self.settings.max_queue_jobs]
+        outcome, *details = self._run("retry", [keys.JOB(job_id)], arguments)
+        if outcome == b"missing":
+            raise JobNotFound(job_id)
+        if outcome == b"full":
+            raise self._full(details)
+        if outcome == b"refused":
+            raise JobNotFailed(job_id, read_status(details[0].decode(), details[1].decode()))
 
     def get(self, job_id: str) -> Job:
         """Read a job.
@@ -233,6 +161,10 @@ class JobStore:
         with answering():
             return self._scripts[name](keys=names, args=arguments)
 
+    def _full(self, details: list[Any]) -> QueueFull:
+        depth, drain_rate = details
+        return QueueFull(depth, retry_after(depth, self.settings.max_queue_jobs, drain_rate))
+
     def _score(self, now: float) -> float:
         return now + self.settings.lease_seconds + keys.LEASE_GRACE_SECONDS
 
@@ -244,12 +176,12 @@ class JobStore:
         return [
             new.id, new.request.priority, now, to_iso(now), self.settings.max_queue_jobs,
             self.settings.result_ttl_seconds, "" if ttl is None else now + ttl, cache_key,
-            new.keep_seconds or "", new.request.fingerprint(),
+            new.keep_seconds or "", new.fingerprint(),
         ]  # fmt: skip
 
     def _submitted(self, outcome: str, details: list[Any], new: NewJob, cache_key: str, now: float) -> Submitted:
         if outcome == "full":
-            raise QueueFull(details[0], retry_after(details[0], self.settings.max_queue_jobs, details[1]))
+            raise self._full(details)
         if outcome == "conflict":
             raise IdempotencyConflict("This id or Idempotency-Key was already used for a different request.")
         if outcome == "repeat":
@@ -272,43 +204,12 @@ def retry_after(depth: int, bound: int, drain_rate: bytes | str) -> int:
     return int(min(MAX_RETRY_AFTER_SECONDS, max(1, -(-(depth - bound + 1) // rate))))
 
 
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turn the ways in which Redis can be away, full or still loading into RedisUnavailable."""
-    try:
-        yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError) as error:
-        raise RedisUnavailable(str(error) or type(error).__name__) from error
-    except redis.exceptions.OutOfMemoryError as error:
-        raise RedisUnavailable("it is full (maxmemory)") from error
-
-
-_SCRIPTS = ("submit", "claim", "renew", "finish", "release", "reap", "cancel", "read")
+_SCRIPTS = ("submit", "claim", "renew", "finish", "release", "reap", "cancel", "retry", "read")
 
 
 def _source(name: str) -> str:
     folder = resources.files("promptq") / "lua"
     return keys.lua_prelude() + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
-
-
-def _fields(new: NewJob) -> list[Any]:
-    fields: dict[str, Any] = {"data": encode_call(new.request.kwargs())}
-    if new.request.timeout_seconds is not None:
-        fields["timeout_seconds"] = new.request.timeout_seconds
-    if new.keep_seconds:
-        fields["result_ttl"] = new.keep_seconds
-    if new.traceparent:
-        fields["traceparent"] = new.traceparent
-    return list(chain.from_iterable(fields.items()))
-
-
-def _claim(row: list[Any]) -> Claim:
-    job_id, queue, execution, data, attempts, queued_at, timeout, refused, traceparent = row
-    seconds = float(timeout) if timeout and float(timeout) > 0 else None
-    return Claim(
-        job_id.decode(), queue.decode(), execution.decode(), data, attempts, float(queued_at), seconds,
-        refused.decode(), traceparent.decode(),
-    )  # fmt: skip
 
 
 def _handles(claims: Sequence[Claim]) -> Iterator[str]:

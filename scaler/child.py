@@ -72,8 +72,9 @@ class Child:
         self.sentence = ""
         # Its own process group: a terminal's Ctrl-C must not reach it.
         self.process = subprocess.Popen(
-            tethered(command), env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
-        )
+            tethered(command, signal.SIGHUP), env=environment, process_group=0,
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
         assert self.process.stderr is not None
         self._log = _Log(name, self.process.stderr)
 

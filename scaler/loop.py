@@ -14,7 +14,7 @@ from scaler.fleet import Fleet
 from scaler.gpu import Gpus
 from scaler.policy import Decision, History, Limits, Load, Reason, choose_retirees, decide, hold
 from scaler.rates import Rates
-from scaler.reaper import reap
+from scaler.reaper import Reaper
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class ScalerLoop:
         self._metrics = metrics
         self._gpus = gpus
         self._clock = clock
+        self._reaper = Reaper(store)
         self._rates = Rates()
         self._history = History()
         self._wanted = 0
@@ -82,7 +83,7 @@ class ScalerLoop:
 
     def _round(self, now: float, at: float) -> None:
         self._forget_dead()
-        reap(self._store, now)
+        self._reaper.reap(now, at)
         snapshot = self._observer.snapshot(now)
         self._take_in(snapshot, at)
         load = _load(snapshot, self._fleet.roster())
@@ -151,6 +152,7 @@ class ScalerLoop:
 
     def _hold(self, error: RedisUnavailable, at: float) -> None:
         self._note_redis(error)
+        self._reaper.note_outage()
         self._fleet.pause_clocks(at)
         decision = hold(self._wanted)
         self._history = decision.history

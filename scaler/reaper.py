@@ -11,11 +11,36 @@ log = logging.getLogger(__name__)
 PASSES_AT_MOST = 100
 
 
-def reap(store: JobStore, now: float) -> Reaped:
+class Reaper:
+    """Reaps once a round. `now` is wall time, `at` steady seconds.
+
+    While Redis is away nobody can renew, so an outage longer than a lease would cost every running job an attempt.
+    After one, and on a server that has only just started, live workers first get one lease in which to renew.
+    """
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._answers_since: float | None = None
+        self._was_away = False
+
+    def note_outage(self) -> None:
+        """Redis did not answer in this round."""
+        self._answers_since = None
+        self._was_away = True
+
+    def reap(self, now: float, at: float) -> Reaped:
+        """Expire and trim; and take leases back, unless it is too early to tell the dead from the cut off."""
+        if self._answers_since is None:
+            self._answers_since = at - (0.0 if self._was_away else self._store.uptime_seconds())
+        early = at - self._answers_since < self._store.settings.lease_seconds
+        return reap(self._store, now, spare_leases=early)
+
+
+def reap(store: JobStore, now: float, spare_leases: bool = False) -> Reaped:
     """Reap until a pass finds less than a full batch; `now` in wall seconds. Tells the sum of what was done."""
     total = Reaped(0, 0, 0, 0)
     for _ in range(PASSES_AT_MOST):
-        done = store.reap(now)
+        done = store.reap(now, spare_leases)
         total = _sum(total, done)
         if _jobs(done) < REAP_AT_MOST:
             break

@@ -13,18 +13,24 @@ from promptq.lifecycle import ExitCode, Stop
 # Run in the child and replaced by the real program, instead of a preexec_fn, which is not safe beside threads.
 _TETHER = """
 import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+number = int(sys.argv[2])
+signal.signal(number, signal.SIG_DFL)
+ctypes.CDLL(None).prctl(1, number)
 if os.getppid() != int(sys.argv[1]): sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
-def tethered(command: Sequence[str]) -> list[str]:
-    """The command, made to get SIGTERM when the thread that starts it ends, even by SIGKILL: start it from the
-    main thread. Linux only (PR_SET_PDEATHSIG); elsewhere the command as it is."""
+def tethered(command: Sequence[str], number: signal.Signals) -> list[str]:
+    """The command, made to get a signal when the thread that starts it ends, even by SIGKILL: start it from the
+    main thread. Linux only (PR_SET_PDEATHSIG); elsewhere the command as it is.
+
+    Args:
+        number: a parent with threads may cause it several times, so for its children no signal whose second means kill.
+    """
     if not sys.platform.startswith("linux"):
         return list(command)
-    return [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid()), *command]
+    return [sys.executable, "-I", "-S", "-c", _TETHER, str(os.getpid()), str(int(number)), *command]
 
 
 class KillingStop(Stop):
@@ -35,11 +41,9 @@ class KillingStop(Stop):
         self._kill = kill
 
     def install(self) -> KillingStop:
-        """Handle SIGTERM, SIGINT, SIGQUIT, and SIGHUP unless `nohup` had it ignored. Call from the main thread."""
+        """Handle SIGQUIT beside what a Stop handles. Call from the main thread."""
         super().install()
         signal.signal(signal.SIGQUIT, self._on_quit)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, self._on_signal)
         return self
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

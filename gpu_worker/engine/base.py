@@ -44,7 +44,7 @@ class Finished:
 
     Attributes:
         text: everything generated, cut at the stop string; partial when cancelled or timed out.
-        batch_size: the most rows that shared a decode step with this one.
+        batch_size: the most rows that were live in one step with this one, itself included; 0 when it ended before any.
         error: (type, message) when the reason is ERROR.
     """
 

@@ -75,6 +75,8 @@ class EchoEngine:
 
     def step(self, now: float) -> list[Event]:
         """Say every word that is due at `now`; sleep a little if none is."""
+        for speaker in self._live.values():
+            speaker.batch_size = max(speaker.batch_size, len(self._live))
         events = [event for speaker in list(self._live.values()) if (event := self._turn(speaker, now))]
         self._stats = StepStats(rows=sum(event.tokens > 0 for event in events))
         if not events:
@@ -112,7 +114,6 @@ class EchoEngine:
         gap = " " if speaker.spoken else ""
         speaker.fresh.append(speaker.stops.push(gap + speaker.words[speaker.spoken]))
         speaker.spoken += 1
-        speaker.batch_size = max(speaker.batch_size, len(self._live))
 
     def _due(self, started: float, now: float) -> int:
         if not self._pace:

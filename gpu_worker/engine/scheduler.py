@@ -71,6 +71,11 @@ class Scheduler:
         if sequence.slot is not None:
             heapq.heappush(self._vacant, sequence.slot)
 
+    def note_batch(self) -> None:
+        """Let every live sequence know how many share this step."""
+        for sequence in self.live:
+            sequence.batch_size = max(sequence.batch_size, len(self.live))
+
     def running(self) -> list[Sequence]:
         """Sequences that decode, by slot."""
         ready = [sequence for sequence in self.live if sequence.is_prefilled]

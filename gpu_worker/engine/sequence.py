@@ -20,7 +20,7 @@ class Sequence:
         computed: tokens whose keys and values are in the slot.
         generated: completion tokens so far; an end-of-sequence token is not one.
         last: the newest token, not yet in the slot.
-        batch_size: the most rows that shared a decode step with it.
+        batch_size: the most rows that were live in one step with it, itself included.
         passed_over: steps in which it waited for prefill and got none.
         ending: how it is to end at the next step, with the error if that is the reason.
     """

@@ -120,6 +120,7 @@ class TransformersEngine:
     def step(self, now: float) -> list[Event]:
         self._progress = {}
         self._end_rows(now)
+        self._scheduler.note_batch()
         started = time.perf_counter()
         prefilled = self._prefill(self._scheduler.plan_prefill())
         between = time.perf_counter()
@@ -164,7 +165,6 @@ class TransformersEngine:
         for done, tokens in run_in_halves(sequences, self._runner.decode, self._fail):
             for sequence in done:
                 sequence.computed += 1
-                sequence.batch_size = max(sequence.batch_size, len(done))
             self._take(done, tokens)
         return len(sequences)
 

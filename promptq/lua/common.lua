@@ -9,6 +9,15 @@ local ENDINGS = {
   expired = {status = 'failed', registry = FAILED, type = 2, ttl = 'failure_ttl'},
 }
 
+-- Jobs that wait, over all queues, those that joined another included.
+local function waiting()
+  local depth = 0
+  for _, name in ipairs(QUEUE_ORDER) do
+    depth = depth + call('LLEN', QUEUE .. name) + call('ZCARD', DEFERRED .. name)
+  end
+  return depth
+end
+
 -- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message,
 -- and for RQ's results stream return_value and exc_string, both encoded by the caller.
 local function settle(id, queue, state, at, how)

@@ -10,10 +10,7 @@ local known = call('HMGET', JOB .. seen, 'status', 'fingerprint')
 if known[1] then return {known[2] == fingerprint and 'repeat' or 'conflict', seen} end
 
 local text = cache_key ~= '' and call('GET', KEYS[3])
-local depth = 0
-for _, name in ipairs(QUEUE_ORDER) do
-  depth = depth + call('LLEN', QUEUE .. name) + call('ZCARD', DEFERRED .. name)
-end
+local depth = waiting()
 if not text and depth >= tonumber(bound) then return {'full', depth, call('GET', DRAIN_RATE) or ''} end
 
 local outcome = text and 'hit' or cache_key ~= '' and leader(cache_key) and 'join' or 'new'

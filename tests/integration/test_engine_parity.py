@@ -134,6 +134,16 @@ def same(got: list[int], wanted: Reference) -> bool:
     return False
 
 
+@pytest.fixture
+def one_thread():
+    """Tiny models gain nothing from two, and on a busy machine threads mostly wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", TINY)
 def test_tiny_models_in_random_mixes(name):
     """Random prompts, lengths, limits, arrivals and cancellations, with few slots and a small prefill budget."""
@@ -215,6 +225,7 @@ def requests() -> dict[str, GenerateRequest]:
     return {str(index): request for index, request in enumerate(plain + chats)}
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_smollm2_in_one_mixed_batch(smollm):
     model, tokenizer = smollm
     eos = list(end_tokens(model, tokenizer))

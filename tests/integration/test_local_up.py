@@ -117,12 +117,13 @@ def test_up_serves_and_goes_without_a_trace(start: Start, tmp_path: Path) -> Non
     assert order == sorted(order)
 
 
-def test_progress_is_told_and_the_terminals_signal_reaches_only_the_top(start: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_progress_is_told_and_the_terminals_signal_reaches_only_the_top(start: Start, number: int) -> None:
     up = start().ready()
     assert len(up.said()) >= 4
     groups = {os.getpgid(process.pid) for process in up.seen.values()}
     assert os.getpgid(up.process.pid) not in groups
-    assert up.end(signal.SIGINT) == ExitCode.OK
+    assert up.end(number) == ExitCode.OK
     assert up.left() == []
 
 

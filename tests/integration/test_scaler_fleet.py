@@ -222,8 +222,7 @@ def test_killing_ends_what_a_worker_started_too(make: Make, capfd: pytest.Captur
     assert psutil.wait_procs(tree, timeout=10)[1] == []
 
 
-def test_workers_get_sigterm_when_their_scaler_is_killed() -> None:
-    """PR_SET_PDEATHSIG: nobody is left behind, and what they hold is put back in order."""
+def test_no_worker_outlives_a_killed_scaler() -> None:
     parent = (
         "import sys, time\nfrom promptq.settings import child_environment\n"
         "from scaler.fleet import Fleet, FleetSettings\n"

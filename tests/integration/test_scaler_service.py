@@ -251,3 +251,17 @@ def test_a_wrong_setting_ends_in_one_line(
     said = [said for said in capfd.readouterr().err.splitlines() if " INFO " not in said]
     assert len(said) == 1
     assert line in said[0]
+
+
+def test_when_the_scaler_is_killed_its_workers_drain(run: Callable[..., Scaler], store: JobStore) -> None:
+    """The kernel may send its signal once for each of the scaler's threads: they must not count as a second one."""
+    running = run(max_workers=2, min_workers=2)
+    running.has(2)
+    ids = put(store, 8, TEN_WORDS * 2)
+    wait_until(lambda: running.snapshot().running == 8)
+    time.sleep(0.5)  # what was claimed and not begun would be put back
+    children = running.children()
+    running.process.kill()
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert running.workers() == set()
+    assert {store.get(job).status for job in ids} == {Status.SUCCEEDED}

@@ -145,7 +145,7 @@ def test_any_text_is_a_prompt(http: FlaskClient, store: JobStore, prompt: str) -
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/nope", 404), ("GET", "/v1/jobs/", 404), ("GET", "/v1/jobs", 405), ("DELETE", "/v1/jobs/x", 405),
+        ("GET", "/nope", 404), ("GET", "/v1/jobs/", 404), ("PATCH", "/v1/jobs", 405), ("DELETE", "/v1/jobs/x", 405),
         ("BREW", "/v1/jobs", 405), ("PUT", "/generate", 405), ("GET", "/v1/../../etc/passwd", 404),
     ],
 )  # fmt: skip

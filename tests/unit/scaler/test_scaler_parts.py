@@ -15,7 +15,7 @@ from scaler.child import Exit
 from scaler.gpu import Gpu, Gpus, place
 from scaler.policy import Reason
 from scaler.rates import Rate, Rates
-from scaler.reaper import reap
+from scaler.reaper import Reaper, reap
 from scaler.server import targets
 from tests.processes import ROOT
 
@@ -172,12 +172,19 @@ def test_targets_name_each_worker_under_the_advertised_host() -> None:
 class FakeStore:
     """A store whose reaper finds so many jobs."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int = 0, uptime: float = 9999) -> None:
         self.jobs = jobs
         self.passes = 0
+        self.uptime = uptime
+        self.spared: list[bool] = []
+        self.settings = scaler_settings(lease_seconds=10)
 
-    def reap(self, now: float) -> Reaped:
+    def uptime_seconds(self) -> float:
+        return self.uptime
+
+    def reap(self, now: float, spare_leases: bool = False) -> Reaped:
         self.passes += 1
+        self.spared.append(spare_leases)
         done = min(100, self.jobs)
         self.jobs -= done
         return Reaped(done, 0, 0, 0)
@@ -188,6 +195,23 @@ def test_the_reaper_goes_on_while_batches_are_full(jobs: int, passes: int) -> No
     store = FakeStore(jobs)
     assert reap(store, 0.0).requeued == jobs
     assert store.passes == passes
+
+
+def test_after_an_outage_leases_are_spared_for_one_lease() -> None:
+    reaper = Reaper(store := FakeStore())
+    reaper.reap(0, 100)
+    reaper.note_outage()
+    reaper.note_outage()
+    for at in (150, 159, 160, 161):
+        reaper.reap(0, at)
+    assert store.spared == [False, True, True, False, False]
+
+
+def test_a_server_that_has_just_started_counts_as_an_outage() -> None:
+    reaper = Reaper(store := FakeStore(uptime=4))
+    for at in (100, 105, 106):
+        reaper.reap(0, at)
+    assert store.spared == [True, True, False]
 
 
 def scaler_settings(**fields: object) -> ScalerSettings:

@@ -1,0 +1,135 @@
+"""What goes into the store and comes out of it: new jobs, claims, endings. Pure, but for the random id."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+from promptq.job import Job, JobError, Result, Status, encode_call, encode_traceback
+from promptq.request import JobRequest
+from promptq.settings import CommonSettings
+
+Outcome = Literal["new", "join", "hit", "repeat"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to submit.
+
+    Attributes:
+        keep_seconds: with an idempotency key or a client's own id, how long the job and the record are kept.
+        owner: name of the API key that it belongs to; texts are shared only between jobs of one owner.
+    """
+
+    id: str
+    request: JobRequest
+    model_identity: str
+    idempotency_key: str = ""
+    keep_seconds: int | None = None
+    traceparent: str = ""
+    owner: str = ""
+
+    @classmethod
+    def create(cls, request: JobRequest, model_identity: str, **fields: Any) -> NewJob:
+        """A job under a fresh random id."""
+        return cls(uuid.uuid4().hex, request, model_identity, **fields)
+
+    def cache_key(self, settings: CommonSettings) -> str:
+        """The key under which the text is shared, or an empty string."""
+        shared = self.request.cache and self.request.is_deterministic and settings.cache_ttl_seconds
+        identity = f"{self.model_identity}#{self.owner}" if self.owner else self.model_identity
+        return self.request.cache_key(identity) if shared else ""
+
+    def fingerprint(self) -> str:
+        """Tells a repeat from a conflict; the same request of another owner is a conflict."""
+        return ":".join(filter(None, (self.request.fingerprint(), self.owner)))
+
+    def fields(self) -> list[Any]:
+        """The job's own fields as name, value, name, value."""
+        fields: dict[str, Any] = {"data": encode_call(self.request.kwargs())}
+        if self.request.timeout_seconds is not None:
+            fields["timeout_seconds"] = self.request.timeout_seconds
+        if self.keep_seconds:
+            fields["result_ttl"] = self.keep_seconds
+        fields |= {name: value for name in ("traceparent", "owner") if (value := getattr(self, name))}
+        return list(chain.from_iterable(fields.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of a submit, and the job as it stands."""
+
+    outcome: Outcome
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One leased job.
+
+    Attributes:
+        execution: the fence: a later claim of the same job has another one.
+        data: RQ's serialized call; see `promptq.job.decode_call`.
+        refused: names of RQ features on the job that we do not run, comma-separated.
+        alone: its worker was lost in every earlier attempt and this is the last: nothing may run beside it.
+    """
+
+    id: str
+    queue: str
+    execution: str
+    data: bytes
+    attempts: int
+    queued_at: float
+    timeout_seconds: float | None = None
+    refused: str = ""
+    traceparent: str = ""
+    alone: bool = False
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any], max_attempts: int) -> Claim:
+        """Read one row of the claim script's reply."""
+        job_id, queue, execution, data, attempts, queued_at, timeout, refused, traceparent = row
+        return cls(
+            job_id.decode(), queue.decode(), execution.decode(), data, attempts, _number(queued_at) or 0.0,
+            _number(timeout), refused.decode(), traceparent.decode(errors="replace"), 1 < attempts >= max_attempts,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a claimed job ended: succeeded, failed or cancelled."""
+
+    claim: Claim
+    state: Status
+    result: Result | None = None
+    error: JobError | None = None
+
+    def arguments(self) -> list[str]:
+        """The script's eight values for one job."""
+        error = self.error or JobError("", "")
+        value = self.result.encode() if self.result else ""
+        trace = encode_traceback(f"{error.type}: {error.message}") if self.error else ""
+        claim = self.claim
+        return [claim.queue, claim.id, claim.execution, self.state, value, error.type, error.message, trace]
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What one pass of the reaper did, in jobs."""
+
+    requeued: int
+    worker_lost: int
+    cancelled: int
+    expired: int
+
+
+def _number(raw: bytes) -> float | None:
+    """A positive number, or None: whatever a job's field holds, it must not cost its batch mates their claim."""
+    try:
+        value = float(raw)
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None

@@ -1,0 +1,139 @@
+"""Clients that never give up: each submits under an Idempotency-Key until it is acknowledged."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+import requests
+
+from tests.chaos.plan import Spec
+
+PATIENCE_SECONDS = 0.5
+GIVE_UP_SECONDS = 180.0
+TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
+
+
+@dataclass
+class Record:
+    """What a client knows of its job."""
+
+    spec: Spec
+    ids: list[str] = field(default_factory=list)
+    acknowledged_at: float = 0.0
+    seen: str = ""
+    seen_at: float = 0.0
+
+
+class Crowd:
+    """Threads that work through the specs of a plan."""
+
+    def __init__(self, url: str, seed: int, specs: list[Spec], threads: int = 8) -> None:
+        self.url = url
+        self.seed = seed
+        self.records: list[Record] = []
+        self.answers: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self._todo: SimpleQueue[Spec] = SimpleQueue()
+        for spec in specs:
+            self._todo.put(spec)
+        self._watched: SimpleQueue[Record] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._submitters = [threading.Thread(target=self._submit_all, daemon=True) for _ in range(threads)]
+        self._watchers = [threading.Thread(target=self._watch_all, daemon=True) for _ in range(threads)]
+        self._submitted = threading.Event()
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in (*self._submitters, *self._watchers):
+            thread.start()
+
+    def join(self) -> None:
+        """Wait until everything was acknowledged and watched."""
+        for thread in self._submitters:
+            thread.join()
+        self._submitted.set()
+        for thread in self._watchers:
+            thread.join()
+
+    def alive(self) -> bool:
+        """Whether anybody still submits."""
+        return any(thread.is_alive() for thread in self._submitters)
+
+    def _submit_all(self) -> None:
+        with requests.Session() as session:
+            while True:
+                try:
+                    spec = self._todo.get_nowait()
+                except Empty:
+                    return
+                self._one(session, spec)
+
+    def _one(self, session: requests.Session, spec: Spec) -> None:
+        record = Record(spec)
+        with self._lock:
+            self.records.append(record)
+        self._submit(session, record)
+        if spec.repeat:
+            self._submit(session, record)
+        if spec.cancel and record.ids:
+            self._call(session, "POST", f"/v1/jobs/{record.ids[-1]}/cancel", {200, 202, 404, 409})
+        if spec.watch:
+            self._watched.put(record)
+
+    def _submit(self, session: requests.Session, record: Record) -> None:
+        headers = {"Idempotency-Key": f"{self.seed}-{record.spec.number}"}
+        answer = self._call(session, "POST", "/v1/jobs", {200, 202}, json=record.spec.body, headers=headers)
+        if answer is None:
+            self.wrong.append(f"job {record.spec.number} was never acknowledged")
+            return
+        record.ids.append(answer.json()["id"])
+        record.acknowledged_at = time.time()
+
+    def _watch_all(self) -> None:
+        with requests.Session() as session:
+            while True:
+                try:
+                    record = self._watched.get(timeout=0.2)
+                except Empty:
+                    if self._submitted.is_set():
+                        return
+                    continue
+                self._watch(session, record)
+
+    def _watch(self, session: requests.Session, record: Record) -> None:
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        while record.ids and time.monotonic() < deadline:
+            answer = self._call(session, "GET", f"/v1/jobs/{record.ids[-1]}?wait=5", {200, 404})
+            if answer is None or answer.status_code == 404:
+                return
+            if answer.json()["status"] in TERMINAL:
+                record.seen, record.seen_at = answer.text, time.time()
+                return
+
+    def _call(
+        self, session: requests.Session, method: str, path: str, wanted: set[int], **options: object
+    ) -> requests.Response | None:
+        """The first answer that is wanted; 429, 503 and broken connections are tried again."""
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                answer = session.request(method, self.url + path, timeout=15, **options)
+            except requests.RequestException as error:
+                self._note(type(error).__name__)
+                time.sleep(0.2)
+                continue
+            self._note(str(answer.status_code))
+            if answer.status_code in wanted:
+                return answer
+            if answer.status_code not in (429, 503):
+                self.wrong.append(f"{method} {path}: {answer.status_code} {answer.text[:200]}")
+            time.sleep(PATIENCE_SECONDS)
+        return None
+
+    def _note(self, what: str) -> None:
+        with self._lock:
+            self.answers[what] += 1

@@ -1,0 +1,186 @@
+"""Any order of calls, two workers, a clock that moves: each job in one place, ends that stay, fences that hold."""
+
+from __future__ import annotations
+
+import itertools
+
+import redis
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from promptq import keys
+from promptq.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFailed, QueueFull
+from promptq.job import Status
+from promptq.settings import WorkerSettings
+from promptq.store import Claim, JobStore
+from tests.chaos.audit import census
+from tests.fakes import NOW, cancelled, failure, new_job, success
+
+EXAMPLES = 60
+ENDINGS = {"success": success, "failure": failure, "cancelled": cancelled}
+WORKERS = st.sampled_from(["w1", "w2"])
+PICK = st.integers(min_value=0, max_value=1_000_000)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """What the clients and the workers know, held against the store after each step."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__()
+        client.flushall()
+        self.client = client
+        self.store = JobStore(self.client, WorkerSettings(_env_file=None, max_queue_jobs=12, max_attempts=3))
+        self.now = NOW
+        self.ids: list[str] = []
+        self.ended: dict[str, object] = {}
+        self.claims: list[tuple[str, Claim]] = []
+        self.current: dict[str, Claim] = {}
+        self.numbers = itertools.count()
+
+    @initialize()
+    def begin(self) -> None:
+        self.submit(0, "default", True, None)
+
+    @rule(
+        prompt=st.integers(0, 3), priority=st.sampled_from(keys.QUEUES), cache=st.booleans(),
+        ttl=st.none() | st.floats(0.1, 40),
+    )  # fmt: skip
+    def submit(self, prompt: int, priority: str, cache: bool, ttl: float | None) -> None:
+        new = new_job(f"p{prompt}", priority=priority, cache=cache, ttl_seconds=ttl)
+        try:
+            self.ids.append(self.store.submit(new, self.now).job.id)
+        except QueueFull:
+            assert len(self._live()) >= 12
+
+    @rule(number=st.integers(0, 3), prompt=st.integers(0, 1))
+    def submit_with_a_key(self, number: int, prompt: int) -> None:
+        try:
+            done = self.store.submit(new_job(f"p{prompt}", key=f"k{number}", keep=100_000), self.now)
+        except (QueueFull, IdempotencyConflict):
+            return
+        assert (done.outcome == "repeat") == (done.job.id in self.ids)
+        self.ids += [] if done.outcome == "repeat" else [done.job.id]
+
+    @rule(worker=WORKERS, count=st.integers(1, 4), busy=st.booleans())
+    def claim(self, worker: str, count: int, busy: bool) -> None:
+        claims = self.store.claim(worker, count, self.now, busy)
+        assert len({claim.id for claim in claims}) == len(claims) <= count
+        assert not any(claim.alone for claim in claims) or (len(claims) == 1 and not busy)
+        for claim in claims:
+            assert claim.id not in self.ended
+            assert 1 <= claim.attempts <= 3
+            self.claims.append((worker, claim))
+            self.current[claim.id] = claim
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=PICK, how=st.sampled_from(sorted(ENDINGS)))
+    def finish(self, pick: int, how: str) -> None:
+        worker, claim = self.claims[pick % len(self.claims)]
+        held = self._held(claim)
+        assert self.store.finish(worker, [ENDINGS[how](claim)], self.now) == [held]
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=PICK)
+    def renew(self, pick: int) -> None:
+        claim = self.claims[pick % len(self.claims)][1]
+        held = self._held(claim)
+        assert (self.store.renew([claim], self.now) != ["lost"]) == held
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=PICK)
+    def release(self, pick: int) -> None:
+        claim = self.claims[pick % len(self.claims)][1]
+        held = self._held(claim)
+        assert self.store.release([claim], self.now) == held
+
+    @rule(pick=PICK)
+    def cancel(self, pick: int) -> None:
+        job_id = self._pick(pick)
+        try:
+            self.store.cancel(job_id, self.now)
+            assert job_id not in self.ended
+        except JobAlreadyTerminal:
+            assert self.store.get(job_id).status.is_terminal
+
+    @rule(pick=PICK)
+    def retry(self, pick: int) -> None:
+        job_id = self._pick(pick)
+        status = self.store.get(job_id).status
+        try:
+            self.store.retry(job_id, self.now)
+            assert status is Status.FAILED
+            self.ended.pop(job_id, None)
+        except JobNotFailed:
+            assert status is not Status.FAILED
+        except QueueFull:
+            pass
+
+    @rule(spare=st.booleans())
+    def reap(self, spare: bool) -> None:
+        self.store.reap(self.now, spare)
+
+    @rule(seconds=st.floats(0, 30))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def every_job_is_in_exactly_one_place(self) -> None:
+        assert census(self.client) == []
+        assert {key.decode().removeprefix(keys.JOB()) for key in self.client.scan_iter(keys.JOB("*"))} == set(self.ids)
+
+    @invariant()
+    def an_end_never_changes(self) -> None:
+        jobs = {job_id: self.store.get(job_id) for job_id in set(self.ids)}
+        for job_id, seen in self.ended.items():
+            assert jobs[job_id] == seen
+        self.ended |= {job_id: job for job_id, job in jobs.items() if job.status.is_terminal}
+
+    @invariant()
+    def nothing_that_lives_has_a_lifetime_and_nothing_that_ended_lacks_one(self) -> None:
+        for job_id in set(self.ids):
+            assert (self.client.ttl(keys.JOB(job_id)) >= 0) == (job_id in self.ended)
+
+    @invariant()
+    def whoever_joined_has_a_live_leader(self) -> None:
+        for name in self.client.scan_iter(keys.JOIN("*")):
+            lead = self.store.get(self.client.lindex(name, 0).decode())
+            assert not lead.status.is_terminal
+
+    def teardown(self) -> None:
+        """Left alone, everything comes to its end."""
+        for _ in range(40):
+            if not self._live():
+                break
+            self.now += 20
+            self.store.reap(self.now)
+            for claim in self.store.claim("last", 12, self.now):
+                self.store.finish("last", [success(claim)], self.now)
+        assert not self._live()
+        left = [kind(queue) for kind in (keys.QUEUE, keys.WIP, keys.DEFERRED) for queue in keys.QUEUES]
+        assert self.client.exists(*left, keys.EXPIRY()) == 0
+        assert list(self.client.scan_iter(keys.JOIN("*"))) == []
+
+    def _live(self) -> list[str]:
+        return [job_id for job_id in set(self.ids) if not self.store.get(job_id).status.is_terminal]
+
+    def _pick(self, pick: int) -> str:
+        return self.ids[pick % len(self.ids)]
+
+    def _held(self, claim: Claim) -> bool:
+        member = f"{claim.id}:{claim.execution}"
+        held = self.client.zscore(keys.WIP(claim.queue), member) is not None
+        assert not held or self.current[claim.id] == claim
+        return held
+
+
+def test_the_store_in_any_order(client: redis.Redis) -> None:
+    steps = hypothesis_settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(lambda: StoreMachine(client), settings=steps)

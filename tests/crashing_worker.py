@@ -1,0 +1,54 @@
+"""`CRASH_AT=point python -m tests.crashing_worker`: an echo worker that is killed at one exact point."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from gpu_worker.__main__ import serve
+from gpu_worker.engine.echo import EchoEngine
+from promptq.lifecycle import Stop
+from promptq.settings import WorkerSettings
+from promptq.store import JobStore
+
+
+def die(*_: Any, **__: Any) -> Any:
+    """Gone, with nothing cleaned up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Die once the call has done something."""
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        value = call(*arguments, **options)
+        if value:
+            die()
+        return value
+
+    return wrapped
+
+
+def arm(point: str) -> None:
+    """Set the trap."""
+    traps: dict[str, tuple[type, str, Callable[..., Any]]] = {
+        "claimed": (JobStore, "claim", after(JobStore.claim)),
+        "starting": (EchoEngine, "add", after(lambda engine, rows: bool(rows))),
+        "decoding": (EchoEngine, "step", after(EchoEngine.step)),
+        "generated": (JobStore, "finish", after(lambda store, worker, endings, now: bool(endings))),
+        "finished": (JobStore, "finish", after(JobStore.finish)),
+        "releasing": (JobStore, "release", die),
+        "released": (JobStore, "release", after(JobStore.release)),
+    }
+    owner, name, trap = traps[point]
+    setattr(owner, name, trap)
+
+
+if __name__ == "__main__":
+    arm(os.environ["CRASH_AT"])
+    settings = WorkerSettings.load()
+    serve(settings, EchoEngine(settings.slots, settings.echo_tokens_per_second), Stop().install())
+    sys.exit(0)

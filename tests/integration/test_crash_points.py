@@ -1,0 +1,64 @@
+"""One kill at each point of a job's way: the job ends once all the same, and `rq info`'s cleanup changes nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+import redis
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from promptq import keys
+from promptq.embedded import EmbeddedServer
+from promptq.job import Status
+from promptq.settings import WorkerSettings
+from promptq.store import JobStore
+from tests.fakes import submit
+from tests.processes import start, wait_until, worker
+
+LEASE = 1.0
+
+
+@pytest.fixture
+def short(client: redis.Redis, settings: WorkerSettings) -> JobStore:
+    return JobStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
+
+
+def tend(store: JobStore) -> None:
+    """What goes on beside the workers: two reapers, and RQ's cleanup as `rq info` calls it."""
+    for _ in range(2):
+        store.reap(time.time())
+    for registry in (StartedJobRegistry, FinishedJobRegistry, FailedJobRegistry):
+        registry("default", connection=store.client, serializer=JSONSerializer).cleanup()
+
+
+@pytest.mark.parametrize(
+    ("point", "attempts"),
+    [
+        ("claimed", 2), ("starting", 2), ("decoding", 2), ("generated", 2),
+        ("finished", 1), ("releasing", 2), ("released", 1),
+    ],
+)  # fmt: skip
+def test_a_worker_killed_there(
+    server: EmbeddedServer, short: JobStore, monkeypatch: pytest.MonkeyPatch, point: str, attempts: int
+) -> None:
+    drains = point.startswith("releas")
+    pace = 0.001 if drains else 20
+    job = submit(short, "one two three", now=time.time(), cache=False).job
+    monkeypatch.setenv("CRASH_AT", point)
+    doomed = start(
+        "tests.crashing_worker", server, worker_name="doomed", lease_seconds=LEASE, drain_seconds=0.2,
+        echo_tokens_per_second=pace,
+    )  # fmt: skip
+    if drains:
+        wait_until(lambda: short.get(job.id).status is Status.RUNNING, 30, "the job to run")
+        doomed.send_signal(signal.SIGTERM)
+    assert doomed.wait(30) == -signal.SIGKILL
+    with worker(server, "heir", lease_seconds=LEASE):
+        wait_until(lambda: tend(short) or short.get(job.id).status is Status.SUCCEEDED, 20, "the success")
+    seen = short.get(job.id)
+    assert (seen.result.text, seen.attempts) == ("one two three", attempts)
+    assert short.client.xlen(keys.RESULTS(job.id)) == 1
+    assert short.client.zcard(keys.WIP("default")) == 0

@@ -1,0 +1,219 @@
+"""Keys, limits, ownership, and what a web page may not do."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fakeredis
+import pytest
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from api.keys import digest, read_keys
+from api.waiters import Waiters
+from promptq.errors import SettingsError
+from promptq.settings import ApiSettings
+from promptq.store import JobStore
+from tests.fakes import failure, success
+from tests.unit.api.conftest import SilentListener
+
+KEYS = {"ann": "key-of-ann", "bob": "key-of-bob"}
+Make = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def keyfile(tmp_path: Path) -> Path:
+    file = tmp_path / "keys"
+    file.write_text("# who may call\n" + "".join(f"{name} {digest(key)}\n" for name, key in KEYS.items()))
+    return file
+
+
+@pytest.fixture
+def make(keyfile: Path) -> Make:
+    def make(**fields: object) -> FlaskClient:
+        settings = ApiSettings(_env_file=None, engine="echo", api_keys_file=str(keyfile), **fields)
+        store = JobStore(fakeredis.FakeRedis(), settings)
+        client = create_app(settings, store, Waiters("redis://nowhere", SilentListener)).test_client()
+        client.store = store
+        return client
+
+    return make
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {KEYS[name]}"}
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        "header", [{}, {"Authorization": "Bearer nope"}, {"Authorization": "Basic key-of-ann"}, {"Authorization": "x"}]
+    )
+    @pytest.mark.parametrize(("method", "path"), [("POST", "/v1/jobs"), ("GET", "/v1/queues"), ("POST", "/generate")])
+    def test_without_a_known_key_nothing_is_done(self, make: Make, header: dict, method: str, path: str) -> None:
+        answer = make().open(path, method=method, json={"prompt": "x"}, headers=header)
+        assert (answer.status_code, answer.json["error"]["type"]) == (401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+    def test_with_a_key_it_works(self, make: Make) -> None:
+        assert make().post("/v1/jobs", json={"prompt": "x"}, headers=bearer("ann")).status_code == 202
+
+    @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/openapi.json", "/docs"])
+    def test_probes_metrics_and_the_reference_need_none(self, make: Make, path: str) -> None:
+        assert make().get(path).status_code in (200, 503)
+
+    def test_no_key_and_no_prompt_in_the_log_or_the_metrics(self, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        http = make()
+        http.post("/v1/jobs", json={"prompt": "a secret prompt"}, headers=bearer("ann"))
+        http.post("/v1/jobs", json={"prompt": "a secret prompt"}, headers={"Authorization": "Bearer wrong-secret"})
+        for shown in (caplog.text, http.get("/metrics").text):
+            assert "secret" not in shown
+            assert KEYS["ann"] not in shown
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [("ann plain-key\n", "line 1 of"), ("# none\n", "holds no key"), (None, "cannot read")],
+        ids=["plain", "empty", "missing"],
+    )
+    def test_a_bad_file_is_one_line_without_what_it_holds(self, tmp_path: Path, text: str | None, says: str) -> None:
+        file = tmp_path / "keys"
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(SettingsError, match=says) as caught:
+            read_keys(str(file))
+        assert "plain-key" not in caught.value.message
+
+    def test_a_made_key_is_admitted_by_its_line(self, tmp_path: Path) -> None:
+        made = subprocess.run([sys.executable, "-m", "api.keys", "carl"], check=True, capture_output=True, text=True)
+        key, line = (text.split(":", 1)[1].strip() for text in made.stdout.splitlines())
+        (tmp_path / "keys").write_text(line)
+        assert read_keys(str(tmp_path / "keys")) == {digest(key): "carl"}
+
+
+class TestOwnership:
+    def test_another_keys_job_is_not_found(self, make: Make) -> None:
+        http = make()
+        url = http.post("/v1/jobs", json={"prompt": "x"}, headers=bearer("ann")).json["urls"]["self"]
+        for method, path in (
+            ("GET", url),
+            ("GET", f"{url}?wait=5"),
+            ("POST", url + "/cancel"),
+            ("POST", url + "/retry"),
+        ):
+            answer = http.open(path, method=method, headers=bearer("bob"))
+            assert (answer.status_code, answer.json["error"]["type"]) == (404, "job_not_found")
+        assert http.get(url, headers=bearer("ann")).json["status"] == "queued"
+
+    def test_keys_have_idempotency_keys_of_their_own_and_share_no_cache(self, make: Make) -> None:
+        http = make()
+        ids = {
+            http.post("/v1/jobs", json={"prompt": "x"}, headers=bearer(name) | {"Idempotency-Key": "k"}).json["id"]
+            for name in ("ann", "bob", "ann")
+        }
+        assert len(ids) == 2
+        claims = http.store.claim("w", 5, time.time())
+        assert len(claims) == 2
+        http.store.finish("w", [success(claims[0])], time.time())
+        again = [http.post("/v1/jobs", json={"prompt": "x"}, headers=bearer(name)) for name in KEYS]
+        assert [answer.json["cache"] for answer in again] == ["hit", "join"]
+
+    def test_the_dead_letters_of_others_are_not_listed(self, make: Make) -> None:
+        http = make()
+        for name in ("ann", "bob", "ann"):
+            http.post("/v1/jobs", json={"prompt": "x", "cache": False}, headers=bearer(name))
+        http.store.finish("w", [failure(claim) for claim in http.store.claim("w", 5, time.time())], time.time())
+        assert [len(http.get("/v1/jobs", headers=bearer(name)).json["jobs"]) for name in KEYS] == [2, 1]
+
+
+class TestLimits:
+    def test_more_than_the_rate_is_429_for_that_key_alone(self, make: Make) -> None:
+        http = make(key_requests_per_second=5)
+        answers = [http.get("/v1/queues", headers=bearer("ann")) for _ in range(8)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert refused[0].json["error"]["type"] == "rate_limited"
+        assert refused[0].headers["Retry-After"] in ("1", "2")
+        assert http.get("/v1/queues", headers=bearer("bob")).status_code == 200
+
+    def test_the_window_leaves_nothing_behind(self, make: Make) -> None:
+        http = make()
+        http.get("/v1/queues", headers=bearer("ann"))
+        names = list(http.store.client.scan_iter("promptq:rate:*"))
+        assert names
+        assert all(0 < http.store.client.pttl(name) <= 3000 for name in names)
+
+    def test_open_requests_are_bounded_and_given_back(self, make: Make) -> None:
+        http = make(key_open_requests=1)
+        access = http.application.extensions["promptq"].access
+        access.enter("ann")
+        refused = http.get("/v1/queues", headers=bearer("ann"))
+        assert (refused.status_code, refused.json["error"]["type"]) == (429, "too_many_open_requests")
+        access.leave("ann")
+        assert [http.get("/v1/queues", headers=bearer("ann")).status_code for _ in range(3)] == [200] * 3
+
+
+class TestWebPages:
+    @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000"])
+    def test_another_sites_page_is_refused(self, http: FlaskClient, origin: str) -> None:
+        answer = http.post("/v1/jobs", data='{"prompt": "x"}', headers={"Origin": origin, "Content-Type": "text/plain"})
+        assert (answer.status_code, answer.json["error"]["param"]) == (403, "Origin")
+
+    def test_our_own_page_and_programs_are_not(self, http: FlaskClient) -> None:
+        for headers in ({}, {"Origin": "http://localhost"}):
+            assert http.post("/v1/jobs", json={"prompt": "x"}, headers=headers).status_code == 202
+
+    def test_a_name_that_was_pointed_at_us_is_refused(self, http: FlaskClient) -> None:
+        answer = http.get("/v1/jobs", headers={"Host": "rebound.example:8000"})
+        assert (answer.status_code, answer.json["error"]["param"]) == (403, "Host")
+        for host in ("127.0.0.1:8000", "[::1]:8000", "localhost"):
+            assert http.get("/v1/jobs", headers={"Host": host}).status_code == 200
+
+    def test_every_answer_is_hardened(self, http: FlaskClient) -> None:
+        for path in ("/livez", "/nope", "/v1/queues", "/docs"):
+            headers = http.get(path).headers
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["X-Frame-Options"] == "DENY"
+        assert http.get("/v1/queues").headers["Cache-Control"] == "no-store"
+
+
+class TestBinding:
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org"])
+    def test_beyond_loopback_only_with_keys_or_leave(self, host: str) -> None:
+        with pytest.raises(ValueError, match="opens the API to others"):
+            ApiSettings(_env_file=None, api_host=host)
+        assert ApiSettings(_env_file=None, api_host=host, allow_open_bind=True)
+        assert ApiSettings(_env_file=None, api_host=host, api_keys_file="keys")
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+    def test_loopback_needs_neither(self, host: str) -> None:
+        assert ApiSettings(_env_file=None, api_host=host)
+
+
+class TestDeadLetters:
+    def test_a_failed_job_is_listed_and_retried(self, http: FlaskClient, finish: Callable) -> None:
+        job = http.post("/v1/jobs", json={"prompt": "x"}).json
+        finish(failure)
+        (dead,) = http.get("/v1/jobs?status=failed").json["jobs"]
+        assert (dead["id"], dead["error"]["type"]) == (job["id"], "engine_error")
+        answer = http.post(f"/v1/jobs/{job['id']}/retry")
+        assert (answer.status_code, answer.json["status"], answer.json["error"]) == (202, "queued", None)
+        assert http.get("/v1/jobs").json["jobs"] == []
+        finish(success)
+        refused = http.post(f"/v1/jobs/{job['id']}/retry")
+        assert (refused.status_code, refused.json["error"]["type"]) == (409, "job_not_failed")
+
+    def test_the_latest_come_first_and_no_more_than_asked(self, http: FlaskClient, store: JobStore) -> None:
+        ids = [http.post("/v1/jobs", json={"prompt": "x", "cache": False}).json["id"] for _ in range(4)]
+        for i, claim in enumerate(store.claim("w", 4, time.time())):
+            store.finish("w", [failure(claim)], time.time() + i)
+        assert [job["id"] for job in http.get("/v1/jobs?limit=3").json["jobs"]] == ids[:0:-1]
+        assert http.get("/v1/jobs?status=expired").json["jobs"] == []
+
+    @pytest.mark.parametrize("query", ["status=queued", "limit=0", "limit=101", "colour=red"])
+    def test_a_wrong_query_is_422(self, http: FlaskClient, query: str) -> None:
+        assert http.get(f"/v1/jobs?{query}").status_code == 422
