@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test lint check clean help
+.PHONY: up test lint check clean help chaos parity bench-engine
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,15 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+parity: $(STAMP) ## 200 random mixes of rows against model.generate, token for token
+	$(BIN)/python -m pytest tests/integration/test_engine_parity.py --mixes=50 -s -q -o timeout=3600
+
+bench-engine: $(STAMP) ## The engine beside model.generate, generate_batch and the arithmetic (ARGS="--vllm PYTHON")
+	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+chaos: $(STAMP) ## Kill everything at random while jobs run, then audit (SEED=1 JOBS=2000 ARGS=…)
+	$(BIN)/python -m tests.chaos --seeds $(or $(SEED),1) --jobs $(or $(JOBS),2000) $(ARGS)
 
 check: lint test ## All that CI checks
 

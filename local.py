@@ -109,7 +109,8 @@ class Local:
         folder = self.settings.api.data_dir / "valkey"
         say(f"starting the queue's server in {folder} ...")
         _end_leftover(folder)
-        self.server = EmbeddedServer(folder, _port(folder), ("--pidfile", str(folder.resolve() / "pid")))
+        options = ("--pidfile", str(folder.resolve() / "pid"), "--appendfsync", self.settings.api.durability)
+        self.server = EmbeddedServer(folder, _port(folder), options)
         self.server.start()
         self.redis_url = self.server.url
 

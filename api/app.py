@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from flask import redirect, url_for
+from typing import Any
+
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from flask_openapi3_swagger.plugins import RegisterPlugin as Swagger  # type: ignore[import-untyped]
 from prometheus_client import CollectorRegistry
 
 import promptq
-from api import access, errors, fleet, generate, health, instrument, jobs
+from api import access, errors, fleet, generate, health, instrument, jobs, status
 from api.schemas import ErrorResponse
 from api.services import EXTENSION, Services
 from api.waiters import Waiters
@@ -35,6 +36,7 @@ def create_app(
     app = OpenAPI(
         __name__,
         info=Info(title="promptq", version=promptq.__version__, description=DESCRIPTION),
+        security_schemes={"key": {"type": "http", "scheme": "bearer"}},
         doc_ui=False,
         validation_error_status="default",
         validation_error_model=ErrorResponse,
@@ -45,9 +47,10 @@ def create_app(
     errors.register(app)
     instrument.register(app)
     access.register(app)
-    for module in (jobs, generate, fleet, health):
+    for module in (jobs, generate, fleet, status, health):
         app.register_api(module.blueprint)
-    _add_docs(app)
+    _add_docs(app, settings)
+    status.register(app)
     return app
 
 
@@ -65,9 +68,17 @@ def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | 
     )
 
 
-def _add_docs(app: OpenAPI) -> None:
+def _add_docs(app: OpenAPI, settings: ApiSettings) -> None:
     """The schema at /openapi.json, and Swagger's page over it at /docs."""
     app.register_blueprint(Swagger.register(doc_url="openapi.json"))
-    app.add_url_rule("/openapi.json", "openapi_json", lambda: app.api_doc)
+    app.add_url_rule("/openapi.json", "openapi_json", lambda: _schema(app, settings))
     app.add_url_rule("/docs", "docs", app.view_functions["swagger.swagger"])
-    app.add_url_rule("/", "home", lambda: redirect(url_for("docs")))
+
+
+def _schema(app: OpenAPI, settings: ApiSettings) -> dict[str, Any]:
+    """What the types say, with the limits that are settings."""
+    document: dict[str, Any] = app.api_doc
+    models = document["components"]["schemas"]
+    for model, field in (("SubmitJob", "max_tokens"), ("Generate", "max_new_tokens")):
+        models[model]["properties"][field]["maximum"] = settings.max_tokens_limit
+    return document

@@ -10,11 +10,11 @@ from flask_openapi3.models.tag import Tag
 from api.presenter import iso_or_none, json_answer
 from api.schemas import ErrorResponse, QueueList, QueueResource, ScalerResource, WorkerList, WorkerResource
 from api.services import now, services
-from api.validation import StrictBlueprint
+from api.validation import KEY_IF_ANY, StrictBlueprint
 from promptq.observe import FleetRecord, WorkerRecord
 
 blueprint = StrictBlueprint(
-    "fleet", __name__, url_prefix="/v1", abp_tags=[Tag(name="fleet")],
+    "fleet", __name__, url_prefix="/v1", abp_tags=[Tag(name="fleet")], abp_security=KEY_IF_ANY,
     abp_responses={503: ErrorResponse, "default": ErrorResponse},
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from api.presenter import json_answer
 from api.schemas import ErrorResponse, Generate, Generated
 from api.services import services
 from api.submission import submit
-from api.validation import StrictBlueprint
+from api.validation import KEY_IF_ANY, StrictBlueprint
 from promptq.errors import InvalidRequest
 from promptq.job import Job, Status
 from promptq.request import JobRequest
@@ -19,8 +19,9 @@ from promptq.request import JobRequest
 _RESPONSES: ResponseDict = dict.fromkeys((400, 413, 422, 429, 502, 503, 504), ErrorResponse)
 
 blueprint = StrictBlueprint(
-    "generate", __name__, abp_tags=[Tag(name="generate")], abp_responses={"default": ErrorResponse}
-)
+    "generate", __name__, abp_tags=[Tag(name="generate")], abp_security=KEY_IF_ANY,
+    abp_responses={"default": ErrorResponse},
+)  # fmt: skip
 
 
 @blueprint.post("/generate", responses=_RESPONSES | {200: Generated})

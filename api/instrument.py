@@ -10,6 +10,7 @@ import uuid
 from flask import Flask, Response, g, request
 
 from api.services import services
+from promptq import logs
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def register(app: Flask) -> None:
 def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    logs.begin(request_id=g.request_id)
     g.started = time.perf_counter()
     services().metrics.in_progress.inc()
 
@@ -44,7 +46,7 @@ def _end(response: Response) -> Response:
     if "error_type" in g and "acknowledged" not in g and (method, route) in _SUBMITS:
         metrics.rejected.labels(g.error_type).inc()
     response.headers["X-Request-ID"] = g.request_id
-    log.debug("%s %s %d %.3f s request_id=%s", method, request.path, response.status_code, seconds, g.request_id)
+    log.debug("%s %s %d %.3f s", method, request.path, response.status_code, seconds)
     return response
 
 

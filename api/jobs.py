@@ -16,7 +16,7 @@ from api.presenter import job_answer, job_resource, json_answer
 from api.schemas import ErrorResponse, JobList, JobResource, SubmitJob
 from api.services import now, services
 from api.submission import submit
-from api.validation import StrictBlueprint, readable_id
+from api.validation import KEY_IF_ANY, StrictBlueprint, readable_id
 from promptq.errors import JobNotFound, RedisUnavailable
 from promptq.job import Job, Status
 from promptq.store import Submitted
@@ -30,8 +30,9 @@ _SUBMITTED: ResponseDict = {
 _FOUND: ResponseDict = {200: JobResource, 404: ErrorResponse, 503: ErrorResponse}
 
 blueprint = StrictBlueprint(
-    "jobs", __name__, url_prefix="/v1/jobs", abp_tags=[Tag(name="jobs")], abp_responses={"default": ErrorResponse}
-)
+    "jobs", __name__, url_prefix="/v1/jobs", abp_tags=[Tag(name="jobs")], abp_security=KEY_IF_ANY,
+    abp_responses={"default": ErrorResponse},
+)  # fmt: skip
 
 
 @blueprint.post("", responses=_SUBMITTED)

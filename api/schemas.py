@@ -36,10 +36,22 @@ JOB_EXAMPLE = {
 }
 
 
+ONE_INPUT: list[Any] = [
+    {"required": [one], "properties": {one: {"type": kind}, other: {"type": "null"}}}
+    for one, kind, other in (("prompt", "string", "messages"), ("messages", "array", "prompt"))
+]
+"""Either of the two, as JSON Schema says it."""
+
+
 class SubmitJob(JobRequest):
     """What to generate, and how the job is to be queued."""
 
-    model_config = _example(messages=[{"role": "user", "content": "Name three rivers."}], max_tokens=32)
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"messages": [{"role": "user", "content": "Name three rivers."}], "max_tokens": 32},
+            "oneOf": ONE_INPUT,
+        }
+    )
 
 
 class Generate(BaseModel):
@@ -86,9 +98,7 @@ class Timings(BaseModel):
     queue_seconds: float | None = None
     time_to_first_token_seconds: float | None = None
     run_seconds: float | None = None
-    batch_size: int | None = Field(
-        default=None, description="The most rows that shared an engine step with this job."
-    )
+    batch_size: int | None = Field(default=None, description="The most rows that shared an engine step with this job.")
 
 
 class Failure(BaseModel):
@@ -185,6 +195,13 @@ class WorkerList(BaseModel):
 
     workers: list[WorkerResource]
     scaler: ScalerResource | None = Field(description="Null when no scaler runs.")
+
+
+class Activity(BaseModel):
+    """What has happened, and what happened last."""
+
+    totals: dict[str, int] = Field(description="Jobs submitted, and ended by status, since the beginning.")
+    jobs: list[JobResource] = Field(description="The latest jobs, the one submitted last first.")
 
 
 class Alive(BaseModel):

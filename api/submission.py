@@ -10,6 +10,7 @@ from flask import g, request
 
 from api.access import owner
 from api.services import Services, now, services
+from promptq import logs
 from promptq.errors import IdempotencyConflict, InvalidRequest
 from promptq.request import JobRequest
 from promptq.store import NewJob, Submitted
@@ -35,6 +36,7 @@ def submit(
         error.param = "id" if job_id else "Idempotency-Key"
         raise
     g.acknowledged = True
+    logs.add(job_id=done.job.id)
     _count(done, parts)
     return done
 

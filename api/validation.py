@@ -16,10 +16,13 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from api.errors import MAX_PARAM_CHARS, BodyTooLarge, UnreadableBody, UnsupportedEncoding, invalid_request
+from promptq import logs
 from promptq.errors import InvalidRequest, JobNotFound
 
 Model = TypeVar("Model", bound=BaseModel)
 View = Callable[..., Any]
+KEY_IF_ANY: list[dict[str, list[Any]]] = [{}, {"key": []}]
+"""In the schema: an API key, where the service has any."""
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
@@ -109,4 +112,5 @@ def readable_id(job_id: str) -> str:
     """
     if not _JOB_ID.fullmatch(job_id):
         raise JobNotFound(job_id[:MAX_PARAM_CHARS])
+    logs.add(job_id=job_id)
     return job_id

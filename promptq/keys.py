@@ -77,6 +77,7 @@ TOTALS = Key(
     "exact counts: submitted, succeeded, failed, cancelled, expired, requeued:{reason}, lease_expiries",
 )  # fmt: skip
 DRAIN_RATE = Key("DRAIN_RATE", "promptq:drain_rate", "", "string", "60 s", "jobs ended per second, by the scaler")
+TURN = Key("TURN", "promptq:turn", "", "string", "600 s", "when the job refused last should come again, wall seconds")
 RATE = Key("RATE", "promptq:rate:", "{window}", "string", "two seconds", "requests of an API key, by `limits`")
 FLEET = Key("FLEET", "promptq:fleet", "", "string", "15 s", "JSON: what the scaler runs, and its last trouble")
 

@@ -108,10 +108,13 @@ class Observer:
 
     def snapshot(self, now: float) -> Snapshot:
         """Queues, workers and totals, in two round trips beside one for the workers' hashes."""
+        return Snapshot(self.queues(now), self.workers(), self.totals())
+
+    def totals(self) -> dict[str, int]:
+        """What has been counted since the server's beginning."""
         with answering():
             totals: Any = self.client.hgetall(keys.TOTALS())
-        counts = {name.decode(): int(value) for name, value in totals.items()}
-        return Snapshot(self.queues(now), self.workers(), counts)
+        return {name.decode(): int(value) for name, value in totals.items()}
 
     def queues(self, now: float) -> list[QueueState]:
         """Every queue, in the order of priority."""

@@ -23,8 +23,11 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Text = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
-StopString = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_without_nul)]
+_NO_NUL: dict[str, Any] = {"pattern": "^[^\\u0000]*$"}
+Text = Annotated[str, Field(min_length=1, json_schema_extra=_NO_NUL), AfterValidator(_without_nul)]
+StopString = Annotated[
+    str, Field(min_length=1, max_length=256, json_schema_extra=_NO_NUL), AfterValidator(_without_nul)
+]
 
 _StopList = Annotated[list[StopString], Field(max_length=4)]
 StopStrings = Annotated[_StopList, BeforeValidator(_as_list, json_schema_input_type=StopString | _StopList)]

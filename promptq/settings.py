@@ -56,6 +56,7 @@ class CommonSettings(BaseSettings):
     ageing_seconds: Seconds = Field(30, description="Head start of `high` over `default`, and of that over `low`.")
     job_timeout_seconds: Seconds = Field(600, description="One run's limit, where the request names none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, for machines.")
 
     @field_validator("redis_url")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -22,6 +23,7 @@ __all__ = ["Claim", "Ending", "JobStore", "NewJob", "Reaped", "Submitted", "answ
 POSITION_HORIZON = 10_000
 REAP_AT_MOST = 100
 MAX_RETRY_AFTER_SECONDS = 300
+UNKNOWN_RETRY_AFTER_SECONDS = 5
 
 
 class JobStore:
@@ -162,8 +164,8 @@ class JobStore:
             return self._scripts[name](keys=names, args=arguments)
 
     def _full(self, details: list[Any]) -> QueueFull:
-        depth, drain_rate = details
-        return QueueFull(depth, retry_after(depth, self.settings.max_queue_jobs, drain_rate))
+        depth, turn = details
+        return QueueFull(depth, retry_after(turn))
 
     def _score(self, now: float) -> float:
         return now + self.settings.lease_seconds + keys.LEASE_GRACE_SECONDS
@@ -196,12 +198,9 @@ class JobStore:
         return Submitted("new", Job(new.id, Status.QUEUED, priority, now, queue_position=details[0], cache=cache))
 
 
-def retry_after(depth: int, bound: int, drain_rate: bytes | str) -> int:
-    """Whole seconds until the queue has room again: jobs over the bound by the jobs that end each second."""
-    rate = float(drain_rate or 0)
-    if rate <= 0:
-        return 5
-    return int(min(MAX_RETRY_AFTER_SECONDS, max(1, -(-(depth - bound + 1) // rate))))
+def retry_after(turn: bytes) -> int:
+    """Whole seconds until a refused job's turn; a guess while nobody knows how fast the queue drains."""
+    return min(MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(float(turn)))) if turn else UNKNOWN_RETRY_AFTER_SECONDS
 
 
 _SCRIPTS = ("submit", "claim", "renew", "finish", "release", "reap", "cancel", "retry", "read")

@@ -14,6 +14,11 @@ from promptq.settings import WorkerSettings
 from promptq.store import JobStore, connect
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many random mixes the engine's parity tests run of each kind of model; `make parity` asks for more."""
+    parser.addoption("--mixes", type=int, default=6)
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """One real server for the whole session."""

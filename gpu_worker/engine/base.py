@@ -74,11 +74,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What the last step cost. Seconds are durations.
+    """What the last step cost.
 
     Attributes:
         rows: rows that decoded one token in this step.
         prefill_tokens: prompt tokens that were computed in this step.
+        prefill_seconds: how long the step took, if it computed prompt tokens, else 0.
+        decode_seconds: how long the step took, if rows decoded in it, else 0.
     """
 
     rows: int = 0

@@ -1,4 +1,4 @@
-"""Runs the model: prompts packed in one line, then one token for each slot. Tensors only, no decisions.
+"""Runs any model of transformers: prompts packed in one line, then one token for each slot. Tensors only, no decisions.
 
 A model is anything that takes `position_ids`, a 4D `attention_mask`, a Cache and `logits_to_keep`, as decoder-only
 models in transformers do.
@@ -8,25 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Rows
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from gpu_worker.engine.sampling import NOT_FINITE, Draw, next_tokens, uniform
-from gpu_worker.engine.sequence import Chunk, Sequence
+from gpu_worker.engine.sampling import NOT_FINITE, draw, next_tokens
+from gpu_worker.engine.sequence import Chunk
 from gpu_worker.engine.slots import LayerShape, PackedAccess, RowAccess, SlotCache, round_up
 from promptq.errors import EngineError
 
 
-class ModelRunner:
-    """Computes prompts and next tokens in the slots of one cache.
+class Runner(Protocol):
+    """Computes chunks in the slots of one cache.
 
-    Neither call changes a sequence, and both write only what they write again when repeated: so a
-    step that failed can be tried anew with fewer rows.
+    Changes no sequence, and writes only what it writes again when repeated: so a step that failed can be tried anew
+    with fewer rows.
     """
+
+    cache: SlotCache
+
+    def run(self, chunks: Rows[Chunk]) -> list[int]:
+        """Compute chunks, of running rows first and by slot; returns a token for each that gives one, in order.
+
+        NOT_FINITE stands for the token of a row whose numbers are not.
+        """
+        ...
+
+
+class ModelRunner:
+    """The runner for models that FlatRunner does not know."""
 
     def __init__(self, model: PreTrainedModel, cache: SlotCache) -> None:
         self.cache = cache
@@ -34,8 +47,15 @@ class ModelRunner:
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
 
+    def run(self, chunks: Rows[Chunk]) -> list[int]:
+        """See Runner. Raises ArithmeticError when the numbers of a prompt are not finite."""
+        running = [chunk for chunk in chunks if chunk.decodes]
+        prompts = [chunk for chunk in chunks if not chunk.decodes]
+        tokens = self._decode(running) if running else []
+        return tokens + (self._prefill(prompts) if prompts else [])
+
     @torch.inference_mode()
-    def prefill(self, chunks: Rows[Chunk]) -> list[int]:
+    def _prefill(self, chunks: Rows[Chunk]) -> list[int]:
         """Compute prompt tokens; returns the first token of each chunk that completes its prompt, in order.
 
         Raises:
@@ -49,40 +69,40 @@ class ModelRunner:
         visible = (rows[:, None] == read_rows) & (read_columns <= columns[:, None])
         ids = self._tensor([list(chain.from_iterable(chunk.tokens for chunk in chunks))])
         logits = self._forward(ids, columns[None], visible[None, None], self._ends(chunks))
-        tokens = next_tokens(logits[0], [_draw(chunk.sequence) for chunk in chunks if chunk.completes])
+        tokens = next_tokens(logits[0], [draw(chunk.sequence) for chunk in chunks if chunk.gives_token])
         if NOT_FINITE in tokens:
             raise ArithmeticError("the model's output is not a finite number")
         return tokens
 
     @torch.inference_mode()
-    def decode(self, sequences: Rows[Sequence]) -> list[int]:
-        """Compute each sequence's last token; returns the next ones, in order."""
-        first = min(_slot(sequence) for sequence in sequences)
-        size = max(_slot(sequence) for sequence in sequences) + 1 - first
-        at = [_slot(sequence) - first for sequence in sequences]
-        ids, positions, columns = self._line(sequences, at, size)
-        width = round_up(max(sequence.computed for sequence in sequences) + 1)
+    def _decode(self, chunks: Rows[Chunk]) -> list[int]:
+        """Compute each row's newest token; returns the next ones, in order."""
+        first = min(chunk.slot for chunk in chunks)
+        size = max(chunk.slot for chunk in chunks) + 1 - first
+        at = [chunk.slot - first for chunk in chunks]
+        ids, positions, columns = self._line(chunks, at, size)
+        width = round_up(max(chunk.stop for chunk in chunks))
         self.cache.access = RowAccess(slice(first, first + size), self._tensor(range(size)), columns, width)
         visible = torch.arange(width, device=self._device) <= positions[:, None]
         logits = self._forward(ids[:, None], positions[:, None], visible[:, None, None], 1)
-        return next_tokens(logits[at, 0], [_draw(sequence) for sequence in sequences])
+        return next_tokens(logits[at, 0], [draw(chunk.sequence) for chunk in chunks])
 
-    def _line(self, sequences: Rows[Sequence], at: list[int], size: int) -> Tensor:
+    def _line(self, chunks: Rows[Chunk], at: list[int], size: int) -> Tensor:
         """Token, position and column of every slot in the range, [3, size].
 
         A slot that does not decode takes part too: it writes to the last column, which no row reads,
         because a row that fills the context ends with the token that would be there.
         """
         line = [[0, 0, self.cache.columns - 1]] * size
-        for index, sequence in zip(at, sequences, strict=True):
-            line[index] = [sequence.last, sequence.computed, sequence.computed]
+        for index, chunk in zip(at, chunks, strict=True):
+            line[index] = [chunk.sequence.last, chunk.start, chunk.start]
         return self._tensor(line).T
 
     def _places(self, chunks: list[tuple[Chunk, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Row, slot and column of every token from each chunk's given start to its stop, each [tokens]."""
         counts = self._tensor([chunk.stop - start for chunk, start in chunks])
         rows = torch.arange(len(chunks), device=self._device).repeat_interleave(counts)
-        slots = self._tensor([_slot(chunk.sequence) for chunk, _ in chunks])[rows]
+        slots = self._tensor([chunk.slot for chunk, _ in chunks])[rows]
         spans = [torch.arange(start, chunk.stop, device=self._device) for chunk, start in chunks]
         return rows, slots, torch.cat(spans)
 
@@ -91,7 +111,7 @@ class ModelRunner:
         ends, end = [], 0
         for chunk in chunks:
             end += chunk.stop - chunk.start
-            ends += [end - 1] * chunk.completes
+            ends += [end - 1] * chunk.gives_token
         return self._tensor(ends)
 
     def _forward(self, ids: Tensor, positions: Tensor, visible: Tensor, keep: Tensor | int) -> Tensor:
@@ -134,14 +154,3 @@ def _layer_shape(layer: Any, model: PreTrainedModel, context: int) -> LayerShape
         raise EngineError(f"the model attends to {window} tokens only: set PROMPTQ_CONTEXT_LENGTH={window} or less")
     keys, values = layer.keys, layer.values
     return LayerShape((keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3]), keys.dtype)
-
-
-def _slot(sequence: Sequence) -> int:
-    assert sequence.slot is not None, "only admitted sequences are run"
-    return sequence.slot
-
-
-def _draw(sequence: Sequence) -> Draw:
-    request = sequence.row.request
-    place = uniform(sequence.seed, sequence.generated) if request.temperature else 0.0
-    return Draw(request.temperature, request.top_k, request.top_p, place)

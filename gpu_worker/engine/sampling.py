@@ -6,11 +6,13 @@ nothing else in the batch, and a step that is repeated after a fault draws the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from gpu_worker.engine.sequence import Sequence
 
 # In place of a token, for a row whose logits are NaN or infinite.
 NOT_FINITE = -1
@@ -45,7 +47,14 @@ def uniform(seed: int, index: int) -> float:
     return ((z ^ (z >> 31)) >> 11) * 2.0**-53
 
 
-def next_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+def draw(sequence: Sequence) -> Draw:
+    """How this sequence's next token is chosen."""
+    request = sequence.row.request
+    place = uniform(sequence.seed, sequence.generated) if request.temperature else 0.0
+    return Draw(request.temperature, request.top_k, request.top_p, place)
+
+
+def next_tokens(logits: Tensor, draws: Rows[Draw]) -> list[int]:
     """Choose a token for each row.
 
     Args:
@@ -62,7 +71,7 @@ def next_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     return torch.where(top.isfinite(), tokens, NOT_FINITE).tolist()
 
 
-def _draw(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+def _draw(logits: Tensor, draws: Rows[Draw]) -> Tensor:
     def column(name: str) -> Tensor:
         return torch.tensor([getattr(draw, name) for draw in draws], dtype=torch.float64, device=logits.device)[:, None]
 

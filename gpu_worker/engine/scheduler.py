@@ -76,6 +76,11 @@ class Scheduler:
         for sequence in self.live:
             sequence.batch_size = max(sequence.batch_size, len(self.live))
 
+    def plan(self) -> list[Chunk]:
+        """Choose this step's tokens: one of each running row, by slot, then those of prompts."""
+        running = [Chunk(sequence, sequence.computed, sequence.computed + 1) for sequence in self.running()]
+        return running + self.plan_prefill()
+
     def running(self) -> list[Sequence]:
         """Sequences that decode, by slot."""
         ready = [sequence for sequence in self.live if sequence.is_prefilled]

@@ -50,17 +50,29 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Prompt tokens [start, stop) of one sequence, to be computed in this step."""
+    """Tokens [start, stop) of one admitted sequence, to be computed in this step: of its prompt, or its newest one."""
 
     sequence: Sequence
     start: int
     stop: int
 
     @property
-    def tokens(self) -> list[int]:
-        return self.sequence.prompt[self.start : self.stop]
+    def slot(self) -> int:
+        """Where the tokens go."""
+        assert self.sequence.slot is not None, "only admitted sequences are run"
+        return self.sequence.slot
 
     @property
-    def completes(self) -> bool:
-        """Whether the prompt ends in this chunk, so that it gives the row its first token."""
-        return self.stop == len(self.sequence.prompt)
+    def tokens(self) -> list[int]:
+        """Their ids."""
+        return [self.sequence.last] if self.decodes else self.sequence.prompt[self.start : self.stop]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the prompt is behind it."""
+        return self.start >= len(self.sequence.prompt)
+
+    @property
+    def gives_token(self) -> bool:
+        """Whether the row's next token follows from it; a chunk that ends within the prompt gives none."""
+        return self.stop >= len(self.sequence.prompt)

@@ -127,6 +127,7 @@ class SlotCache(Cache):
 
     Attributes:
         columns: tokens per slot, `context` rounded up to whole buckets.
+        stores: keys and values of each layer.
         access: what the next forward pass writes and reads.
     """
 
@@ -135,24 +136,24 @@ class SlotCache(Cache):
     def __init__(self, shapes: Sequence[LayerShape], slots: int, context: int, device: torch.device) -> None:
         self.columns = round_up(context)
         self.slots = slots
-        self._stores = [SlotLayer(shape, slots, self.columns, device) for shape in shapes]
-        super().__init__(layers=list(self._stores))
+        self.stores = [SlotLayer(shape, slots, self.columns, device) for shape in shapes]
+        super().__init__(layers=list(self.stores))
 
     @property
     def bytes(self) -> int:
         """Memory of all keys and values."""
-        return sum(store.keys.nbytes + store.values.nbytes for store in self._stores)
+        return sum(store.keys.nbytes + store.values.nbytes for store in self.stores)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_args: Any, **_kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write new states of a layer; return the keys and values to attend to."""
-        store = self._stores[layer_idx]
+        store = self.stores[layer_idx]
         return self.access.exchange(store.keys, key_states), self.access.exchange(store.values, value_states)
 
     def clear(self, slot: int) -> None:
         """Overwrite a slot with zeros, after a row that may have left NaN in it."""
-        for store in self._stores:
+        for store in self.stores:
             store.keys[slot].zero_()
             store.values[slot].zero_()
 

@@ -16,8 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engine.base import EngineInfo, Event, Finished, FinishReason, Row, StepStats
 from gpu_worker.engine.faults import Failure, failure, run_in_halves
+from gpu_worker.engine.flat_model import is_known
+from gpu_worker.engine.flat_runner import FlatRunner
 from gpu_worker.engine.loader import limit_context, load
-from gpu_worker.engine.model_runner import ModelRunner, layer_shapes
+from gpu_worker.engine.model_runner import ModelRunner, Runner, layer_shapes
 from gpu_worker.engine.prompts import encode
 from gpu_worker.engine.sampling import NOT_FINITE
 from gpu_worker.engine.scheduler import Batching, Scheduler, check_rows
@@ -45,6 +47,7 @@ class TransformersEngine:
         model: on its device, in its number format.
         context: the most tokens of a row, prompt and text.
         name: what `info` shows as the model.
+        flat: False runs every model through transformers' own code, as those are that FlatModel does not know.
 
     Raises:
         EngineError: the model cannot be batched, or the slots do not fit into the device's memory.
@@ -60,11 +63,13 @@ class TransformersEngine:
         prefill_tokens: int = 512,
         batching: Batching = "continuous",
         name: str = "",
+        flat: bool = True,
     ) -> None:
         self._tokenizer = tokenizer
         self._context = context
         self._scheduler = Scheduler(slots, prefill_tokens, batching)
-        self._runner = ModelRunner(model, allocate(layer_shapes(model, context), slots, context, model.device))
+        cache = allocate(layer_shapes(model, context), slots, context, model.device)
+        self._runner: Runner = (FlatRunner if flat and is_known(model) else ModelRunner)(model, cache)
         self._eos = end_tokens(model, tokenizer)
         self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
@@ -121,11 +126,10 @@ class TransformersEngine:
         self._progress = {}
         self._end_rows(now)
         self._scheduler.note_batch()
+        chunks = self._scheduler.plan()
         started = time.perf_counter()
-        prefilled = self._prefill(self._scheduler.plan_prefill())
-        between = time.perf_counter()
-        decoded = self._decode_step(self._scheduler.running())
-        self._stats = StepStats(decoded, prefilled, between - started, time.perf_counter() - between)
+        self._run(chunks)
+        self._stats = _stats(chunks, time.perf_counter() - started)
         return [Event(id, done.text, done.tokens, done.finished) for id, done in self._progress.items()]
 
     def _sequence(self, row: Row) -> Sequence:
@@ -154,19 +158,11 @@ class TransformersEngine:
             if sequence.ending is not None:
                 self._guarded(sequence, self._finish, *sequence.ending)
 
-    def _prefill(self, chunks: list[Chunk]) -> int:
-        for done, tokens in run_in_halves(chunks, self._runner.prefill, self._fail_chunk):
+    def _run(self, chunks: list[Chunk]) -> None:
+        for done, tokens in run_in_halves(chunks, self._runner.run, self._fail_chunk):
             for chunk in done:
                 chunk.sequence.computed = chunk.stop
-            self._take([chunk.sequence for chunk in done if chunk.completes], tokens)
-        return sum(chunk.stop - chunk.start for chunk in chunks)
-
-    def _decode_step(self, sequences: list[Sequence]) -> int:
-        for done, tokens in run_in_halves(sequences, self._runner.decode, self._fail):
-            for sequence in done:
-                sequence.computed += 1
-            self._take(done, tokens)
-        return len(sequences)
+            self._take([chunk.sequence for chunk in done if chunk.gives_token], tokens)
 
     def _take(self, sequences: list[Sequence], tokens: list[int]) -> None:
         for sequence, token in zip(sequences, tokens, strict=True):
@@ -233,8 +229,15 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Co
     return {id for id in [*ids, tokenizer.eos_token_id] if id is not None}
 
 
-def _describe(model: PreTrainedModel, runner: ModelRunner, name: str, context: int) -> EngineInfo:
+def _stats(chunks: list[Chunk], seconds: float) -> StepStats:
+    rows = sum(chunk.decodes for chunk in chunks)
+    prefilled = sum(chunk.stop - chunk.start for chunk in chunks if not chunk.decodes)
+    return StepStats(rows, prefilled, seconds if prefilled else 0.0, seconds if rows else 0.0)
+
+
+def _describe(model: PreTrainedModel, runner: Runner, name: str, context: int) -> EngineInfo:
     details = {
+        "runner": type(runner).__name__,
         "attention": str(model.config._attn_implementation),
         "kv_bytes": str(runner.cache.bytes),
         "torch": torch.__version__,

@@ -1,6 +1,7 @@
 -- End a waiting job, or ask the worker of a running one to stop.
 -- KEYS: job hash. ARGV: id, now, iso, result_ttl.
 -- Reply: {'missing'} | {'cancelled'} | {'requested'} | {'terminal', status, error_type|''}
+insist()
 local id, now, iso, result_ttl = unpack(ARGV)
 local status, queue, error_type = unpack(call('HMGET', KEYS[1], 'status', 'origin', 'error_type'))
 if not status then return {'missing'} end

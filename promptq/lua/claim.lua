@@ -6,6 +6,7 @@
 -- KEYS: none fixed. ARGV: count, now, iso, wip score, worker, token, ageing, max_attempts, busy ('1'|''), failure_ttl,
 --       expired exc_string.
 -- Reply: {{id, queue, execution, data, attempts, queued_at, timeout|'', RQ features we refuse|'', traceparent|''}, ...}
+insist()
 local count, now, iso, score, worker, token, ageing, max_attempts, busy = unpack(ARGV, 1, 9)
 local at = {now = tonumber(now), iso = iso, failure_ttl = ARGV[10]}
 local FOREIGN = {'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks',

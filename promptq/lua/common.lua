@@ -9,6 +9,10 @@ local ENDINGS = {
   expired = {status = 'failed', registry = FAILED, type = 2, ttl = 'failure_ttl'},
 }
 
+-- A full server (maxmemory) refuses a script at its first write, if that one needs memory, and later ones never. What
+-- keeps or ends a job that was admitted must go on there, so such a script first writes something that needs none.
+local function insist() call('PERSIST', TOTALS) end
+
 -- Jobs that wait, over all queues, those that joined another included.
 local function waiting()
   local depth = 0
@@ -16,6 +20,16 @@ local function waiting()
     depth = depth + call('LLEN', QUEUE .. name) + call('ZCARD', DEFERRED .. name)
   end
   return depth
+end
+
+-- Refuse a job. Each one refused gets a turn of its own, one job's time after the last: told the same moment, all would
+-- come back together and find room for one. Without a known drain rate there are no turns.
+local function refuse(depth, bound, now)
+  local rate = tonumber(call('GET', DRAIN_RATE) or '') or 0
+  if rate <= 0 then return {'full', depth, ''} end
+  local turn = math.max(tonumber(call('GET', TURN) or '') or 0, now + (depth - bound) / rate) + 1 / rate
+  call('SET', TURN, string.format('%.3f', turn), 'EX', 600)
+  return {'full', depth, string.format('%.3f', turn - now)}
 end
 
 -- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message,

@@ -3,6 +3,7 @@
 -- ARGV: now, iso, result_ttl, failure_ttl, cache_ttl, worker key, worker name,
 --       then per job: queue, id, execution, state, return_value|'', error_type|'', error_message|'', exc_string|''
 -- Reply: per job 1 if this call ended it, else 0.
+insist()
 local at = {now = tonumber(ARGV[1]), iso = ARGV[2], result_ttl = ARGV[3], failure_ttl = ARGV[4]}
 local reply, counts = {}, {successful_job_count = 0, failed_job_count = 0}
 

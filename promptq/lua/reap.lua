@@ -1,6 +1,7 @@
 -- Take back what dead workers held, expire what waited too long, and trim what RQ leaves behind.
 -- ARGV: now, iso, result_ttl, failure_ttl, wip cutoff, max_attempts, at most, worker_lost exc_string, expired exc_string.
 -- Reply: {requeued, worker_lost, cancelled, expired}
+insist()
 local at = {now = tonumber(ARGV[1]), iso = ARGV[2], result_ttl = ARGV[3], failure_ttl = ARGV[4]}
 local requeued, lost, cancelled, expired = 0, 0, 0, 0
 

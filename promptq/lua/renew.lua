@@ -1,6 +1,7 @@
 -- Extend the leases of one worker, and tell which claims it lost or should stop.
 -- ARGV: wip score, then per claim: queue, id, execution.
 -- Reply: per claim 'ok' | 'lost' | 'cancel'
+insist()
 local reply = {}
 for i = 2, #ARGV, 3 do
   local queue, id, member = ARGV[i], ARGV[i + 1], ARGV[i + 1] .. ':' .. ARGV[i + 2]

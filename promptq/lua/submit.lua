@@ -2,7 +2,7 @@
 -- KEYS: job hash, queue list, cached text, join list, idempotency record.
 -- ARGV: id, queue, now, iso, bound on waiting jobs, result_ttl, expires_at|'', cache key|'', idempotency ttl|'',
 --       fingerprint, then the job's other fields as name, value, ...
--- Reply: {'new', jobs ahead} | {'join'} | {'hit', return_value} | {'full', depth, drain rate|''} | {'conflict', id} | {'repeat', id}
+-- Reply: {'new', jobs ahead} | {'join'} | {'hit', return_value} | {'full', depth, seconds to its turn|''} | {'conflict', id} | {'repeat', id}
 local id, queue, now, iso, bound, result_ttl, expires_at, cache_key, keep, fingerprint = unpack(ARGV, 1, 10)
 
 local seen = keep ~= '' and call('GET', KEYS[5]) or id
@@ -11,7 +11,9 @@ if known[1] then return {known[2] == fingerprint and 'repeat' or 'conflict', see
 
 local text = cache_key ~= '' and call('GET', KEYS[3])
 local depth = waiting()
-if not text and depth >= tonumber(bound) then return {'full', depth, call('GET', DRAIN_RATE) or ''} end
+if not text and depth >= tonumber(bound) then return refuse(depth, tonumber(bound), tonumber(now)) end
+-- Those who were refused did not come back: their turns are void.
+if depth * 2 < tonumber(bound) then call('DEL', TURN) end
 
 local outcome = text and 'hit' or cache_key ~= '' and leader(cache_key) and 'join' or 'new'
 local cache = ({hit = 'hit', join = 'join', new = cache_key ~= '' and 'miss' or 'bypass'})[outcome]

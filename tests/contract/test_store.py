@@ -344,6 +344,23 @@ class TestBackpressure:
             submit(store, cache=False)
         assert caught.value.retry_after_seconds == 10
 
+    def test_each_refused_job_has_a_turn_of_its_own(self, store: JobStore) -> None:
+        store = with_settings(store, max_queue_jobs=4)
+        store.client.set(keys.DRAIN_RATE(), "0.5")
+
+        def refused() -> int:
+            with pytest.raises(QueueFull) as caught:
+                submit(store, cache=False)
+            return caught.value.retry_after_seconds
+
+        for _ in range(4):
+            submit(store, cache=False)
+        assert [refused() for _ in range(3)] == [2, 4, 6]
+        store.claim("w", 3, NOW)
+        for _ in range(3):
+            submit(store, cache=False)
+        assert refused() == 2
+
     def test_a_cache_hit_needs_no_room(self, store: JobStore) -> None:
         submit(store)
         store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)

@@ -127,6 +127,28 @@ class StoreMachine(RuleBasedStateMachine):
     def reap(self, spare: bool) -> None:
         self.store.reap(self.now, spare)
 
+    @precondition(lambda self: self.claims)
+    @rule(pick=PICK)
+    def a_worker_dies_and_another_takes_over(self, pick: int) -> None:
+        self.time_passes(16)
+        self.reap(False)
+        self.claim("heir", 4, False)
+        self.finish(pick, "success")
+
+    @rule(prompt=st.integers(0, 3))
+    def twins_are_submitted_and_the_last_is_cancelled(self, prompt: int) -> None:
+        known = len(self.ids)
+        for _ in range(2):
+            self.submit(prompt, "default", True, None)
+        if len(self.ids) > known:
+            self.cancel(len(self.ids) - 1)
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=PICK)
+    def a_job_fails_and_is_retried(self, pick: int) -> None:
+        self.finish(pick, "failure")
+        self.retry(self.ids.index(self.claims[pick % len(self.claims)][1].id))
+
     @rule(seconds=st.floats(0, 30))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds

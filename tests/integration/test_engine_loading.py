@@ -13,7 +13,7 @@ from gpu_worker.engine.base import Row
 from promptq.errors import EngineError
 from promptq.request import GenerateRequest
 from promptq.settings import WorkerSettings
-from tests.integration.test_engine_parity import CONTEXT, byte_tokenizer, tiny_engine, tiny_model
+from tests.integration.tiny_engines import CONTEXT, byte_tokenizer, tiny_engine, tiny_model
 
 
 def settings(**fields) -> WorkerSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ import torch
 from gpu_worker.engine.base import FinishReason, Row
 from gpu_worker.engine.transformers_engine import end_tokens
 from promptq.request import GenerateRequest, Message
-from tests.integration.test_engine_parity import CONTEXT, Recorder, byte_tokenizer, reference, tiny_engine, tiny_model
+from tests.integration.tiny_engines import (
+    CONTEXT,
+    Recorder,
+    byte_tokenizer,
+    reference,
+    tiny_engine,
+    tiny_model,
+)
 
 PROMPTS = ["hello", "a somewhat longer prompt than that", "xyz", "the fourth one"]
 
@@ -18,6 +26,23 @@ PROMPTS = ["hello", "a somewhat longer prompt than that", "xyz", "the fourth one
 @pytest.fixture
 def model():
     return tiny_model("llama")
+
+
+@pytest.fixture(params=[True, False], ids=["flat", "transformers"])
+def build(request):
+    """Makes an engine, with either runner."""
+    return partial(tiny_engine, flat=request.param)
+
+
+def intercept(engine, check) -> None:
+    """Let `check` see, and refuse, the chunks of each pass over the model."""
+    run = engine._runner.run
+
+    def checked(chunks):
+        check(chunks)
+        return run(chunks)
+
+    engine._runner.run = checked
 
 
 def row(id: str, prompt: str = "hello", deadline: float | None = None, **fields) -> Row:
@@ -43,8 +68,8 @@ def assert_right(model, recorder: Recorder, id: str, prompt: str) -> None:
     assert recorder.text[id] == recorder.finished[id].text == alone(model, prompt)
 
 
-def test_a_prompt_too_long_fails_with_the_numbers(model):
-    engine = tiny_engine(model)
+def test_a_prompt_too_long_fails_with_the_numbers(model, build):
+    engine = build(model)
     recorder = run(engine, [row("long", "x" * CONTEXT), row("fits", "x" * (CONTEXT - 1)), row("good")])
     assert recorder.finished["long"].reason is FinishReason.ERROR
     kind, message = recorder.finished["long"].error
@@ -54,21 +79,21 @@ def test_a_prompt_too_long_fails_with_the_numbers(model):
     assert_right(model, recorder, "good", "hello")
 
 
-def test_the_context_ends_a_row(model):
-    recorder = run(tiny_engine(model), [row("a", "x" * 60, max_tokens=1000)])
+def test_the_context_ends_a_row(model, build):
+    recorder = run(build(model), [row("a", "x" * 60, max_tokens=1000)])
     finished = recorder.finished["a"]
     assert (finished.reason, finished.completion_tokens) == (FinishReason.LENGTH, CONTEXT - 60)
     assert finished.text == alone(model, "x" * 60, CONTEXT - 60)
 
 
-def test_a_chat_without_a_template_fails(model):
+def test_a_chat_without_a_template_fails(model, build):
     request = GenerateRequest(messages=[Message(role="user", content="hi")])
-    recorder = run(tiny_engine(model), [Row("a", request)])
+    recorder = run(build(model), [Row("a", request)])
     assert recorder.finished["a"].error[0] == "invalid_request"
 
 
-def test_a_chat_that_its_template_refuses_fails(model):
-    engine = tiny_engine(model)
+def test_a_chat_that_its_template_refuses_fails(model, build):
+    engine = build(model)
     engine._tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     recorder = run(engine, [Row("a", GenerateRequest(messages=[Message(role="user", content="hi")])), row("good")])
     assert recorder.finished["a"].error[0] == "invalid_request"
@@ -76,17 +101,17 @@ def test_a_chat_that_its_template_refuses_fails(model):
     assert_right(model, recorder, "good", "hello")
 
 
-def test_a_stop_string_cuts_the_text(model):
+def test_a_stop_string_cuts_the_text(model, build):
     whole = alone(model, "hello")
     stop = whole[4:7]
-    recorder = run(tiny_engine(model), [row("a", stop=[stop]), row("b")])
+    recorder = run(build(model), [row("a", stop=[stop]), row("b")])
     assert recorder.finished["a"].reason is FinishReason.STOP
     assert recorder.text["a"] == whole[: whole.index(stop)]
     assert_right(model, recorder, "b", "hello")
 
 
-def test_cancel_and_deadline_keep_the_partial_text(model):
-    engine = tiny_engine(model)
+def test_cancel_and_deadline_keep_the_partial_text(model, build):
+    engine = build(model)
     engine.add([row("c"), row("t", deadline=50.0), row("w", "late " * 10)])
     recorder = Recorder()
     for now in (0.0, 1.0, 2.0):
@@ -104,58 +129,51 @@ def test_cancel_and_deadline_keep_the_partial_text(model):
     assert_right(model, recorder, "w", "late " * 10)
 
 
-def test_a_seed_gives_the_same_text_in_any_company(model):
+def test_a_seed_gives_the_same_text_in_any_company(model, build):
     def drawn(seed: int) -> Row:
         return row(f"drawn-{seed}", temperature=1.0, top_p=0.9, seed=seed)
 
-    single = run(tiny_engine(model), [drawn(5)]).text["drawn-5"]
+    single = run(build(model), [drawn(5)]).text["drawn-5"]
     crowd = [row("g"), row("k", temperature=2.0, top_k=3), drawn(6), drawn(5)]
-    recorder = run(tiny_engine(model, prefill_tokens=7), crowd)
+    recorder = run(build(model, prefill_tokens=7), crowd)
     assert recorder.text["drawn-5"] == single != recorder.text["drawn-6"]
     assert_right(model, recorder, "g", "hello")
 
 
-def test_memory_for_two_rows_at_a_time_still_serves_four(model):
+def test_memory_for_two_rows_at_a_time_still_serves_four(model, build):
     """Out of memory in a step: the rows are halved until they fit."""
-    forward = model.forward
 
-    def scarce(input_ids, **kwargs):
-        if input_ids.shape[0] > 2 or input_ids.shape[1] > 40:
+    def scarce(chunks):
+        if len(chunks) > 2:
             raise torch.OutOfMemoryError("no memory")
-        return forward(input_ids=input_ids, **kwargs)
 
-    engine = tiny_engine(model, prefill_tokens=200)
-    model.forward = scarce
+    engine = build(model, prefill_tokens=200)
+    intercept(engine, scarce)
     recorder = run(engine, [row(str(index), prompt) for index, prompt in enumerate(PROMPTS)])
-    model.forward = forward
     for index, prompt in enumerate(PROMPTS):
         assert_right(model, recorder, str(index), prompt)
-        assert recorder.finished[str(index)].batch_size <= 2
 
 
-def test_a_row_that_breaks_the_model_fails_alone(model):
-    forward = model.forward
+def test_a_row_that_breaks_the_model_fails_alone(model, build):
     bad = byte_tokenizer()("~")["input_ids"][0]
 
-    def touchy(input_ids, **kwargs):
-        if (input_ids == bad).any():
+    def touchy(chunks):
+        if any(bad in chunk.tokens for chunk in chunks):
             raise RuntimeError("bad token")
-        return forward(input_ids=input_ids, **kwargs)
 
-    engine = tiny_engine(model, prefill_tokens=200)
-    model.forward = touchy
+    engine = build(model, prefill_tokens=200)
+    intercept(engine, touchy)
     recorder = run(engine, [row("bad", "hello ~"), *(row(prompt, prompt) for prompt in PROMPTS[:3])])
-    model.forward = forward
     assert recorder.finished["bad"].error == ("engine_error", "RuntimeError: bad token")
     for prompt in PROMPTS[:3]:
         assert_right(model, recorder, prompt, prompt)
 
 
-def test_nan_in_a_prompt_fails_that_row_and_its_slot_serves_again(model):
+def test_nan_in_a_prompt_fails_that_row_and_its_slot_serves_again(model, build):
     """Prompts are computed in one line, where a NaN would spoil its neighbours."""
     bad = byte_tokenizer()("~")["input_ids"][0]
     healthy = model.get_input_embeddings().weight.data[bad].clone()
-    engine = tiny_engine(model, prefill_tokens=200)
+    engine = build(model, prefill_tokens=200)
     model.get_input_embeddings().weight.data[bad] = math.nan
     recorder = run(engine, [row("bad", "hello ~"), *(row(prompt, prompt) for prompt in PROMPTS[:3])])
     assert recorder.finished["bad"].error[0] == "engine_error"
@@ -167,10 +185,10 @@ def test_nan_in_a_prompt_fails_that_row_and_its_slot_serves_again(model):
         assert_right(model, recorder, prompt, prompt)
 
 
-def test_nan_in_a_prompt_that_is_cancelled_half_way_leaves_no_trace(model):
+def test_nan_in_a_prompt_that_is_cancelled_half_way_leaves_no_trace(model, build):
     bad = byte_tokenizer()("~")["input_ids"][0]
     healthy = model.get_input_embeddings().weight.data[bad].clone()
-    engine = tiny_engine(model, slots=1, prefill_tokens=20)
+    engine = build(model, slots=1, prefill_tokens=20)
     model.get_input_embeddings().weight.data[bad] = math.nan
     engine.add([row("bad", "~" * 60)])
     engine.step(0.0)
@@ -180,8 +198,8 @@ def test_nan_in_a_prompt_that_is_cancelled_half_way_leaves_no_trace(model):
     assert_right(model, run(engine, [row("good")]), "good", "hello")
 
 
-def test_nan_while_decoding_fails_that_row_and_its_slot_serves_again(model):
-    engine = tiny_engine(model, prefill_tokens=200)
+def test_nan_while_decoding_fails_that_row_and_its_slot_serves_again(model, build):
+    engine = build(model, prefill_tokens=200)
     recorder = Recorder()
     engine.add([row(prompt, prompt) for prompt in PROMPTS])
     recorder.take(engine.step(0.0))
@@ -196,8 +214,8 @@ def test_nan_while_decoding_fails_that_row_and_its_slot_serves_again(model):
         assert_right(model, recorder, prompt, prompt)
 
 
-def test_a_decoder_that_raises_fails_the_row_and_not_the_step(model):
-    engine = tiny_engine(model)
+def test_a_decoder_that_raises_fails_the_row_and_not_the_step(model, build):
+    engine = build(model)
     engine.add([row("bad"), row("good")])
 
     def broken(ids):
@@ -212,8 +230,8 @@ def test_a_decoder_that_raises_fails_the_row_and_not_the_step(model):
 
 
 @pytest.mark.parametrize(("batching", "first"), [("static", 4), ("off", 1)])
-def test_other_ways_of_batching(model, batching, first):
-    engine = tiny_engine(model, batching=batching)
+def test_other_ways_of_batching(model, build, batching, first):
+    engine = build(model, batching=batching)
     assert engine.free_slots() == first
     engine.add([row("a")])
     assert engine.free_slots() == 0
@@ -223,8 +241,14 @@ def test_other_ways_of_batching(model, batching, first):
     assert engine.free_slots() == first
 
 
-def test_stats_and_events_add_up(model):
-    engine = tiny_engine(model, prefill_tokens=8)
+def test_batch_size_counts_the_rows_that_shared_a_step(model, build):
+    """A row that ends with its first token shared that step too."""
+    recorder = run(build(model, prefill_tokens=5), [row("short", max_tokens=1), row("a"), row("b", "x" * CONTEXT)])
+    assert {id: finished.batch_size for id, finished in recorder.finished.items()} == {"short": 2, "a": 2, "b": 0}
+
+
+def test_stats_and_events_add_up(model, build):
+    engine = build(model, prefill_tokens=8)
     engine.add([row(prompt, prompt) for prompt in PROMPTS])
     tokens = prefilled = 0
     while engine.live_rows():

@@ -61,3 +61,15 @@ def test_times_survive_rqs_format(seconds: float) -> None:
 def test_rqs_states_have_our_names(rq_status: str, error_type: str, ours: Status) -> None:
     fields = {b"status": rq_status.encode(), b"error_type": error_type.encode(), b"created_at": to_iso(1.0).encode()}
     assert Job.from_hash("x", fields).status is ours
+
+
+def test_a_small_call_that_unpacks_to_gigabytes_is_refused() -> None:
+    bomb = zlib.compress(b" " * 300 * 2**20)
+    assert len(bomb) < 400_000
+    with pytest.raises(InvalidRequest, match="unpacks to more"):
+        decode_call(bomb)
+
+
+def test_a_call_nested_without_end_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not a JSON call"):
+        decode_call(b"[" * 200_000)

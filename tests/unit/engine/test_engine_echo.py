@@ -64,6 +64,7 @@ def test_a_prompt_without_words_ends_at_once():
     echo.add([row(prompt="  ")])
     (event,) = echo.step(0.0)
     assert (event.finished.reason, event.finished.text, event.tokens) == (FinishReason.STOP, "", 0)
+    assert event.finished.batch_size == 1
 
 
 def test_a_chat_echoes_the_last_user_message():

@@ -1,0 +1,131 @@
+"""The engine beside what people would use instead, on the same machine in the same run: `make bench-engine`.
+
+Requested tokens are counted, not padding; every engine generates exactly the tokens that were drawn, end tokens or
+not. After one warm-up the engines take turns, and medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from benchmarks.floor import Floor
+from benchmarks.peers import GenerateBatch, Ours, Peer, StaticBatches, Vllm
+from benchmarks.workloads import WORKLOADS, Request, Words, make
+from gpu_worker.engine import packaged
+from gpu_worker.engine.loader import load
+from promptq.settings import WorkerSettings
+
+FLOORS = {"floor: engine's products": False, "floor: plain linear": True}
+Times = dict[str, dict[str, list[float]]]
+
+
+def main() -> None:
+    """Run the workloads, print a table of each, and write all of it as JSON."""
+    options = _options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    settings = WorkerSettings(device="cpu", model=packaged.NAME)
+    model, tokenizer = load(settings)
+    ours = Ours(model, tokenizer, slots=options.slots, context=2048, prefill_tokens=options.prefill_tokens)
+    peers: dict[str, Peer] = {"ours": ours} | _peers(options, settings, model)
+    floors = {name: Floor(model, plain=plain) for name, plain in FLOORS.items()}
+    words = Words(tokenizer)
+    report: dict[str, Any] = {"machine": _machine(), "options": vars(options), "workloads": {}}
+    for name in options.workloads.split(","):
+        report["workloads"][name] = _compare(name, words, options, peers, ours, floors)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1, default=str) + "\n")
+    print(f"written to {options.out}")
+
+
+def _options() -> argparse.Namespace:
+    defaults = WorkerSettings(_env_file=None)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="some of " + ", ".join(WORKLOADS))
+    parser.add_argument("--engines", default="static-4,static-8,generate_batch", help="peers to run beside ours")
+    parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch, vLLM's excepted; 0: its own choice")
+    parser.add_argument("--slots", type=int, default=defaults.slots)
+    parser.add_argument("--prefill-tokens", type=int, default=defaults.prefill_tokens)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engine.json"))
+    return parser.parse_args()
+
+
+def _peers(options: argparse.Namespace, settings: WorkerSettings, model: Any) -> dict[str, Peer]:
+    known: dict[str, Callable[[], Peer]] = {
+        "static-4": lambda: StaticBatches(model, 4),
+        "static-8": lambda: StaticBatches(model, 8),
+        "generate_batch": lambda: GenerateBatch(model, 48, 1024),
+    }
+    peers = {name: known[name]() for name in options.engines.split(",") if name}
+    if options.vllm:
+        peers["vllm"] = Vllm(options.vllm, packaged.folder(settings.data_dir))
+    return peers
+
+
+def _compare(
+    name: str, words: Words, options: argparse.Namespace, peers: dict[str, Peer], ours: Ours, floors: dict[str, Floor]
+) -> dict[str, Any]:
+    times: Times = {engine: {"seconds": [], "cpu_seconds": []} for engine in [*peers, *floors]}
+    for repeat in range(-1, options.repeats):  # the first is warm-up
+        requests = make(name, words, options.seed, repeat)
+        for engine, peer in peers.items():
+            _note(times[engine], repeat, peer.cpu_seconds, lambda peer=peer, requests=requests: _run(peer, requests))
+        for floor, products in floors.items():
+            _note(times[floor], repeat, time.process_time, lambda products=products: products.seconds(ours.passes))
+    tokens = sum(request.tokens for request in make(name, words, options.seed, 0))
+    print(_table(name, tokens, times))
+    return {"tokens": tokens, "passes": ours.passes, "times": times}
+
+
+def _run(peer: Peer, requests: Sequence[Request]) -> None:
+    wanted = sum(request.tokens for request in requests)
+    got = peer.run(requests)
+    assert got == wanted, f"{type(peer).__name__} generated {got} tokens of {wanted}"
+
+
+def _note(times: dict[str, list[float]], repeat: int, cpu: Callable[[], float], act: Callable[[], Any]) -> None:
+    started, cpu_started = time.perf_counter(), cpu()
+    act()
+    if repeat >= 0:
+        times["seconds"].append(time.perf_counter() - started)
+        times["cpu_seconds"].append(cpu() - cpu_started)
+
+
+def _table(name: str, tokens: int, times: Times) -> str:
+    median = {engine: statistics.median(taken["seconds"]) for engine, taken in times.items()}
+    lines = [
+        f"\n{name}: {tokens} tokens",
+        f"{'':26}{'seconds':>9}{'tokens/s':>10}{'CPU s':>8}{'ours ÷ it':>11}  each run",
+    ]
+    for engine, taken in times.items():
+        each = " ".join(f"{seconds:.1f}" for seconds in taken["seconds"])
+        cpu = statistics.median(taken["cpu_seconds"])
+        ratio = median[engine] / median["ours"]
+        lines.append(f"{engine:26}{median[engine]:9.2f}{tokens / median[engine]:10.1f}{cpu:8.1f}{ratio:11.2f}  {each}")
+    return "\n".join(lines)
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

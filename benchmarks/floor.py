@@ -1,0 +1,47 @@
+"""The floor: the weights' matrix products alone, at the row counts of a run's own passes, prefill included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpu_worker.engine.products import PlainProduct, Product, product
+
+Pass = tuple[int, int]
+
+
+class Floor:
+    """All weights of a model, as the engine multiplies with them or as `torch.nn.functional.linear` does.
+
+    Args:
+        plain: True takes `linear` for each weight, as transformers does; False what the engine takes.
+    """
+
+    def __init__(self, model: Any, *, plain: bool) -> None:
+        head = model.get_output_embeddings()
+        linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+        make = PlainProduct if plain else product
+        self._layers: list[Product] = [make(linear.weight, linear.bias) for linear in linears]
+        self._inputs = [linear.in_features for linear in linears]
+        self._head = make(head.weight, head.bias)
+        self._size = head.in_features
+        self.weights = sum(linear.weight.numel() for linear in [*linears, head])
+
+    def seconds(self, passes: Sequence[Pass]) -> float:
+        """How long the products of these passes (tokens computed, logits computed) take."""
+        x = {size: torch.randn(max(tokens for tokens, _ in passes), size) for size in {*self._inputs, self._size}}
+        started = time.perf_counter()
+        with torch.inference_mode():
+            for tokens, logits in passes:
+                self._pass(x, tokens, logits)
+        return time.perf_counter() - started
+
+    def _pass(self, x: dict[int, Tensor], tokens: int, logits: int) -> None:
+        for multiply, size in zip(self._layers, self._inputs, strict=True):
+            multiply(x[size][:tokens])
+        if logits:
+            self._head(x[self._size][:logits])

@@ -1,0 +1,26 @@
+"""Runs in vLLM's own interpreter: reads a workload a line, generates it, answers with the number of tokens."""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+def main() -> None:
+    """Load the model named on the command line, say so, and serve until the input ends."""
+    from vllm import LLM, SamplingParams, TokensPrompt
+
+    llm = LLM(sys.argv[1], dtype="float32", max_model_len=2048, max_num_seqs=48)
+    print("tokens 0", flush=True)
+    for line in sys.stdin:
+        work = json.loads(line)
+        prompts = [TokensPrompt(prompt_token_ids=ids) for ids, _ in work]
+        params = [SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True) for _, tokens in work]
+        outputs = llm.generate(prompts, params, use_tqdm=False)
+        print("tokens", sum(len(output.outputs[0].token_ids) for output in outputs), flush=True)
+
+
+if __name__ == "__main__":
+    main()

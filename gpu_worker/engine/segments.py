@@ -1,0 +1,53 @@
+"""Which rows one call of attention covers. Decides without torch.
+
+A call reads neighbouring slots, all as far as the longest of them. So rows far apart, or of very different lengths, go
+into different calls: what a call costs is weighed against the columns that are read in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gpu_worker.engine.sequence import Chunk
+
+# Columns are read in multiples of this.
+READ_BUCKET = 16
+# What one more call costs, in columns of one row (measured on a CPU: 12 µs against 0.18 µs, one thread).
+CALL_COLUMNS = 96
+
+
+@dataclass(slots=True)
+class Segment:
+    """Slots [first, first + rows) with `tokens` new tokens each, which see at most `width` columns."""
+
+    first: int
+    rows: int
+    tokens: int
+    width: int
+
+
+def segments(chunks: Iterable[Chunk]) -> list[Segment]:
+    """Cover the chunks, in their order; those of one token, given by slot, share a segment where it pays."""
+    found: list[Segment] = []
+    for chunk in chunks:
+        one = Segment(chunk.slot, 1, chunk.stop - chunk.start, round_up(chunk.stop, READ_BUCKET))
+        if found and _pays(found[-1], one):
+            found[-1].rows += 1
+            found[-1].width = max(found[-1].width, one.width)
+        else:
+            found.append(one)
+    return found
+
+
+def _pays(segment: Segment, one: Segment) -> bool:
+    """Whether reading `one` with the segment costs no more than a call of its own."""
+    if one.tokens > 1 or segment.tokens > 1 or one.first != segment.first + segment.rows:
+        return False
+    together = (segment.rows + 1) * max(segment.width, one.width)
+    return together <= segment.rows * segment.width + one.width + CALL_COLUMNS
+
+
+def round_up(number: int, step: int) -> int:
+    """The next multiple of the step."""
+    return -(-number // step) * step

@@ -1,0 +1,57 @@
+"""The flat model's parts: products are what `linear` gives, and only models that it knows run flat."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from gpu_worker.engine import products
+from gpu_worker.engine.flat_model import is_known
+from gpu_worker.engine.products import OneDnnProduct, PlainProduct, has_onednn, product
+from tests.integration.tiny_engines import DEEP, SHAPE, tiny_engine, tiny_model
+
+CPU = torch.device("cpu")
+KINDS = [
+    PlainProduct,
+    pytest.param(OneDnnProduct, marks=pytest.mark.skipif(not has_onednn(CPU, torch.float32), reason="no oneDNN")),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 7, 130])
+def test_a_product_and_what_is_done_to_it_on_the_way_out(kind, biased, rows):
+    torch.manual_seed(rows)
+    weight, bias = torch.randn(24, 40), torch.randn(24) if biased else None
+    x, other = torch.randn(rows, 40), torch.randn(rows, 24)
+    made, wanted = kind(weight, bias), functional.linear(x, weight, bias)
+    close = torch.testing.assert_close
+    close(made(x), wanted)
+    close(made.silu(x), functional.silu(wanted))
+    close(made.times(x, other.clone()), wanted * other)
+    close(made.plus(x, other.clone()), wanted + other)
+
+
+def test_the_product_for_a_device(monkeypatch):
+    weight = torch.randn(8, 8)
+    assert isinstance(product(weight), OneDnnProduct if has_onednn(CPU, torch.float32) else PlainProduct)
+    assert isinstance(product(weight.half()), PlainProduct)
+    assert not has_onednn(torch.device("cuda"), torch.float32)
+    monkeypatch.setattr(products, "has_onednn", lambda device, dtype: False)
+    assert isinstance(product(weight), PlainProduct)
+
+
+def test_only_known_models_run_flat():
+    assert [is_known(tiny_model(name)) for name in ("llama", "qwen2", "gpt2")] == [True, True, False]
+    gelu = LlamaForCausalLM(LlamaConfig(num_attention_heads=4, hidden_act="gelu", **DEEP, **SHAPE))
+    assert not is_known(gelu)
+
+    class LlamaForCausalLMOfMine(LlamaForCausalLM):
+        pass
+
+    mine = LlamaForCausalLMOfMine(gelu.config)
+    assert not is_known(mine)
+    assert tiny_engine(mine).info.details["runner"] == "ModelRunner"
+    assert tiny_engine(tiny_model("llama")).info.details["runner"] == "FlatRunner"

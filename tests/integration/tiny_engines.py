@@ -1,0 +1,135 @@
+"""Tiny random models of several shapes, the reference they are held against, and what records an engine's tokens."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from gpu_worker.engine.base import Row
+from gpu_worker.engine.transformers_engine import TransformersEngine
+
+NEAR_TIE = 1e-4
+CONTEXT = 96
+EOS = 256
+# Wide initial weights: with the usual ones a random model's logits all lie close together.
+SHAPE = {"vocab_size": 257, "eos_token_id": EOS, "bos_token_id": EOS, "pad_token_id": EOS, "initializer_range": 0.5}
+DEEP = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "max_position_embeddings": CONTEXT}
+
+
+def tiny_llama() -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(num_attention_heads=4, num_key_value_heads=2, **DEEP, **SHAPE))
+
+
+def tiny_qwen2() -> Qwen2ForCausalLM:
+    return Qwen2ForCausalLM(Qwen2Config(num_attention_heads=4, num_key_value_heads=1, **DEEP, **SHAPE))
+
+
+def tiny_gpt2() -> GPT2LMHeadModel:
+    return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=3, n_head=4, n_positions=CONTEXT, **SHAPE))
+
+
+TINY = {"llama": tiny_llama, "qwen2": tiny_qwen2, "gpt2": tiny_gpt2}
+
+
+def tiny_model(name: str):
+    torch.manual_seed(7)
+    return TINY[name]().eval()
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, and an end token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({token: id for id, token in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+
+
+def tiny_engine(model, **options) -> TransformersEngine:
+    options = {"slots": 4, "context": CONTEXT, "prefill_tokens": 24} | options
+    return TransformersEngine(model, byte_tokenizer(), **options)
+
+
+@dataclass
+class Reference:
+    """What a prompt gives alone: its token ids, and the index of the first near-tie among them."""
+
+    tokens: list[int]
+    near_tie: int | None
+
+
+def reference(model, prompt: list[int], max_tokens: int, eos: list[int]) -> Reference:
+    """Greedy tokens of one prompt through `model.generate`, without the end token."""
+    out = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=max_tokens,
+        eos_token_id=eos,
+        pad_token_id=eos[0],
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    gaps = [float(best[0] - best[1]) for best in (scores[0].topk(2).values for scores in out.scores)]
+    tokens = out.sequences[0, len(prompt) :].tolist()
+    if tokens[-1] in eos:
+        tokens = tokens[:-1]
+    return Reference(tokens, next((index for index, gap in enumerate(gaps) if gap < NEAR_TIE), None))
+
+
+@dataclass
+class Recorder:
+    """Records each row's tokens as the engine takes them."""
+
+    tokens: dict[str, list[int]] = field(default_factory=dict)
+    finished: dict = field(default_factory=dict)
+    text: dict[str, str] = field(default_factory=dict)
+
+    def watch(self, engine: TransformersEngine) -> None:
+        append = engine._append
+
+        def recorded(sequence, token):
+            self.tokens.setdefault(sequence.row.id, []).append(token)
+            append(sequence, token)
+
+        engine._append = recorded
+
+    def take(self, events) -> None:
+        for event in events:
+            self.text[event.id] = self.text.get(event.id, "") + event.text
+            if event.finished:
+                assert event.id not in self.finished, "a row ends once"
+                self.finished[event.id] = event.finished
+
+
+def same(got: list[int], wanted: Reference) -> bool:
+    """Whether the tokens are the reference's; False at a near-tie, an assertion otherwise."""
+    if got == wanted.tokens:
+        return True
+    differs = next(i for i in range(len(got) + 1) if got[i : i + 1] != wanted.tokens[i : i + 1])
+    assert wanted.near_tie is not None, (differs, got, wanted)
+    assert wanted.near_tie <= differs, (differs, got, wanted)
+    return False
+
+
+def drive(engine, recorder: Recorder, waiting: list[Row], cancelled: set[str], rng: random.Random) -> None:
+    """Add rows a few at a time between steps, cancel some in flight, until all have ended."""
+    while waiting or engine.live_rows():
+        free = min(engine.free_slots(), len(waiting), rng.randint(0, 3))
+        engine.add(waiting[:free])
+        del waiting[:free]
+        recorder.take(engine.step(0.0))
+        if cancelled and rng.random() < 0.1:
+            engine.cancel([cancelled.pop()])

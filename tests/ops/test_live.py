@@ -1,0 +1,181 @@
+"""A real Prometheus scrapes the running service under load, and answers every query of every panel and alert."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from promptq.embedded import free_port
+from promptq.settings import child_environment
+from tests.ops.test_dashboards import BOARDS, panels
+from tests.ops.tools import tool
+from tests.processes import ROOT, wait_until
+
+PANELS = [
+    (panel["title"], target["expr"])
+    for board in BOARDS.values()
+    for panel in panels(board)
+    for target in panel["targets"]
+]
+NOTES = [note["expr"] for note in BOARDS["workers.json"]["annotations"]["list"]]
+RULES = ROOT / "ops" / "prometheus" / "rules"
+QUIET = '"5.."'
+"""No test makes the service fail, so this label's series may be missing."""
+
+
+class Stack:
+    """The service with the echo engine, Locust with its page, and Prometheus."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ports = {name: free_port() for name in ("api", "scaler", "locust", "prometheus")}
+        self.processes = [self._service(folder), self._locust(), self._prometheus(folder)]
+
+    def get(self, name: str, path: str, body: bytes | None = None) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", body, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def query(self, expr: str) -> list[Any]:
+        known = expr.replace("$__rate_interval", "30s").replace("$__interval", "30s")
+        return list(
+            self.get("prometheus", f"/api/v1/query?{urllib.parse.urlencode({'query': known})}")["data"]["result"]
+        )
+
+    def ever(self, expr: str) -> list[Any]:
+        """As `query`, over the two minutes until now."""
+        known = expr.replace("$__rate_interval", "30s").replace("$__interval", "5s")
+        span = {"query": known, "start": time.time() - 120, "end": time.time(), "step": "5s"}
+        return list(self.get("prometheus", f"/api/v1/query_range?{urllib.parse.urlencode(span)}")["data"]["result"])
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            process.wait(60)
+
+    def _service(self, folder: Path) -> subprocess.Popen[bytes]:
+        values = {
+            "DATA_DIR": folder / "data", "API_PORT": self.ports["api"], "SCALER_PORT": self.ports["scaler"],
+            "ENGINE": "echo", "MAX_WORKERS": 2, "SLOTS": 4, "TARGET_JOBS_PER_WORKER": 3, "UP_DELAY_SECONDS": 0,
+            "DOWN_WINDOW_SECONDS": 3,
+        }  # fmt: skip
+        environment = child_environment(**{f"PROMPTQ_{name}": str(value) for name, value in values.items()})
+        return subprocess.Popen([sys.executable, "local.py"], cwd=ROOT, env=environment, process_group=0)
+
+    def _locust(self) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable,
+            "-m",
+            "locust",
+            "-f",
+            "locustfiles/",
+            "--autostart",
+            "-u",
+            "24",
+            "-r",
+            "24",
+            "-t",
+            "12s",
+        ]
+        where = ["--web-host", "127.0.0.1", "--web-port", str(self.ports["locust"])]
+        wait_until(lambda: self._is_up("api", "/livez"), 60, "the API")
+        wait_until(lambda: self.get("api", "/v1/workers")["workers"], 60, "a worker")
+        return subprocess.Popen([*command, *where, "--host", f"http://127.0.0.1:{self.ports['api']}"], cwd=ROOT)
+
+    def _prometheus(self, folder: Path) -> subprocess.Popen[bytes]:
+        (folder / "rules").symlink_to(RULES)
+        config = folder / "prometheus.yml"
+        config.write_text(self._config())
+        listen = f"--web.listen-address=127.0.0.1:{self.ports['prometheus']}"
+        data = f"--storage.tsdb.path={folder / 'tsdb'}"
+        process = subprocess.Popen([tool("prometheus"), f"--config.file={config}", data, listen, "--log.level=warn"])
+        wait_until(lambda: self._is_up("prometheus", "/-/ready"), 60, "Prometheus")
+        return process
+
+    def _config(self) -> str:
+        """The shipped one, with this machine's addresses, five times as fast."""
+        text = (ROOT / "ops/prometheus/prometheus.yml").read_text().replace("interval: 5s", "interval: 1s")
+        for name, port in (("api", 8000), ("scaler", 9100), ("locust", 8089)):
+            text = text.replace(f"{name}:{port}", f"127.0.0.1:{self.ports[name]}")
+        return text
+
+    def _is_up(self, name: str, path: str) -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}"):
+            return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    running = Stack(tmp_path_factory.mktemp("live"))
+    try:
+        with contextlib.suppress(OSError):  # a refusal, for the panel of refusals
+            running.get("api", "/v1/jobs", b'{"prompt": ""}')
+        wait_until(lambda: running.query('promptq_scaler_decisions_total{action="down"}'), 60, "load, and its end")
+        wait_until(lambda: running.query("promptq_worker_exits_total"), 20, "the end of a worker")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize(("title", "expr"), PANELS, ids=lambda value: str(value)[:50])
+def test_every_panel_shows_something(stack: Stack, title: str, expr: str) -> None:
+    found = stack.ever(expr)
+    if "promptq_gpu" not in expr:
+        assert found, f"{title}: {expr}"
+        assert (
+            any(float(value) == float(value) for series in found for _, value in series["values"]) or "prefill" in expr
+        )
+
+
+def test_scaling_decisions_are_annotations(stack: Stack) -> None:
+    [expr] = NOTES
+    seen = {(series["metric"]["action"], series["metric"]["reason"]) for series in stack.ever(expr)}
+    assert {action for action, _ in seen} == {"up", "down"}
+
+
+def test_prometheus_evaluates_every_rule(stack: Stack) -> None:
+    groups = stack.get("prometheus", "/api/v1/rules")["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    asked = [
+        rule for path in RULES.glob("*.yml") for g in yaml.safe_load(path.read_text())["groups"] for rule in g["rules"]
+    ]
+    assert len(rules) == len(asked)
+    assert {(rule["health"], rule.get("lastError", "")) for rule in rules} == {("ok", "")}
+
+
+def selectors() -> Iterator[tuple[str, str]]:
+    for rule in yaml.safe_load((RULES / "alerts.yml").read_text())["groups"][0]["rules"]:
+        for selector in re.findall(r"\b(?:up|promptq[\w:]*)(?:\{[^}]*\})?", rule["expr"]):
+            yield rule["alert"], selector
+
+
+@pytest.mark.parametrize(("alert", "selector"), list(selectors()), ids=str)
+def test_every_alert_looks_at_series_that_exist(stack: Stack, alert: str, selector: str) -> None:
+    assert QUIET in selector or stack.ever(selector), alert
+
+
+def test_a_worker_is_found_while_it_lives_under_its_name(stack: Stack) -> None:
+    workers = {series["metric"]["worker"] for series in stack.ever('up{job="worker"} == 1')}
+    assert len(workers) >= 2
+    now = {worker["name"] for worker in stack.get("api", "/v1/workers")["workers"]}
+    wait_until(lambda: {s["metric"]["worker"] for s in stack.query('up{job="worker"}')} == now, 30, "the targets")
+
+
+def test_locusts_job_rows_stand_beside_the_services_numbers(stack: Stack) -> None:
+    counts = {s["metric"]["name"]: float(s["values"][-1][1]) for s in stack.ever('locust_requests_total{method="JOB"}')}
+    assert counts["e2e"] > 0
+    assert counts["queue"] > 0
+    failures = stack.ever("sum(locust_failures_total)")
+    assert float(failures[0]["values"][-1][1]) == 0
