@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+URL ?= http://127.0.0.1:8000
+COMMA := ,
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test lint check clean help chaos parity bench-engine
+.PHONY: up test lint check clean help chaos parity bench-engine load load-report dashboards compose-smoke
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +31,21 @@ bench-engine: $(STAMP) ## The engine beside model.generate, generate_batch and t
 
 chaos: $(STAMP) ## Kill everything at random while jobs run, then audit (SEED=1 JOBS=2000 ARGS=…)
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEED),1) --jobs $(or $(JOBS),2000) $(ARGS)
+
+load: $(STAMP) ## Locust's page on port 8089, against URL (SHAPE=bursts or daily; ARGS=… for Locust)
+	$(BIN)/locust -f locustfiles/$(if $(SHAPE),$(COMMA)locustfiles/shapes/_$(SHAPE).py) --class-picker \
+		--web-host 127.0.0.1 --host $(URL) $(ARGS)
+
+load-report: $(STAMP) ## Five minutes of Locust without a page: HTML, CSV and plots in .promptq/load
+	@mkdir -p .promptq/load
+	$(BIN)/locust -f locustfiles/ --headless --host $(URL) -u 20 -r 5 -t 5m --only-summary \
+		--csv .promptq/load/run --html .promptq/load/run.html $(ARGS)
+
+dashboards: $(STAMP) ## Write Grafana's dashboards anew from ops/grafana/panels.py
+	$(BIN)/python ops/grafana/build.py
+
+compose-smoke: $(STAMP) ## docker-compose.yml on a real engine: up, a job, Prometheus, a kill, down
+	tests/ops/compose_smoke.sh
 
 check: lint test ## All that CI checks
 

@@ -20,6 +20,7 @@ NOT_FINITE = -1
 # Sorting a whole vocabulary costs more than the model's step on a CPU; the nucleus is nearly always in here.
 NUCLEUS_GUESS = 1024
 LOWEST_TEMPERATURE = 1e-6
+ARGMAX_BLOCK = 512
 _MASK = 2**64 - 1
 
 
@@ -64,11 +65,26 @@ def next_tokens(logits: Tensor, draws: Rows[Draw]) -> list[int]:
     Returns:
         One token id per row, NOT_FINITE where the logits have no finite maximum.
     """
-    top, tokens = logits.max(dim=-1)
+    top, tokens = _maximum(logits)
     drawn = [index for index, draw in enumerate(draws) if draw.temperature > 0]
     if drawn:
         tokens[drawn] = _draw(logits[drawn].float(), [draws[index] for index in drawn])
     return torch.where(top.isfinite(), tokens, NOT_FINITE).tolist()
+
+
+def _maximum(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's maximum and its first index, both [rows].
+
+    `max` with an index is not vectorised on a CPU, and takes 2 % of a step. Without one it is: so the index is looked
+    for in one block only.
+    """
+    vocabulary = logits.shape[-1]
+    if vocabulary % ARGMAX_BLOCK:
+        return logits.max(dim=-1)
+    blocks = logits.unflatten(-1, (-1, ARGMAX_BLOCK))
+    top, block = blocks.amax(-1).max(-1)
+    inside = blocks[torch.arange(len(logits), device=logits.device), block].argmax(-1)
+    return top, block * ARGMAX_BLOCK + inside
 
 
 def _draw(logits: Tensor, draws: Rows[Draw]) -> Tensor:

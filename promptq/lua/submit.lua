@@ -12,12 +12,13 @@ if known[1] then return {known[2] == fingerprint and 'repeat' or 'conflict', see
 local text = cache_key ~= '' and call('GET', KEYS[3])
 local depth = waiting()
 if not text and depth >= tonumber(bound) then return refuse(depth, tonumber(bound), tonumber(now)) end
--- Those who were refused did not come back: their turns are void.
-if depth * 2 < tonumber(bound) then call('DEL', TURN) end
 
 local outcome = text and 'hit' or cache_key ~= '' and leader(cache_key) and 'join' or 'new'
 local cache = ({hit = 'hit', join = 'join', new = cache_key ~= '' and 'miss' or 'bypass'})[outcome]
+-- The first write must be one that a full server refuses.
 call('SADD', QUEUE_NAMES, QUEUE .. queue)
+-- Those who were refused did not come back: their turns are void.
+if depth * 2 < tonumber(bound) then call('DEL', TURN) end
 call('HSET', KEYS[1], 'origin', queue, 'created_at', iso, 'enqueued_at', iso, 'queued_at', now, 'cache', cache,
   'fingerprint', fingerprint, 'status', outcome == 'join' and 'deferred' or 'queued', unpack(ARGV, 11))
 call('HINCRBY', TOTALS, 'submitted', 1)

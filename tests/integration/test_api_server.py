@@ -171,8 +171,8 @@ def test_the_metrics_add_up_over_the_processes(api: Api, client: redis.Redis, po
     ("request_bytes", "status"),
     [
         (b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", b"400"),
-        (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", b"400"),
-        (b"GET /v1/jobs/" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"414"),
+        (b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", b"400"),
+        (b"GET /v1/jobs/" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"414"),
         (b"nonsense\r\n\r\n", b"400"),
     ],
     ids=["chunk", "length", "long", "nonsense"],

@@ -9,7 +9,7 @@ import torch
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from gpu_worker.engine import sampling
-from gpu_worker.engine.sampling import NOT_FINITE, Draw, next_tokens, uniform
+from gpu_worker.engine.sampling import ARGMAX_BLOCK, NOT_FINITE, Draw, next_tokens, uniform
 
 VOCABULARY = 50
 PLACES = 4000
@@ -52,6 +52,16 @@ def test_greedy_rows_are_the_exact_maximum():
     rows = logits(8)
     draws = [Draw(0.0, 5, 0.5, 0.9)] * 8
     assert next_tokens(rows, draws) == rows.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, 4 * ARGMAX_BLOCK])
+def test_the_maximum_is_the_first_of_equals_and_never_a_number_that_is_none(vocabulary):
+    rows = torch.randn(5, vocabulary).clamp(max=2.0)
+    rows[0, 7] = rows[0, vocabulary - 1] = 9.0
+    rows[1] = 0.0
+    rows[2, 11], rows[3], rows[4, 3] = math.nan, -math.inf, math.inf
+    tokens = next_tokens(rows, [Draw(0.0, 0, 1.0, 0.0)] * 5)
+    assert tokens == [7, 0, NOT_FINITE, NOT_FINITE, NOT_FINITE]
 
 
 @pytest.mark.parametrize("draw", [Draw(1.0, 1, 1.0, 0.999), Draw(1.0, 0, 1e-9, 0.999), Draw(1e-300, 0, 1.0, 0.999)])

@@ -166,7 +166,8 @@ def test_the_schema_describes_every_call_with_examples(http: FlaskClient) -> Non
     assert calls == {
         ("post", "/v1/jobs"), ("put", "/v1/jobs/{id}"), ("get", "/v1/jobs/{id}"), ("post", "/v1/jobs/{id}/cancel"),
         ("post", "/v1/jobs/{id}/retry"), ("get", "/v1/jobs"),
-        ("post", "/generate"), ("get", "/v1/queues"), ("get", "/v1/workers"), ("get", "/v1/activity"), ("get", "/livez"),
+        ("post", "/generate"), ("get", "/v1/queues"), ("get", "/v1/workers"), ("get", "/v1/activity"),
+        ("get", "/livez"),
         ("get", "/readyz"),
         ("get", "/metrics"),
     }  # fmt: skip

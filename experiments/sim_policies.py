@@ -1,0 +1,165 @@
+"""The policies that experiments/scaler_sim.py compares: ours, and the published rules of others.
+
+Each peer has its own defaults for times and windows, and the same target as ours where it asks for jobs per worker, so
+that what is compared is when they act. What a rule leaves open is decided in its favour, and said here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+from sim_model import SLOTS, Policy, Sight
+
+from scaler.policy import History, Limits, Load, decide
+
+
+class Ours:
+    """`scaler.policy.decide`, as the service runs it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._history = History()
+
+    def __call__(self, sight: Sight) -> int:
+        load = Load(sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting)
+        decision = decide(load, self._history, self._limits, sight.now)
+        self._history = decision.history
+        return decision.workers
+
+
+class Keda:
+    """KEDA's Redis list scaler with the HPA: ceil(list length / target) every 30 s, 10 % tolerance, at most doubling
+    (or +4) in 15 s, down to the highest of the last 300 s, and to zero after 300 s. The list has waiting jobs only."""
+
+    def __init__(self) -> None:
+        self._recommended: deque[tuple[float, int]] = deque()
+        self._polled_at = -math.inf
+        self._active_at = 0.0
+
+    def __call__(self, sight: Sight) -> int:
+        if sight.now - self._polled_at < 30:
+            return sight.workers
+        self._polled_at = sight.now
+        if sight.queued:
+            self._active_at = sight.now
+        if not sight.workers:
+            return 1 if sight.queued else 0
+        exact = sight.queued / SLOTS
+        wanted = sight.workers if abs(exact / sight.workers - 1) <= 0.1 else math.ceil(exact)
+        fastest = max(4 * sight.workers, sight.workers + 8)  # two periods of 15 s
+        return self._stable(sight, min(max(1, wanted), fastest))
+
+    def _stable(self, sight: Sight, wanted: int) -> int:
+        self._recommended.append((sight.now, wanted))
+        while self._recommended[0][0] < sight.now - 300:
+            self._recommended.popleft()
+        if sight.jobs == 0 and sight.now - self._active_at >= 300:
+            return 0
+        highest = max(count for _, count in self._recommended)
+        return wanted if wanted > sight.workers else min(sight.workers, highest)
+
+
+class Knative:
+    """KPA: mean concurrency over 60 s by 70 % of the target; in panic (6 s mean asks for twice what is ready) over 6 s
+    and never down, for 60 s; at most half away at once; every 2 s. Waiting requests count as concurrency."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+        self._panic_at = -math.inf
+        self._panic_workers = 0
+
+    def __call__(self, sight: Sight) -> int:
+        self._seen.append((sight.now, sight.jobs))
+        while self._seen[0][0] < sight.now - 60:
+            self._seen.popleft()
+        if round(sight.now) % 2:
+            return sight.workers
+        ready = max(1, sight.workers - sight.starting)
+        stable, panic = self._wanted(sight.now - 60, ready), self._wanted(sight.now - 6, ready)
+        if panic >= 2 * ready:
+            self._panic_at = sight.now
+        if sight.now - self._panic_at >= 60:
+            self._panic_workers = 0
+            return stable
+        self._panic_workers = max(self._panic_workers, panic, sight.workers)
+        return self._panic_workers
+
+    def _wanted(self, since: float, ready: int) -> int:
+        jobs = [count for at, count in self._seen if at > since]
+        exact = sum(jobs) / len(jobs) / (0.7 * SLOTS)
+        return max(math.ceil(exact), ready // 2) if exact else ready // 2
+
+
+class RunPodDelay:
+    """RunPod's queue delay: has a request waited over 4 s, workers for all that wait; an idle one goes after 5 s."""
+
+    def __init__(self) -> None:
+        self._idle = Idle(5)
+
+    def __call__(self, sight: Sight) -> int:
+        missing = math.ceil(sight.queued / SLOTS) - sight.starting if sight.oldest_age > 4 else 0
+        return sight.workers + max(0, missing) if missing > 0 else self._idle(sight)
+
+
+class RunPodCount:
+    """RunPod's request count: ceil((queued + running) / target); an idle worker goes after 5 s."""
+
+    def __init__(self) -> None:
+        self._idle = Idle(5)
+
+    def __call__(self, sight: Sight) -> int:
+        return max(math.ceil(sight.jobs / SLOTS), self._idle(sight))
+
+
+class Idle:
+    """Workers less those that have had nothing to do for some seconds: jobs are packed as tightly as they can be."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._needed: deque[tuple[float, int]] = deque()
+
+    def __call__(self, sight: Sight) -> int:
+        self._needed.append((sight.now, math.ceil(sight.jobs / SLOTS)))
+        while self._needed[0][0] < sight.now - self._seconds:
+            self._needed.popleft()
+        return min(sight.workers, max(count for _, count in self._needed))
+
+
+class RayServe:
+    """Ray Serve: ceil(ongoing / target) over a look-back of 30 s; up when it has said so for 30 s, down for 600 s."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+        self._direction = 0
+        self._since = 0.0
+
+    def __call__(self, sight: Sight) -> int:
+        self._seen.append((sight.now, sight.jobs))
+        while self._seen[0][0] < sight.now - 30:
+            self._seen.popleft()
+        wanted = math.ceil(sum(count for _, count in self._seen) / len(self._seen) / SLOTS)
+        direction = (wanted > sight.workers) - (wanted < sight.workers)
+        if direction != self._direction:
+            self._direction, self._since = direction, sight.now
+        delay = 30 if direction > 0 or not sight.workers else 600
+        return wanted if direction and sight.now - self._since >= delay else sight.workers
+
+
+def plus_minus_one(sight: Sight) -> int:
+    """The simple rule: more than two jobs wait: one more worker; none waits: one less."""
+    return sight.workers + (sight.queued > 2) - (sight.queued == 0 and sight.workers > 1)
+
+
+def policies(limits: Limits) -> dict[str, Callable[[], Policy]]:
+    """Every policy by its name; each run needs a fresh one."""
+    return {
+        "promptq": lambda: Ours(limits),
+        "KEDA + HPA": Keda,
+        "Knative KPA": Knative,
+        "RunPod delay": RunPodDelay,
+        "RunPod count": RunPodCount,
+        "Ray Serve": RayServe,
+        "simple ±1": lambda: plus_minus_one,
+    }
