@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
+EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test lint check clean help chaos parity bench-engine load load-report dashboards compose-smoke
+.PHONY: up test lint check clean help chaos parity bench-engine load load-report experiments dashboards compose-smoke
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +41,10 @@ load-report: $(STAMP) ## Five minutes of Locust without a page: HTML, CSV and pl
 	@mkdir -p .promptq/load
 	$(BIN)/locust -f locustfiles/ --headless --host $(URL) -u 20 -r 5 -t 5m --only-summary \
 		--csv .promptq/load/run --html .promptq/load/run.html $(ARGS)
+
+experiments: $(STAMP) ## A short form of every experiment, on the echo engine; plots in .promptq/experiments
+	@for name in $(EXPERIMENTS); do $(BIN)/python experiments/$$name.py || exit 1; done
+	$(BIN)/python experiments/scaler_sim.py --short
 
 dashboards: $(STAMP) ## Write Grafana's dashboards anew from ops/grafana/panels.py
 	$(BIN)/python ops/grafana/build.py

@@ -46,6 +46,8 @@ def main() -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1, default=str) + "\n")
     print(f"written to {options.out}")
+    if isinstance(vllm := peers.get("vllm"), Vllm):
+        vllm.close()
 
 
 def _options() -> argparse.Namespace:

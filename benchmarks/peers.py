@@ -135,7 +135,7 @@ class GenerateBatch:
 
 
 class Vllm:
-    """vLLM in an interpreter of its own, fed through pipes; only its own generation is timed by the caller."""
+    """vLLM in an interpreter of its own, fed through pipes; suspended while the others have their turn."""
 
     def __init__(self, python: str, model: Path) -> None:
         script = Path(__file__).with_name("vllm_peer.py")
@@ -143,18 +143,30 @@ class Vllm:
             [python, str(script), str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._ask(None)
+        self._family = self._members()
+        self._suspend()
 
     def run(self, requests: Sequence[Request]) -> int:
-        return self._ask([[request.ids, request.tokens] for request in requests])
+        for member in self._family:
+            member.resume()
+        tokens = self._ask([[request.ids, request.tokens] for request in requests])
+        self._suspend()
+        return tokens
 
     def cpu_seconds(self) -> float:
+        return sum(sum(member.cpu_times()[:2]) for member in self._family)
+
+    def _members(self) -> list[psutil.Process]:
         process = psutil.Process(self._process.pid)
-        family = [process, *process.children(recursive=True)]
-        return sum(sum(member.cpu_times()[:2]) for member in family)
+        return [process, *process.children(recursive=True)]
+
+    def _suspend(self) -> None:
+        for member in self._family:
+            member.suspend()
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        for member in self._family:
+            member.kill()
         self._process.wait(30)
 
     def _ask(self, requests: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from common import mean, progress, quantile, save, spread
 from matplotlib.figure import Figure
-from serving import REPEATS, durations, offer, scale, service
+from serving import REPEATS, Done, durations, offer, scale, service
 
 SLOTS = (1, 4, 16)
 WAITS_MS = (0, 100, 400)
@@ -16,15 +16,18 @@ WAITS_MS = (0, 100, 400)
 def main() -> None:
     """Each setting gets more than it can do."""
     size, rows = scale(), []
-    for slots, wait, seed in progress(list(product(SLOTS, WAITS_MS, range(REPEATS))), "batch_size"):
+    for slots, wait in progress(list(product(SLOTS, WAITS_MS)), "batch_size"):
         with service(engine=size.engine, slots=slots, batching="static", max_wait_ms=wait) as running:
-            done = offer(running, size.rate / 2, size.seconds, seed)
-        values = durations(done)
-        ended = max((one.due + one.seconds for one in done), default=1.0)
-        batch = mean([one.job["timings"]["batch_size"] for one in done if one.job])
-        p95 = quantile(values, 0.95)
-        rows.append({"slots": slots, "wait_ms": wait, "throughput": len(values) / ended, "p95": p95, "batch": batch})
+            runs = [offer(running, size.rate / 2, size.seconds, seed) for seed in range(REPEATS)]
+        rows += [{"slots": slots, "wait_ms": wait, **_figures(done)} for done in runs]
     save("batch_size", _draw(rows), size.settings, rows, _found(rows))
+
+
+def _figures(done: list[Done]) -> dict[str, float]:
+    values = durations(done)
+    ended = max((one.due + one.seconds for one in done), default=1.0)
+    batch = mean([one.job["timings"]["batch_size"] for one in done if one.job])
+    return {"throughput": len(values) / ended, "p95": quantile(values, 0.95), "batch": batch}
 
 
 def _at(rows: list[dict[str, Any]], slots: int, wait: int, name: str) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from itertools import product
 from typing import Any
 
 from common import mean, progress, quantile, save
@@ -16,12 +15,10 @@ MODES = ("continuous", "static", "off")
 def main() -> None:
     """One worker a mode; rows of different lengths, for that is where static batches wait."""
     size, rows = scale(), []
-    for mode, seed in progress(list(product(MODES, range(REPEATS))), "batching"):
+    for mode in progress(MODES, "batching"):
         with service(engine=size.engine, slots=16, batching=mode, max_wait_ms=50 if mode == "static" else 0) as running:
-            values = durations(offer(running, size.rate / 4, size.seconds, seed, _uneven))
-        rows.append(
-            {"mode": mode, "seed": seed, "p50": quantile(values, 0.5), "p95": quantile(values, 0.95), "all": values}
-        )
+            runs = [durations(offer(running, size.rate / 4, size.seconds, seed, _uneven)) for seed in range(REPEATS)]
+        rows += [{"mode": mode, "p50": quantile(v, 0.5), "p95": quantile(v, 0.95), "all": v} for v in runs]
     save("batching", _draw(rows), size.settings, rows, _found(rows))
 
 

@@ -17,20 +17,26 @@ POPULAR = 5
 def main() -> None:
     """The same arrivals with and without."""
     size, rows = scale(), []
-    for share, cache, seed in progress(list(product(REPEAT_SHARES, (True, False), range(REPEATS))), "cache"):
-        with service(engine=size.engine, slots=16) as running:
-            done = offer(running, size.rate / 2, size.seconds, seed, _asking(share, cache))
-        saved = mean([float(one.job["cache"] in ("hit", "join")) for one in done if one.job])
-        values = durations(done)
-        quantiles = {"p50": quantile(values, 0.5), "p95": quantile(values, 0.95)}
-        rows.append({"repeats": share, "cache": cache, "saved": saved, **quantiles})
+    with service(engine=size.engine, slots=16) as running:
+        for share, cache, seed in progress(list(product(REPEAT_SHARES, (True, False), range(REPEATS))), "cache"):
+            done = offer(running, size.rate / 2, size.seconds, seed, _asking(share, cache, seed))
+            saved = mean([float(one.job["cache"] in ("hit", "join")) for one in done if one.job])
+            values = durations(done)
+            quantiles = {"p50": quantile(values, 0.5), "p95": quantile(values, 0.95)}
+            rows.append({"repeats": share, "cache": cache, "saved": saved, **quantiles})
     save("cache", _draw(rows), size.settings, rows, _found(rows))
 
 
-def _asking(share: float, cache: bool) -> Body:
+def _asking(share: float, cache: bool, seed: int) -> Body:
+    """No run finds what another one left in the cache."""
+
     def body(dice: random.Random, number: int) -> dict[str, Any]:
         subject = f"popular {dice.randrange(POPULAR)}" if dice.random() < share else f"new {number}"
-        return {"prompt": f"tell me more about {subject} and so on and on", "max_tokens": 12, "cache": cache}
+        return {
+            "prompt": f"run {share} {seed}: tell me more about {subject} and so on",
+            "max_tokens": 12,
+            "cache": cache,
+        }
 
     return body
 

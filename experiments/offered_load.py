@@ -9,12 +9,12 @@ from common import mean, progress, quantile, save, spread
 from matplotlib.figure import Figure
 from serving import REPEATS, durations, offer, scale, service
 
-SHARES = (0.25, 0.5, 0.75, 1.0, 1.25)
+SHARES = (0.25, 0.5, 1.0, 1.5, 2.0)
 TARGET_SECONDS = 2.0
 
 
 def main() -> None:
-    """One worker, five rates."""
+    """One worker, five rates, up to more than it can do."""
     size, rows = scale(), []
     with service(engine=size.engine, slots=16) as running:
         for share, seed in progress(list(product(SHARES, range(REPEATS))), "offered_load"):

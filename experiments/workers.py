@@ -5,12 +5,11 @@ With the echo engine, which only waits, more workers always do more; with the mo
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 from common import mean, progress, quantile, save, spread
 from matplotlib.figure import Figure
-from serving import REPEATS, durations, offer, scale, service
+from serving import REPEATS, Done, durations, offer, scale, service
 
 COUNTS = (1, 2, 4)
 SLOTS = 4
@@ -19,13 +18,17 @@ SLOTS = 4
 def main() -> None:
     """Each number of workers gets more than one can do."""
     size, rows = scale(), []
-    for count, seed in progress(list(product(COUNTS, range(REPEATS))), "workers"):
+    for count in progress(COUNTS, "workers"):
         with service(workers=count, engine=size.engine, slots=SLOTS) as running:
-            done = offer(running, size.rate, size.seconds, seed)
-        values = durations(done)
-        ended = max((one.due + one.seconds for one in done), default=1.0)
-        rows.append({"workers": count, "throughput": len(values) / ended, "p95": quantile(values, 0.95)})
+            runs = [offer(running, size.rate, size.seconds, seed) for seed in range(REPEATS)]
+        rows += [{"workers": count, **_figures(done)} for done in runs]
     save("workers", _draw(rows), size.settings | {"slots": SLOTS}, rows, _found(rows))
+
+
+def _figures(done: list[Done]) -> dict[str, float]:
+    values = durations(done)
+    ended = max((one.due + one.seconds for one in done), default=1.0)
+    return {"throughput": len(values) / ended, "p95": quantile(values, 0.95)}
 
 
 def _at(rows: list[dict[str, Any]], count: int, name: str) -> list[float]:

@@ -33,7 +33,10 @@ start_engine() {
 
 # One Debian root with python, redis and prometheus in it, under the names that the shipped files use.
 stand_ins() {
-  if docker image inspect python:3.11-slim >/dev/null 2>&1 || docker pull -q python:3.11-slim 2>/dev/null; then return; fi
+  docker image inspect promptq-smoke-root >/dev/null 2>&1 || ! docker pull -q python:3.11-slim >/dev/null 2>&1 || return 0
+  SERVICES=(redis api scaler prometheus locust)
+  TORCH_INDEX=https://pypi.org/simple
+  ! docker image inspect promptq-smoke-root >/dev/null 2>&1 || return 0
   say "no registry: making stand-ins from Debian's packages"
   command -v mmdebstrap >/dev/null || apt-get install -y -qq --no-install-recommends mmdebstrap >/dev/null
   local packages=python3,python3-venv,python3-pip,ca-certificates,redis-server,prometheus,wget
@@ -54,14 +57,12 @@ FILE
   docker build -q -t python:3.11-slim -f "$WORK/context/python" "$WORK/context" >/dev/null
   docker build -q -t redis:8 -f "$WORK/context/redis" "$WORK/context" >/dev/null
   docker build -q -t prom/prometheus:v3.13.3 -f "$WORK/context/prometheus" "$WORK/context" >/dev/null
-  SERVICES=(redis api scaler prometheus locust)
-  TORCH_INDEX=https://pypi.org/simple
 }
 
 build() {
   for name in api locust scaler; do
     docker build -q --network host ${TORCH_INDEX:+--build-arg TORCH_INDEX=$TORCH_INDEX} -t "promptq-$name" \
-      -f "ops/docker/Dockerfile.$name" . >/dev/null || die "build of $name"
+      -f "ops/docker/Dockerfile.$name" . >/dev/null 2>"$WORK/build.log" || die "build of $name"
     say "built promptq-$name: $(docker image inspect -f '{{.Size}}' "promptq-$name" | awk '{printf "%d MB", $1 / 1e6}')"
   done
 }
@@ -104,7 +105,7 @@ kill -9 "$(docker inspect -f '{{.State.Pid}}' "$COMPOSE_PROJECT_NAME-scaler-1")"
 say "killed the scaler's container, with its worker, under a running job"
 until_ok 600 "the job, after its worker was killed" has_ended "$job"
 say "the job ended all the same, at attempt $(curl -fsS "$API/v1/jobs/$job" | field attempts)"
-"$COMPOSE" logs --no-log-prefix api scaler 2>/dev/null | grep -v '^{' | sort | uniq -c | sort -rn | head -5 >"$WORK/not-json.txt"
-say "log lines that are not JSON: $(awk '{sum += $1} END {print sum + 0}' "$WORK/not-json.txt")"
+"$COMPOSE" logs --no-log-prefix api scaler >"$WORK/programs.log" 2>/dev/null
+say "log lines of the API and the scaler: $(wc -l <"$WORK/programs.log"); not JSON: $(grep -vc '^{' "$WORK/programs.log" || true)"
 "$COMPOSE" down -v --timeout 60 || die "down"
 say "ok"

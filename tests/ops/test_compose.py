@@ -64,6 +64,7 @@ def test_redis_is_published_nowhere_and_keeps_what_it_has(compose: dict[str, Any
     redis = compose["services"]["redis"]
     assert "ports" not in redis
     words = redis["command"]
+    assert words[words.index("--protected-mode") + 1] == "no", "the API is another machine to it"
     assert (words[words.index("--appendonly") + 1], words[words.index("--maxmemory-policy") + 1]) == (
         "yes",
         "noeviction",
