@@ -1,7 +1,6 @@
 """How long running rows wait for their next token while prompts of 96 tokens keep arriving.
 
 `python -m benchmarks.inter_token` prints it. The bar: the 95th percentile at most 2.5 times the median.
-The bar: the 95th percentile at most 2.5 times the median.
 """
 
 from __future__ import annotations
