@@ -8,7 +8,7 @@ COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test lint check clean help chaos parity bench-engine load load-report experiments dashboards compose-smoke
+.PHONY: up test lint check clean help chaos parity bench-engine bench-queue bench-api load load-report experiments dashboards compose-smoke
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,12 @@ parity: $(STAMP) ## 200 random mixes of rows against model.generate, token for t
 
 bench-engine: $(STAMP) ## The engine beside model.generate, generate_batch and the arithmetic (ARGS="--vllm PYTHON")
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-queue: $(STAMP) ## The queue beside RQ, Celery and a bare list: jobs/s, Redis CPU, depth (ARGS="--celery PYTHON")
+	$(BIN)/python -m benchmarks.queue $(ARGS)
+
+bench-api: $(STAMP) ## Submit and poll beside a bare Flask route; needs wrk
+	$(BIN)/python -m benchmarks.api $(ARGS)
 
 chaos: $(STAMP) ## Kill everything at random while jobs run, then audit (SEED=1 JOBS=2000 ARGS=…)
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEED),1) --jobs $(or $(JOBS),2000) $(ARGS)

@@ -88,9 +88,13 @@ class Access:
         Raises:
             JobNotFound: it is another key's; the answer does not tell that it exists.
         """
-        if self._names and job.owner != owner():
+        if not self.sees(job):
             raise JobNotFound(job.id)
         return job
+
+    def sees(self, job: Job) -> bool:
+        """Whether the job is the caller's."""
+        return not self._names or job.owner == owner()
 
     def _limit(self, name: str) -> None:
         if not self._settings.key_requests_per_second:

@@ -10,7 +10,8 @@ from flask_openapi3_swagger.plugins import RegisterPlugin as Swagger  # type: ig
 from prometheus_client import CollectorRegistry
 
 import promptq
-from api import access, errors, fleet, generate, health, instrument, jobs, status
+from api import access, bulk, errors, fleet, generate, health, instrument, jobs, status
+from api.context import ContextLimit
 from api.schemas import ErrorResponse
 from api.services import EXTENSION, Services
 from api.waiters import Waiters
@@ -47,7 +48,7 @@ def create_app(
     errors.register(app)
     instrument.register(app)
     access.register(app)
-    for module in (jobs, generate, fleet, status, health):
+    for module in (jobs, bulk, generate, fleet, status, health):
         app.register_api(module.blueprint)
     _add_docs(app, settings)
     status.register(app)
@@ -65,6 +66,7 @@ def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | 
         registry=registry,
         metrics=ApiMetrics(registry),
         access=access.Access(settings, store),
+        context=ContextLimit(store.client, settings.model_id),
     )
 
 

@@ -146,11 +146,16 @@ def _on_promptq_error(error: PromptqError) -> Response:
     response = _answer(status, error.type, error.message, error.param, job_id)
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
-    elif isinstance(error, QueueFull | TooManyRequests):
-        response.headers["Retry-After"] = str(error.retry_after_seconds)
-    elif status is HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = str(REDIS_RETRY_SECONDS)
+    if seconds := retry_after(error):
+        response.headers["Retry-After"] = str(seconds)
     return response
+
+
+def retry_after(error: PromptqError) -> int | None:
+    """Seconds after which the same may be tried again, where that makes sense."""
+    if isinstance(error, QueueFull | TooManyRequests):
+        return error.retry_after_seconds
+    return REDIS_RETRY_SECONDS if isinstance(error, RedisUnavailable | NotReady) else None
 
 
 def _on_http_error(error: HTTPException) -> Response:

@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 
 UNKNOWN_ROUTE = "unknown"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_SUBMITS = frozenset({("POST", "/v1/jobs"), ("PUT", "/v1/jobs/<id>"), ("POST", "/generate")})
+_SUBMITS = frozenset(
+    {("POST", "/v1/jobs"), ("POST", "/v1/jobs:batch"), ("PUT", "/v1/jobs/<id>"), ("POST", "/generate")}
+)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 

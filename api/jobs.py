@@ -1,9 +1,8 @@
-"""`/v1/jobs`: submit, read, wait, cancel."""
+"""`/v1/jobs`: submit, read, wait, cancel; `bulk.py` has the batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import islice
 
@@ -11,13 +10,13 @@ from flask import Response, url_for
 from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict
 
-from api.parameters import DeadQuery, JobPath, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
+from api.parameters import MAX_IDS, JobPath, ListQuery, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
 from api.presenter import job_answer, job_resource, json_answer
 from api.schemas import ErrorResponse, JobList, JobResource, SubmitJob
 from api.services import now, services
 from api.submission import submit
-from api.validation import KEY_IF_ANY, StrictBlueprint, readable_id
-from promptq.errors import JobNotFound, RedisUnavailable
+from api.validation import KEY_IF_ANY, StrictBlueprint, is_readable_id, readable_id
+from promptq.errors import InvalidRequest, RedisUnavailable
 from promptq.job import Job, Status
 from promptq.store import Submitted
 
@@ -80,17 +79,27 @@ def retry_job(path: JobPath) -> Response:
 
 
 @blueprint.get("", responses={200: JobList, 422: ErrorResponse, 503: ErrorResponse})
-def list_jobs(query: DeadQuery) -> Response:
-    """The dead-letter list: jobs that failed or expired, the latest first"""
-    found = (job for job in _dead() if job.status == query.status)
+def list_jobs(query: ListQuery) -> Response:
+    """The jobs of these ids, or the dead-letter list: those that failed or expired, the latest first"""
+    if query.ids is None:
+        found = (job for job in _dead() if job.status == query.status)
+        return _list(islice(found, query.limit))
+    if query.model_fields_set != {"ids"}:
+        raise InvalidRequest("Give either ids, or status and limit.", param="ids")
+    ids = list(dict.fromkeys(query.ids.split(",")))
+    known = [job for job in services().read_many(list(filter(is_readable_id, ids))) if job]
+    return _list(known, sorted(set(ids) - {job.id for job in known}, key=ids.index))
+
+
+def _list(jobs: Iterable[Job], not_found: Sequence[str] = ()) -> Response:
     model = services().settings.model_id
-    return json_answer(JobList(jobs=[job_resource(job, model) for job in islice(found, query.limit)]))
+    return json_answer(JobList(jobs=[job_resource(job, model) for job in jobs], not_found=list(not_found)))
 
 
 def _dead() -> Iterator[Job]:
-    for job_id in services().observer.dead(DEAD_HORIZON):
-        with suppress(JobNotFound):
-            yield services().read(job_id)
+    ids = services().observer.dead(DEAD_HORIZON)
+    for start in range(0, len(ids), MAX_IDS):
+        yield from filter(None, services().read_many(ids[start : start + MAX_IDS]))
 
 
 def _answer(submitted: Submitted, prefer_wait: float | None) -> Response:

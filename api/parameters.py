@@ -35,14 +35,28 @@ class WaitHeader(BaseModel):
     )
 
 
+IDEMPOTENCY_KEY = r"^[\x20-\x7e]{1,255}$"
+
+
 class SubmitHeaders(WaitHeader):
     """Headers of `POST /v1/jobs`."""
 
     idempotency_key: str = Field(
         "",
         alias="Idempotency-Key",
-        pattern=r"^[\x20-\x7e]{1,255}$",
+        pattern=IDEMPOTENCY_KEY,
         description="The same key with the same body gives the same job, for a day.",
+    )
+
+
+class BatchHeaders(BaseModel):
+    """Headers of `POST /v1/jobs:batch`."""
+
+    idempotency_key: str = Field(
+        "",
+        alias="Idempotency-Key",
+        pattern=IDEMPOTENCY_KEY,
+        description="Gives each prompt without an `idempotency_key` this one, a colon and its place, counted from 0.",
     )
 
 
@@ -66,10 +80,19 @@ class WaitQuery(BaseModel):
     wait: float = Field(default=0, ge=0, description="Answer when the job ends, at the latest after so many seconds.")
 
 
-class DeadQuery(BaseModel):
-    """Query of `GET /v1/jobs`."""
+MAX_IDS = 100
+"""What fits into the 4 kB of a request line, and into one script that leaves Redis free for others soon."""
+
+
+class ListQuery(BaseModel):
+    """Query of `GET /v1/jobs`: either `ids`, or the dead-letter list."""
 
     model_config = ConfigDict(extra="forbid")
 
+    ids: str | None = Field(
+        default=None,
+        pattern=rf"^[^,]+(,[^,]+){{0,{MAX_IDS - 1}}}$",
+        description=f"Up to {MAX_IDS} ids with commas between: these jobs, in this order.",
+    )
     status: Literal["failed", "expired"] = Field(default="failed", description="How the jobs ended.")
     limit: int = Field(default=20, ge=1, le=100, description="The most jobs to list.")

@@ -138,9 +138,49 @@ class JobResource(BaseModel):
 
 
 class JobList(BaseModel):
-    """Jobs, the latest first."""
+    """Jobs: the latest first, or in the order in which they were asked for."""
 
     jobs: list[JobResource]
+    not_found: list[str] = Field(
+        default=[], description="Of the ids asked for, those that are no job's, or not one of the caller's."
+    )
+
+
+class Batch(BaseModel):
+    """Many prompts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True) | _example(
+        jobs=[{"prompt": "Once upon a time", "max_tokens": 32}, {"prompt": "In a hole", "idempotency_key": "row 2"}]
+    )
+
+    jobs: list[Any] = Field(
+        min_length=1, max_length=1000,
+        description="Each as the body of `POST /v1/jobs`, and checked by itself; it may have an `idempotency_key`.",
+    )  # fmt: skip
+
+
+class ItemError(BaseModel):
+    """Why one prompt of a batch was refused, as `POST /v1/jobs` would have said it."""
+
+    type: str = Field(description="Stable name that clients may match on.")
+    message: str
+    param: str | None = Field(description="The field of this prompt that is at fault.")
+    retry_after_seconds: int | None = Field(description="When to try this one again, where that may help.")
+
+
+class BatchItem(BaseModel):
+    """What became of one prompt: either of the two."""
+
+    job: JobResource | None
+    error: ItemError | None
+
+
+class BatchAnswer(BaseModel):
+    """What became of each prompt, in the order of the request."""
+
+    accepted: int
+    refused: int
+    items: list[BatchItem]
 
 
 class QueueResource(BaseModel):
@@ -200,7 +240,7 @@ class WorkerList(BaseModel):
 class Activity(BaseModel):
     """What has happened, and what happened last."""
 
-    totals: dict[str, int] = Field(description="Jobs submitted, and ended by status, since the beginning.")
+    totals: dict[str, int] = Field(description="Since the beginning: jobs submitted, cache hits, jobs ended by status.")
     jobs: list[JobResource] = Field(description="The latest jobs, the one submitted last first.")
 
 

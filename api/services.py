@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from flask import Flask, current_app
 from prometheus_client import CollectorRegistry
 
+from api.context import ContextLimit
 from api.waiters import Waiters
 from promptq.job import Job
 from promptq.metrics import ApiMetrics
@@ -33,6 +35,7 @@ class Services:
     registry: CollectorRegistry
     metrics: ApiMetrics
     access: Access
+    context: ContextLimit
 
     def wait_for(self, job_id: str, seconds: float) -> Job:
         """The job, once it has ended or the time, clamped to the limit, is over."""
@@ -47,6 +50,10 @@ class Services:
             JobNotFound: there is none, or it belongs to another key.
         """
         return self.access.visible(self.store.get(job_id))
+
+    def read_many(self, ids: Sequence[str]) -> list[Job | None]:
+        """These jobs in one round trip; None for one that does not exist, or belongs to another key."""
+        return [job if job and self.access.sees(job) else None for job in self.store.get_many(ids)]
 
 
 def services() -> Services:

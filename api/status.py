@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -19,7 +18,6 @@ from api.schemas import Activity, ErrorResponse
 from api.services import now, services
 from api.validation import KEY_IF_ANY, StrictBlueprint
 from promptq.activity import recent
-from promptq.errors import JobNotFound
 from promptq.job import Job
 
 JOBS_SHOWN = 12
@@ -57,9 +55,8 @@ def activity() -> Response:
 
 def _visible() -> Iterator[Job]:
     parts = services()
-    for job_id in recent(parts.store.client, JOBS_LOOKED_AT, now(), parts.settings.result_ttl_seconds):
-        with suppress(JobNotFound):
-            yield parts.read(job_id)
+    ids = recent(parts.store.client, JOBS_LOOKED_AT, now(), parts.settings.result_ttl_seconds)
+    return filter(None, parts.read_many(ids))
 
 
 @cache

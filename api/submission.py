@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated, Any
 
 from flask import g, request
+from pydantic import Field, ValidationError
 
 from api.access import owner
+from api.errors import invalid_request
+from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services, now, services
 from promptq import logs
-from promptq.errors import IdempotencyConflict, InvalidRequest
+from promptq.errors import IdempotencyConflict, InvalidRequest, PromptqError, RedisUnavailable
 from promptq.request import JobRequest
 from promptq.store import NewJob, Submitted
 
+JOBS_PER_SCRIPT = 100
+Outcome = Submitted | PromptqError
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class KeyedJob(JobRequest):
+    """One prompt of a batch."""
+
+    idempotency_key: Annotated[str, Field(pattern=IDEMPOTENCY_KEY)] = ""
 
 
 def submit(
@@ -41,12 +55,68 @@ def submit(
     return done
 
 
+def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[Outcome]:
+    """Hand many jobs to the queue: for each what became of it, or why it was refused.
+
+    Raises:
+        RedisUnavailable: none was acknowledged.
+    """
+    parts = services()
+    keys = [f"{idempotency_key}:{place}" if idempotency_key else "" for place in range(len(items))]
+    read = [_read(item, key, parts) for item, key in zip(items, keys, strict=True)]
+    admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
+    outcomes = [next(admitted) if isinstance(one, NewJob) else one for one in read]
+    g.acknowledged = True
+    _count_many(outcomes, parts)
+    return outcomes
+
+
+def _read(item: Any, key: str, parts: Services) -> NewJob | PromptqError:
+    """One prompt of a batch as a job; its own idempotency key goes before the given one."""
+    try:
+        keyed = KeyedJob.model_validate(item)
+        _check_limits(keyed, parts, "max_tokens")
+    except ValidationError as error:
+        return invalid_request(error)
+    except InvalidRequest as error:
+        return error
+    return _new_job(keyed, "", keyed.idempotency_key or key, parts)
+
+
+def _admit(news: Sequence[NewJob], parts: Services) -> list[Outcome]:
+    """Submit in scripts of a size that leaves Redis free for others soon. What was admitted before Redis went away is
+    acknowledged; the rest is not tried."""
+    done: list[Outcome] = []
+    while len(done) < len(news):
+        try:
+            done += parts.store.submit_many(news[len(done) : len(done) + JOBS_PER_SCRIPT], now())
+        except RedisUnavailable as error:
+            if not done:
+                raise
+            done += [error] * (len(news) - len(done))
+    for outcome in done:
+        if isinstance(outcome, IdempotencyConflict):
+            outcome.param = "idempotency_key"
+    return done
+
+
+def _count_many(outcomes: Sequence[Outcome], parts: Services) -> None:
+    new = [one.job for one in outcomes if isinstance(one, Submitted) and one.outcome != "repeat"]
+    for priority, count in Counter(job.priority for job in new).items():
+        parts.metrics.submitted.labels(priority, parts.settings.model_id).inc(count)
+    for cache, count in Counter(job.cache for job in new).items():
+        parts.metrics.cache_requests.labels(cache).inc(count)
+    for kind, count in Counter(one.type for one in outcomes if isinstance(one, PromptqError)).items():
+        parts.metrics.rejected.labels(kind).inc(count)
+
+
 def _check_limits(body: JobRequest, parts: Services, max_tokens_param: str) -> None:
     if body.input_chars > parts.settings.max_prompt_chars:
         message = f"The prompt has {body.input_chars} characters; the limit is {parts.settings.max_prompt_chars}."
         raise InvalidRequest(message, param="messages" if body.prompt is None else "prompt")
     if body.max_tokens > parts.settings.max_tokens_limit:
         raise InvalidRequest(f"The limit is {parts.settings.max_tokens_limit}.", param=max_tokens_param)
+    parts.context.check(body)
 
 
 def _new_job(body: JobRequest, job_id: str, key: str, parts: Services) -> NewJob:
@@ -56,6 +126,7 @@ def _new_job(body: JobRequest, job_id: str, key: str, parts: Services) -> NewJob
         idempotency_key=_record(key) if key else "",
         keep_seconds=parts.settings.idempotency_ttl_seconds if job_id or key else None,
         traceparent=_traceparent(),
+        request_id=g.request_id,
         owner=owner(),
     )
     return replace(new, id=job_id) if job_id else new

@@ -110,7 +110,12 @@ def readable_id(job_id: str) -> str:
     Raises:
         JobNotFound: it cannot be a job's.
     """
-    if not _JOB_ID.fullmatch(job_id):
+    if not is_readable_id(job_id):
         raise JobNotFound(job_id[:MAX_PARAM_CHARS])
     logs.add(job_id=job_id)
     return job_id
+
+
+def is_readable_id(job_id: str) -> bool:
+    """Whether it may be one of RQ's ids."""
+    return bool(_JOB_ID.fullmatch(job_id))

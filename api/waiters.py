@@ -56,10 +56,14 @@ class Waiters:
         if self._listener:
             self._listener.close()
 
-    def wake(self, _channel: str, job_id: str) -> None:
-        """Wake those who wait for this job."""
+    def wake(self, _channel: str, ids: str) -> None:
+        """Wake those who wait for these jobs.
+
+        Args:
+            ids: as a script announces them, all that ended in it, with spaces between.
+        """
         with self._lock:
-            events = tuple(self._events.get(job_id, ()))
+            events = [event for job_id in ids.split() for event in self._events.get(job_id, ())]
         for event in events:
             event.set()
 

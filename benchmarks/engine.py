@@ -10,6 +10,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0, help="threads of torch, vLLM's excepted; 0: its own choice")
-    parser.add_argument("--slots", type=int, default=defaults.slots)
+    parser.add_argument("--slots", type=int, default=0, help="0: as `auto` takes")
     parser.add_argument("--prefill-tokens", type=int, default=defaults.prefill_tokens)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engine.json"))
     return parser.parse_args()
@@ -85,11 +86,19 @@ def _compare(
         requests = make(name, words, options.seed, repeat)
         for engine, peer in peers.items():
             _note(times[engine], repeat, peer.cpu_seconds, lambda peer=peer, requests=requests: _run(peer, requests))
+            _tell(name, repeat, engine, times[engine])
         for floor, products in floors.items():
             _note(times[floor], repeat, time.process_time, lambda products=products: products.seconds(ours.passes))
+            _tell(name, repeat, floor, times[floor])
     tokens = sum(request.tokens for request in make(name, words, options.seed, 0))
     print(_table(name, tokens, times))
     return {"tokens": tokens, "passes": ours.passes, "times": times}
+
+
+def _tell(name: str, repeat: int, engine: str, times: dict[str, list[float]]) -> None:
+    """A run takes minutes: say how far it is."""
+    took = f"{times['seconds'][-1]:.1f} s" if times["seconds"] else "warm"
+    print(f"{name}, run {repeat + 1}: {engine} {took}", file=sys.stderr, flush=True)
 
 
 def _run(peer: Peer, requests: Sequence[Request]) -> None:

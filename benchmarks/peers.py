@@ -116,7 +116,7 @@ class GenerateBatch:
         manager: Any = self._model.continuous_batching_context_manager(
             generation_config=self._generation, continuous_batching_config=self._settings, block=True, timeout=60
         )
-        with torch.inference_mode(), manager as running:
+        with torch.no_grad(), manager as running:  # its thread runs without inference mode
             for index, request in enumerate(requests):
                 running.add_request(request.ids, request_id=str(index), max_new_tokens=request.tokens, eos_token_id=-1)
             return sum(len(self._result(running).generated_tokens) for _ in requests)

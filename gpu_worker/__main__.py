@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from gpu_worker.engine import create_engine
 from gpu_worker.engine.base import Engine
 from gpu_worker.service import Service
+from gpu_worker.startup import Startup
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.worker import GpuWorker
 from promptq.errors import EngineError, RedisUnavailable, SettingsError
@@ -24,12 +25,15 @@ log = logging.getLogger("gpu_worker")
 
 def main() -> ExitCode:
     """Load, register, work, drain. The exit code says how it ended."""
-    stop = Stop().install()
+    stop, startup = Stop().install(), Startup()
     try:
         settings = WorkerSettings.load()
         configure("gpu_worker", settings)
         log_settings(log, settings)
-        serve(settings, create_engine(settings), stop)
+        startup.done("imports")
+        engine = create_engine(settings, startup.done)
+        log.info("engine ready after %s", startup)
+        serve(settings, engine, stop)
     except SettingsError as error:
         return _fail(ExitCode.SETTINGS, error.message)
     except EngineError as error:

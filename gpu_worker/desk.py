@@ -40,20 +40,21 @@ class Desk(threading.Thread):
         self._gathering_since = 0.0
         self._ready: deque[Claim] = deque()
         self._endings: list[Ending] = []
+        self._ahead = 0
+        self._delivered_at = time.monotonic()
         self._awake = True
         self._claiming = True
         self._closed = False
 
     # The engine's side.
 
-    def take(self, wait_seconds: float = 0.0) -> list[Claim]:
-        """The claims to start now, waiting at most this long for the first."""
+    def take(self, wait_seconds: float = 0.0, at_most: int | None = None) -> list[Claim]:
+        """The claims to start now, waiting at most this long for the first; those claimed ahead stay for later."""
         with self._changed:
             if not self._ready and wait_seconds:
                 self._changed.wait_for(lambda: self._ready or self._closed, wait_seconds)
-            taken = list(self._ready)
-            self._ready.clear()
-            return taken
+            count = len(self._ready) if at_most is None else min(at_most, len(self._ready))
+            return [self._ready.popleft() for _ in range(count)]
 
     def deliver(self, endings: Sequence[Ending]) -> None:
         """Hand endings over to be stored. Their slots are free from now on."""
@@ -61,6 +62,9 @@ class Desk(threading.Thread):
             return
         with self._changed:
             self._endings.extend(endings)
+            now = time.monotonic()
+            self._ahead = self._batching.ahead(len(endings), now - self._delivered_at)
+            self._delivered_at = now
             self._unfinished.difference_update(ending.claim.execution for ending in endings)
             self._awake = True
             self._changed.notify_all()
@@ -118,8 +122,7 @@ class Desk(threading.Thread):
                 if self._closed and not self._endings:
                     return
             try:
-                self._store_endings()
-                self._claim()
+                self._turn()
             except RedisUnavailable as error:
                 log.warning("%s; trying again", error)
                 time.sleep(RETRY_SECONDS)
@@ -133,7 +136,7 @@ class Desk(threading.Thread):
     def _room(self) -> int:
         if not self._claiming or self._runs_alone():
             return 0
-        return self._batching.room(len(self._unfinished), self._is_gathering())
+        return self._batching.room(len(self._unfinished), self._is_gathering(), self._ahead)
 
     def _runs_alone(self) -> bool:
         """A suspect is here: whatever ran beside it could go down with it."""
@@ -148,32 +151,26 @@ class Desk(threading.Thread):
             return None
         return max(0.0, self._gathering_since + self._batching.max_wait_seconds - time.monotonic())
 
-    def _store_endings(self) -> None:
+    def _turn(self) -> None:
+        """Store what has ended and claim what there is room for, in one round trip."""
         with self._changed:
             endings = list(self._endings)
-        if not endings:
-            return
-        stored = self._store.finish(self._worker, endings, time.time())
+            room = self._room() if self._awake else 0
+            busy = bool(self._unfinished)
+            self._awake = False
+        stored, claims = self._store.turn(self._worker, endings, room, time.time(), busy)
         with self._changed:
             del self._endings[: len(endings)]
             for ending in endings:
                 self._held.pop(ending.claim.execution, None)
-        for ending, accepted in zip(endings, stored, strict=True):
-            self._on_stored(ending, accepted)
-
-    def _claim(self) -> None:
-        with self._changed:
-            room = self._room() if self._awake else 0
-            busy = bool(self._unfinished)
-            self._awake = False
-        claims = self._store.claim(self._worker, room, time.time(), busy) if room else []
-        with self._changed:
             self._hold(claims, room)
             if self._gathered and self._batching.starts(len(self._gathered), time.monotonic() - self._gathering_since):
                 self._ready.extend(self._gathered)
                 self._gathered.clear()
             if claims or self._ready:
                 self._changed.notify_all()
+        for ending, accepted in zip(endings, stored, strict=True):
+            self._on_stored(ending, accepted)
 
     def _hold(self, claims: list[Claim], room: int) -> None:
         if claims and not self._gathered:

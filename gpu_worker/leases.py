@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 BEATS_PER_LEASE = 3
 RETRY_SECONDS = 0.5
+NUDGE_SECONDS = 0.25
+"""Between two beats: a worker may be idle and busy by turns a thousand times a second."""
 
 
 class LeaseKeeper(threading.Thread):
@@ -34,15 +36,15 @@ class LeaseKeeper(threading.Thread):
         self._beat = beat
         self._on_verdict = on_verdict
         self._nudged = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
 
     def nudge(self) -> None:
-        """Write the worker's state now: it changed."""
+        """Write the worker's state soon: it changed."""
         self._nudged.set()
 
     def close(self) -> None:
         """End the thread and wait for it."""
-        self._closed = True
+        self._closed.set()
         self._nudged.set()
         self.join()
 
@@ -50,7 +52,7 @@ class LeaseKeeper(threading.Thread):
         """Renew and beat until closed; after a failure try again soon."""
         interval = self._store.settings.lease_seconds / BEATS_PER_LEASE
         due = time.monotonic()
-        while not self._closed:
+        while not self._closed.is_set():
             try:
                 if time.monotonic() >= due:
                     due = time.monotonic() + interval
@@ -61,6 +63,7 @@ class LeaseKeeper(threading.Thread):
                 due = time.monotonic() + RETRY_SECONDS
             except Exception:
                 log.exception("A round of renewals failed; the next one goes on.")
+            self._closed.wait(min(NUDGE_SECONDS, interval))
             self._nudged.wait(max(0.0, due - time.monotonic()))
             self._nudged.clear()
 

@@ -70,7 +70,7 @@ class Service:
     def _round(self, wait_seconds: float) -> None:
         """Take what was claimed, and make one step if any row is live."""
         idle = not self._engine.live_rows()
-        claims = self._desk.take(wait_seconds if idle else 0.0)
+        claims = self._desk.take(wait_seconds if idle else 0.0, self._engine.free_slots())
         self._start(claims)
         self._apply_verdicts()
         if self._engine.live_rows():
@@ -131,7 +131,7 @@ class Service:
             claim = self._lost.popleft()
             run = self._runs.get(claim.id)
             if run and run.claim.execution == claim.execution:
-                log.warning("The lease of job %s was lost; its row is dropped.", claim.id)
+                log.warning("The lease of job %s was lost; its row is dropped.", claim.id, extra=claim.log_fields)
                 del self._runs[claim.id]
                 self._desk.forget([claim])
                 self._engine.cancel([claim.id])
@@ -174,8 +174,6 @@ class Service:
 
     def _on_stored(self, ending: Ending, accepted: bool) -> None:
         self._telemetry.stored(ending, accepted, time.time())
-        if not accepted:
-            log.warning("Job %s was ended elsewhere; this result is dropped.", ending.claim.id)
 
     def _on_message(self, channel: str, text: str) -> None:
         if channel == keys.CANCEL_CHANNEL:

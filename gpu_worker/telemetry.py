@@ -1,6 +1,8 @@
-"""What the worker measures, written where Prometheus finds it."""
+"""What the worker measures, written where Prometheus finds it, and the line that each ended job leaves in the log."""
 
 from __future__ import annotations
+
+import logging
 
 from gpu_worker.engine.base import Engine, Event
 from gpu_worker.rows import Run
@@ -8,9 +10,16 @@ from promptq.job import Status
 from promptq.metrics import WorkerMetrics
 from promptq.store import Ending
 
+log = logging.getLogger(__name__)
+
+ENDS = (*(status.value for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)), "fenced")
+
 
 class Telemetry:
-    """Turns claims, steps and endings into metrics. `now` is wall time; negative spans count as 0."""
+    """Turns claims, steps and endings into metrics, and each ending into a line of the log.
+
+    `now` is wall time; negative spans count as 0.
+    """
 
     def __init__(self, metrics: WorkerMetrics, engine: Engine) -> None:
         model = engine.info.model
@@ -22,6 +31,7 @@ class Telemetry:
         self._batch_size = metrics.batch_size.labels(model)
         self._decode = metrics.decode_step.labels(model)
         self._prefill = metrics.prefill.labels(model)
+        self._finished = {status: metrics.finished.labels(model, status) for status in ENDS}
         self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in ("prompt", "completion")}
         self.slots()
 
@@ -59,8 +69,23 @@ class Telemetry:
 
     def stored(self, ending: Ending, accepted: bool, now: float) -> None:
         """An ending was written, or refused because the claim was lost."""
-        status = ending.state if accepted else "fenced"
-        self._metrics.finished.labels(self._model, status).inc()
+        status = ending.state.value if accepted else "fenced"
+        self._finished[status].inc()
+        _log_end(ending, status, now)
         if accepted and ending.state is Status.SUCCEEDED:
             duration = max(0.0, now - ending.claim.queued_at)
             self._metrics.job_duration.labels(ending.claim.queue, self._model).observe(duration)
+
+
+def _log_end(ending: Ending, status: str, now: float) -> None:
+    """Never the text: prompts and answers are nobody's business in a log."""
+    claim, result = ending.claim, ending.result
+    tokens = result.completion_tokens if result else 0
+    seconds = round(max(0.0, now - claim.queued_at), 3)
+    numbers = {"status": status, "tokens": tokens, "seconds": seconds, "attempts": claim.attempts}
+    reason = f" ({ending.error.type})" if ending.error else ""
+    log.log(
+        logging.WARNING if status == "fenced" else logging.INFO,
+        "ended: %s%s, %d tokens, %.3f s after its submit", status, reason, tokens, seconds,
+        extra=claim.log_fields | numbers,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import register
 
 from gpu_worker.engine.base import EngineInfo
-from promptq import keys
+from promptq import keys, models
 from promptq.errors import SettingsError
 from promptq.store import answering
 
@@ -40,6 +40,7 @@ class GpuWorker(BaseWorker):
                 worker_ttl=max(1, int(REGISTRATION_LEASES * lease_seconds)),
             )
         self.info = info
+        self._facts = models.ModelFacts.of(info.context_length, info.tokenizer_json) if info.tokenizer_json else None
         self.metrics_url = metrics_url
 
     def execute_job(self, job: Any, queue: Any) -> None:
@@ -62,6 +63,8 @@ class GpuWorker(BaseWorker):
     def beat(self, phase: str, busy_slots: int) -> None:
         """Write the state and stay registered, in one round trip; comes back after Redis lost its data.
 
+        The tokenizer is sent only where Redis has none, or another.
+
         Args:
             phase: idle, busy or draining.
         """
@@ -73,7 +76,11 @@ class GpuWorker(BaseWorker):
             pipe.hset(self.key, mapping=mapping)
             register(self, pipe)
             pipe.expire(self.key, self.worker_ttl + 60)
-            pipe.execute()
+            if self._facts:
+                models.renew(pipe, self.info.model, self._facts)
+            published = pipe.execute()[-1]
+        if self._facts and published != self._facts.sha256.encode():
+            models.publish(self.connection, self.info.model, self._facts)
 
     def disappear(self) -> None:
         """Unregister."""

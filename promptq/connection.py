@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,12 +13,18 @@ from redis.retry import Retry
 from promptq.errors import RedisUnavailable
 
 CONNECT_SECONDS = 5.0
+_DEMOTED = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+# NOSCRIPT gets here only when a script was forgotten between being loaded and being called, as in a failover.
+_UNABLE = (*_DEMOTED, redis.exceptions.NoPermissionError, redis.exceptions.NoScriptError)
+# Replies that have no class of their own; in a pipeline the client's words come before the server's.
+_REFUSAL = re.compile(r"(?:^|caused error: )(?:DENIED|MISCONF|NOREPLICAS|BUSY) ")
 
 
 def connect(url: str, timeout_seconds: float | None = 5.0, ping_seconds: int = 0) -> redis.Redis:
     """A client for `url`; connections are made when they are needed.
 
-    A lost connection is tried once more at once: every script is safe to repeat.
+    A lost connection is tried once more at once: every script is safe to repeat. So is one to a server that has been
+    made a replica: after a failover the name in `url` may lead to the new primary.
 
     Args:
         timeout_seconds: for connecting and for each answer; None waits for ever (subscriptions).
@@ -28,16 +35,30 @@ def connect(url: str, timeout_seconds: float | None = 5.0, ping_seconds: int = 0
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds or CONNECT_SECONDS,
         health_check_interval=ping_seconds,
-        retry=Retry(NoBackoff(), retries=1, supported_errors=(redis.ConnectionError,)),
+        retry=Retry(NoBackoff(), retries=1, supported_errors=(redis.ConnectionError, *_DEMOTED)),
     )
 
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turn the ways in which Redis can be away, full or still loading into RedisUnavailable."""
+    """Turn the ways in which Redis can be away, full, still loading or unwilling into RedisUnavailable.
+
+    An error of our own scripts or commands (ERR, WRONGTYPE) passes through: it is a bug, and no time heals it.
+    """
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError) as error:
+    except redis.AuthenticationError as error:
+        raise RedisUnavailable("the password is missing or wrong", "refuses") from error
+    except (redis.ConnectionError, redis.TimeoutError) as error:
         raise RedisUnavailable(str(error) or type(error).__name__) from error
     except redis.exceptions.OutOfMemoryError as error:
-        raise RedisUnavailable("it is full (maxmemory)") from error
+        raise RedisUnavailable("it is full (maxmemory)", "refuses") from error
+    except redis.RedisError as error:
+        if isinstance(error, _UNABLE) or _REFUSAL.search(str(error)):
+            raise RedisUnavailable(_first_sentence(str(error)), "refuses") from error
+        raise
+
+
+def _first_sentence(text: str) -> str:
+    """Of what may be a page of advice."""
+    return text.splitlines()[0].partition(". ")[0] if text else "no reason given"

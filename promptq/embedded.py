@@ -16,6 +16,8 @@ from promptq.store import connect
 
 START_SECONDS = 60.0
 SAFE_OPTIONS = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "notice")
+# Small jobs in little memory: a result's stream would begin at 4 kB, and a hash with a prompt be a table of pointers.
+LEAN_OPTIONS = ("--stream-node-max-bytes", "256", "--hash-max-listpack-value", "1024")
 
 
 class ServerError(PromptqError):
@@ -64,11 +66,11 @@ class EmbeddedServer:
         """Start, and wait until it has loaded its data and answers.
 
         Raises:
-            ServerError: it ended, or did not answer within a minute; its log says why.
+            ServerError: it ended, or did not answer for a minute; its log says why.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         listen = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder.resolve()))
-        command = [str(find_binary()), *listen, *SAFE_OPTIONS, *self._options]
+        command = [str(find_binary()), *listen, *SAFE_OPTIONS, *LEAN_OPTIONS, *self._options]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0)
         self._wait_until_ready()
@@ -86,17 +88,21 @@ class EmbeddedServer:
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            if self._answers():
+            loading = self._is_loading()
+            if loading is False:
                 return
+            if loading:  # as long as its data is long
+                deadline = time.monotonic() + START_SECONDS
             time.sleep(0.02)
         self.stop(kill=True)
         raise ServerError(f"The embedded server on port {self.port} did not start; see {self.folder / 'server.log'}.")
 
-    def _answers(self) -> bool:
+    def _is_loading(self) -> bool | None:
+        """Whether it still loads its data; None: it does not answer, or somebody else does."""
         assert self.process is not None
         try:
             with connect(self.url, 1.0) as client:
-                server: Any = client.info("server")
-                return bool(server["process_id"] == self.process.pid)
+                facts: Any = client.info("server", "persistence")
         except redis.RedisError:
-            return False
+            return None
+        return bool(facts["loading"]) if facts["process_id"] == self.process.pid else None

@@ -86,12 +86,12 @@ class QueueFull(PromptqError):
 
 
 class RedisUnavailable(PromptqError):
-    """Redis does not answer. Nothing was acknowledged."""
+    """Redis does not answer, or refuses to serve. Nothing was acknowledged."""
 
     type = "redis_unavailable"
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"Redis does not answer: {detail}")
+    def __init__(self, detail: str, problem: str = "does not answer") -> None:
+        super().__init__(f"Redis {problem}: {detail}")
 
 
 class EngineError(PromptqError):

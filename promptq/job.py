@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+from pydantic_core import to_json
 
 from promptq.errors import InvalidRequest
 from promptq.keys import FUNCTION
@@ -42,6 +44,12 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.EXPIRED: frozenset(),
 }
 """queued → succeeded is a job that joined another and got its text. An operator's `rq requeue` is a new life."""
+
+FIELDS = (
+    "status", "origin", "created_at", "started_at", "ended_at", "attempts", "cache", "cache_key", "cancel_requested",
+    "error_type", "error_message", "owner",
+)  # fmt: skip
+"""What of a job's hash its view needs. The prompt is not among them: a poll must not carry it."""
 
 _FROM_RQ = {
     "finished": Status.SUCCEEDED,
@@ -88,7 +96,7 @@ class Result:
 
     def encode(self) -> str:
         """RQ's form of a return value: base64 of JSON, readable through `Job.return_value()`."""
-        return base64.b64encode(json.dumps(self.as_dict(), separators=(",", ":")).encode()).decode()
+        return base64.b64encode(to_json(self.as_dict())).decode()
 
     def as_dict(self) -> dict[str, Any]:
         """The nested form that RQ users and the API's answers share."""
@@ -142,16 +150,16 @@ class Job:
     owner: str = ""
 
     @classmethod
-    def from_hash(
-        cls, job_id: str, fields: Mapping[bytes, bytes], result: bytes | None = None, position: int | None = None
+    def from_fields(
+        cls, job_id: str, values: Sequence[bytes | None], result: bytes | None = None, position: int | None = None
     ) -> Job:
         """Read RQ's job hash.
 
         Args:
-            fields: `HGETALL rq:job:{id}`.
+            values: those of `FIELDS`, in that order; None for one that the hash does not have.
             result: the `return_value` of its last result, if it has one.
         """
-        text = {name.decode(): value.decode(errors="replace") for name, value in fields.items() if name != b"data"}
+        text = {name: raw.decode(errors="replace") for name, raw in zip(FIELDS, values, strict=True) if raw is not None}
         status = read_status(text.get("status", ""), text.get("error_type", ""))
         error = JobError(text.get("error_type", "failed"), text.get("error_message", "The job failed."))
         created = from_iso(text.get("created_at")) or 0.0
@@ -164,7 +172,7 @@ class Job:
             finished_at=from_iso(text.get("ended_at")) if status.is_terminal else None,
             attempts=int(text.get("attempts") or 0),
             queue_position=position if status is Status.QUEUED else None,
-            cache=text.get("cache", "bypass"),
+            cache=text.get("cache") or ("miss" if "cache_key" in text else "bypass"),
             result=_own_result(result) if result and status.is_terminal else None,
             error=error if status in (Status.FAILED, Status.EXPIRED) else None,
             cancel_requested=status is Status.RUNNING and "cancel_requested" in text,
@@ -230,6 +238,8 @@ def from_iso(text: str | None) -> float | None:
 
 def _inflate(data: bytes) -> bytes:
     """RQ's own enqueue compresses the call; ours does not. A few kilobytes may unpack to gigabytes: not here."""
+    if data.startswith(b"["):
+        return data
     unpacker = zlib.decompressobj()
     try:
         inflated = unpacker.decompress(data, MAX_CALL_BYTES)

@@ -38,7 +38,7 @@ class Key(NamedTuple):
 JOB = Key(
     "JOB", "rq:job:", "{id}", "hash", "none while live; result_ttl or failure_ttl after the end",
     "RQ's fields, and ours: queued_at, attempts, expires_at, timeout_seconds, fingerprint, cache, cache_key, "
-    "cancel_requested, error_type, error_message, traceparent, owner",
+    "cancel_requested, error_type, error_message, traceparent, request_id, owner",
 )  # fmt: skip
 RESULTS = Key(
     "RESULTS", "rq:results:", "{id}", "stream", "as the job", "RQ's results; return_value has text, usage and timings"
@@ -74,15 +74,19 @@ EXPIRY = Key(
 )  # fmt: skip
 TOTALS = Key(
     "TOTALS", "promptq:totals", "", "hash", "permanent: one field a kind",
-    "exact counts: submitted, succeeded, failed, cancelled, expired, requeued:{reason}, lease_expiries",
+    "exact counts: submitted, hits, succeeded, failed, cancelled, expired, requeued:{reason}, lease_expiries",
 )  # fmt: skip
 DRAIN_RATE = Key("DRAIN_RATE", "promptq:drain_rate", "", "string", "60 s", "jobs ended per second, by the scaler")
 TURN = Key("TURN", "promptq:turn", "", "string", "600 s", "when the job refused last should come again, wall seconds")
 RATE = Key("RATE", "promptq:rate:", "{window}", "string", "two seconds", "requests of an API key, by `limits`")
+MODEL = Key(
+    "MODEL", "promptq:model:", "{model}", "hash", "a day after its last worker's last heartbeat",
+    "context_length, tokenizer (tokenizer.json, zlib) and its sha256, for the API's count of tokens",
+)  # fmt: skip
 FLEET = Key("FLEET", "promptq:fleet", "", "string", "15 s", "JSON: what the scaler runs, and its last trouble")
 
 DONE_CHANNEL: Final = "promptq:done"
-"""Carries the id of each job that reached a terminal state."""
+"""Carries the ids of jobs that reached a terminal state in one script, with spaces between."""
 WAKE_CHANNEL: Final = "promptq:wake"
 """Tells idle workers that something was queued; carries the queue's name."""
 CANCEL_CHANNEL: Final = "promptq:cancel"

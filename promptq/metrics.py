@@ -103,4 +103,5 @@ class ScalerMetrics:
 QUEUE_JOBS = ("promptq_queue_jobs", "Jobs by state: queued, running, dead.", ("queue", "state"))
 QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at the head.", ("queue",))
 LEASE_EXPIRIES = ("promptq_lease_expiries", "Leases that ran out, exact: counted in Redis.", ())
+REQUEUE_REASONS = ("worker_lost", "drain", "retry")
 JOBS_REQUEUED = ("promptq_jobs_requeued", "Jobs put back, by reason, exact: counted in Redis.", ("reason",))

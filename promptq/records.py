@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
+from promptq.errors import IdempotencyConflict, JobNotFound, QueueFull
 from promptq.job import Job, JobError, Result, Status, encode_call, encode_traceback
 from promptq.request import JobRequest
 from promptq.settings import CommonSettings
@@ -21,6 +22,7 @@ class NewJob:
 
     Attributes:
         keep_seconds: with an idempotency key or a client's own id, how long the job and the record are kept.
+        request_id: of the HTTP request that made it, for the worker's log.
         owner: name of the API key that it belongs to; texts are shared only between jobs of one owner.
     """
 
@@ -30,6 +32,7 @@ class NewJob:
     idempotency_key: str = ""
     keep_seconds: int | None = None
     traceparent: str = ""
+    request_id: str = ""
     owner: str = ""
 
     @classmethod
@@ -44,8 +47,19 @@ class NewJob:
         return self.request.cache_key(identity) if shared else ""
 
     def fingerprint(self) -> str:
-        """Tells a repeat from a conflict; the same request of another owner is a conflict."""
-        return ":".join(filter(None, (self.request.fingerprint(), self.owner)))
+        """Tells a repeat from a conflict; the same request of another owner is a conflict.
+
+        A job under a random id and no key needs none: whoever names that id later means another job.
+        """
+        return ":".join(filter(None, (self.request.fingerprint(), self.owner))) if self.keep_seconds else ""
+
+    def arguments(self, cache_key: str, now: float) -> list[Any]:
+        """The submit script's values for one job."""
+        ttl, fields = self.request.ttl_seconds, self.fields()
+        return [
+            self.id, self.request.priority, "" if ttl is None else now + ttl, cache_key, self.idempotency_key,
+            self.keep_seconds or "", self.fingerprint(), len(fields), *fields,
+        ]  # fmt: skip
 
     def fields(self) -> list[Any]:
         """The job's own fields as name, value, name, value."""
@@ -54,7 +68,7 @@ class NewJob:
             fields["timeout_seconds"] = self.request.timeout_seconds
         if self.keep_seconds:
             fields["result_ttl"] = self.keep_seconds
-        fields |= {name: value for name in ("traceparent", "owner") if (value := getattr(self, name))}
+        fields |= {name: value for name in ("traceparent", "request_id", "owner") if (value := getattr(self, name))}
         return list(chain.from_iterable(fields.items()))
 
 
@@ -64,6 +78,10 @@ class Submitted:
 
     outcome: Outcome
     job: Job
+
+
+Admission = Submitted | QueueFull | IdempotencyConflict | JobNotFound
+"""What became of one job of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +104,23 @@ class Claim:
     timeout_seconds: float | None = None
     refused: str = ""
     traceparent: str = ""
+    request_id: str = ""
     alone: bool = False
 
     @classmethod
     def from_row(cls, row: Sequence[Any], max_attempts: int) -> Claim:
         """Read one row of the claim script's reply."""
-        job_id, queue, execution, data, attempts, queued_at, timeout, refused, traceparent = row
+        job_id, queue, execution, data, attempts, queued_at, timeout, refused, traceparent, request_id = row
         return cls(
             job_id.decode(), queue.decode(), execution.decode(), data, attempts, _number(queued_at) or 0.0,
-            _number(timeout), refused.decode(), traceparent.decode(errors="replace"), 1 < attempts >= max_attempts,
+            _number(timeout), refused.decode(), traceparent.decode(errors="replace"),
+            request_id.decode(errors="replace"), 1 < attempts >= max_attempts,
         )  # fmt: skip
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What a log line about this job says beside its message."""
+        return {"job_id": self.id, "request_id": self.request_id}
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class JobRequest(GenerateRequest):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the whole body, to tell a repeat from a conflict."""
-        return _digest(self.model_dump())
+        return _digest(self.model_dump(include=set(JobRequest.model_fields)))
 
 
 def _digest(value: Any) -> str:

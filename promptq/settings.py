@@ -137,11 +137,15 @@ class WorkerSettings(CommonSettings):
     worker_name: str = Field("", description="Unique name; empty: made from host and pid.")
     worker_metrics_host: str = Field("127.0.0.1", description="Address of the worker's /metrics.")
     worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
-    slots: Count = Field(16, description="Rows generated together.")
+    slots: Count | Literal["auto"] = Field(
+        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
+    )
     context_length: Annotated[int, Field(ge=0)] = Field(
         2048, description="Tokens per row, prompt and text; 0: the model's own limit."
     )
-    prefill_tokens: Count = Field(512, description="Most prompt tokens computed between two decode steps.")
+    prefill_tokens: Annotated[int, Field(ge=0)] = Field(
+        0, description="Most prompt tokens computed in one step; 0: 2048 on CUDA; on a CPU 256, fewer while rows run."
+    )
     batching: Literal["continuous", "static", "off"] = Field("continuous", description="How rows are grouped.")
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(0, description="How long an idle engine gathers a batch.")
     drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import chain
 from typing import Any
@@ -14,11 +15,11 @@ import redis
 from promptq import keys
 from promptq.connection import answering, connect
 from promptq.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFailed, JobNotFound, QueueFull
-from promptq.job import Job, Result, Status, encode_traceback, read_status, to_iso
-from promptq.records import Claim, Ending, NewJob, Reaped, Submitted
+from promptq.job import FIELDS, Job, Result, Status, encode_traceback, read_status, to_iso
+from promptq.records import Admission, Claim, Ending, NewJob, Reaped, Submitted
 from promptq.settings import CommonSettings
 
-__all__ = ["Claim", "Ending", "JobStore", "NewJob", "Reaped", "Submitted", "answering", "connect"]
+__all__ = ["Admission", "Claim", "Ending", "JobStore", "NewJob", "Reaped", "Submitted", "answering", "connect"]
 
 POSITION_HORIZON = 10_000
 REAP_AT_MOST = 100
@@ -35,6 +36,8 @@ class JobStore:
     def __init__(self, client: redis.Redis, settings: CommonSettings) -> None:
         self.client = client
         self.settings = settings
+        # One random token, then numbers: to ask the kernel each time would let another thread have the interpreter.
+        self._token, self._claimed = f"{uuid.uuid4().hex[:16]}-", itertools.count()
         self._scripts = {name: client.register_script(_source(name)) for name in _SCRIPTS}
 
     def ping(self) -> None:
@@ -55,13 +58,24 @@ class JobStore:
             QueueFull: as many jobs wait as the settings allow.
             IdempotencyConflict: the id or the idempotency key was used for another request.
         """
-        cache_key = new.cache_key(self.settings)
-        names = [
-            keys.JOB(new.id), keys.QUEUE(new.request.priority), keys.CACHE(cache_key), keys.JOIN(cache_key),
-            keys.IDEMPOTENCY(new.idempotency_key or new.id),
-        ]  # fmt: skip
-        outcome, *details = self._run("submit", names, [*self._submit_values(new, cache_key, now), *new.fields()])
-        return self._submitted(outcome.decode(), details, new, cache_key, now)
+        (admission,) = self.submit_many([new], now)
+        if isinstance(admission, Exception):
+            raise admission
+        return admission
+
+    def submit_many(self, news: Sequence[NewJob], now: float) -> list[Admission]:
+        """Admit jobs in their order, as `submit` does one; together, so that all or none reach Redis.
+
+        Errors of one job are given in its place. Repeats cost a second round trip, to read the jobs.
+        """
+        cache_keys = [new.cache_key(self.settings) for new in news]
+        values = [new.arguments(cache_key, now) for new, cache_key in zip(news, cache_keys, strict=True)]
+        head = [now, to_iso(now), self.settings.max_queue_jobs, self.settings.result_ttl_seconds]
+        replies = self._run("submit", [], [*head, *chain.from_iterable(values)])
+        repeats = [reply[1].decode() for reply in replies if reply[0] == b"repeat"]
+        seen = dict(zip(repeats, self.get_many(repeats), strict=True))
+        rows = zip(replies, news, cache_keys, strict=True)
+        return [_admission(reply, new, cache_key, seen, now) for reply, new, cache_key in rows]
 
     def claim(self, worker: str, count: int, now: float, busy: bool = False) -> list[Claim]:
         """Lease up to `count` jobs to `worker`, in the order of priority and age.
@@ -69,13 +83,7 @@ class JobStore:
         Args:
             busy: it runs something, so it gets no job that must run alone, and nothing that is behind such a job.
         """
-        expired = encode_traceback("expired: the job waited longer than its ttl_seconds")
-        arguments = [
-            count, now, to_iso(now), self._score(now), worker, uuid.uuid4().hex[:16] + "-",
-            self.settings.ageing_seconds, self.settings.max_attempts, "1" if busy else "",
-            self.settings.failure_ttl_seconds, expired,
-        ]  # fmt: skip
-        return [Claim.from_row(row, self.settings.max_attempts) for row in self._run("claim", [], arguments)]
+        return self._claims(self._run("claim", [], self._claim_values(worker, count, now, busy)))
 
     def renew(self, claims: Sequence[Claim], now: float) -> list[str]:
         """Extend leases. Tells for each claim `ok`, `lost` or `cancel` (a client asked for it)."""
@@ -87,9 +95,20 @@ class JobStore:
         """End claimed jobs. False where the claim was lost: nothing was written for that one."""
         if not endings:
             return []
-        head = [*self._at(now), self.settings.cache_ttl_seconds, keys.WORKER(worker), worker]
-        replies = self._run("finish", [], [*head, *chain.from_iterable(e.arguments() for e in endings)])
-        return [reply == 1 for reply in replies]
+        return [reply == 1 for reply in self._run("finish", [], self._finish_values(worker, endings, now))]
+
+    def turn(
+        self, worker: str, endings: Sequence[Ending], count: int, now: float, busy: bool = False
+    ) -> tuple[list[bool], list[Claim]]:
+        """`finish`, then `claim`, in one round trip where both have something to do."""
+        if not endings or not count:
+            return self.finish(worker, endings, now), self.claim(worker, count, now, busy) if count else []
+        calls = [
+            ("finish", self._finish_values(worker, endings, now)),
+            ("claim", self._claim_values(worker, count, now, busy)),
+        ]
+        stored, rows = self._run_together(calls)
+        return [reply == 1 for reply in stored], self._claims(rows)
 
     def release(self, claims: Sequence[Claim], now: float) -> int:
         """Put claimed jobs back at the front of their queues, in the order given; the attempt is not counted."""
@@ -105,10 +124,20 @@ class JobStore:
             spare_leases: leave leases alone in this pass: their holders may have been cut off.
         """
         lost = encode_traceback("worker_lost: the worker's lease ran out")
-        expired = encode_traceback("expired: the job waited longer than its ttl_seconds")
         cutoff = "-inf" if spare_leases else now + keys.LEASE_GRACE_SECONDS
-        arguments = [*self._at(now), cutoff, self.settings.max_attempts, REAP_AT_MOST, lost, expired]
+        arguments = [*self._at(now), cutoff, self.settings.max_attempts, REAP_AT_MOST, lost, _EXPIRED]
         return Reaped(*self._run("reap", [], arguments))
+
+    def take_back(self, worker: str, now: float) -> Reaped:
+        """Take back a dead worker's claims at once, the attempt counted as when a lease runs out.
+
+        Args:
+            worker: one whose process has been seen to end. One that lives would be fenced off, and its work lost.
+        """
+        lost = encode_traceback("worker_lost: the worker died")
+        arguments = [*self._at(now), worker, self.settings.max_attempts, lost]
+        requeued, worker_lost, cancelled = self._run("take_back", [], arguments)
+        return Reaped(requeued, worker_lost, cancelled, 0)
 
     def cancel(self, job_id: str, now: float) -> Status:
         """Cancel a job. CANCELLED: it was waiting and has ended. RUNNING: its worker was told to stop.
@@ -138,7 +167,7 @@ class JobStore:
         if outcome == b"missing":
             raise JobNotFound(job_id)
         if outcome == b"full":
-            raise self._full(details)
+            raise _full(details)
         if outcome == b"refused":
             raise JobNotFailed(job_id, read_status(details[0].decode(), details[1].decode()))
 
@@ -148,11 +177,17 @@ class JobStore:
         Raises:
             JobNotFound: it never existed, or its lifetime has ended.
         """
-        names = [keys.JOB(job_id), keys.RESULTS(job_id)]
-        fields, result, position = self._run("read", names, [job_id, POSITION_HORIZON])
-        if b"status" not in fields[::2]:
+        (job,) = self.get_many([job_id])
+        if job is None:
             raise JobNotFound(job_id)
-        return Job.from_hash(job_id, _pairs(fields), _pairs(result).get(b"return_value"), position)
+        return job
+
+    def get_many(self, ids: Sequence[str]) -> list[Job | None]:
+        """Read jobs in one round trip; None for one that does not exist, or whose lifetime has ended."""
+        if not ids:
+            return []
+        rows = self._run("read", [], [POSITION_HORIZON // len(ids), len(FIELDS), *FIELDS, *ids])
+        return [Job.from_fields(job_id, *row) if row[0][0] else None for job_id, row in zip(ids, rows, strict=True)]
 
     def wake(self) -> None:
         """Tell idle workers to look: a job put in by plain RQ does not announce itself."""
@@ -163,9 +198,34 @@ class JobStore:
         with answering():
             return self._scripts[name](keys=names, args=arguments)
 
-    def _full(self, details: list[Any]) -> QueueFull:
-        depth, turn = details
-        return QueueFull(depth, retry_after(turn))
+    def _run_together(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        """Scripts one after the other, sent at once; others may come in between, as between two calls."""
+        with answering(), self.client.pipeline(transaction=False) as pipe:
+            for name, arguments in calls:
+                pipe.evalsha(self._scripts[name].sha, 0, *arguments)
+            replies = pipe.execute(raise_on_error=False)
+        # A server that has forgotten a script ran nothing of it. Any other error is raised as for a single call.
+        forgotten = [isinstance(reply, redis.exceptions.NoScriptError) for reply in replies]
+        with answering():
+            for reply, gone in zip(replies, forgotten, strict=True):
+                if isinstance(reply, Exception) and not gone:
+                    raise reply
+        rows = zip(calls, replies, forgotten, strict=True)
+        return [self._run(call[0], [], call[1]) if gone else reply for call, reply, gone in rows]
+
+    def _claims(self, rows: Sequence[Any]) -> list[Claim]:
+        return [Claim.from_row(row, self.settings.max_attempts) for row in rows]
+
+    def _claim_values(self, worker: str, count: int, now: float, busy: bool) -> list[Any]:
+        return [
+            count, now, to_iso(now), self._score(now), worker, f"{self._token}{next(self._claimed)}-",
+            self.settings.ageing_seconds, self.settings.max_attempts, "1" if busy else "",
+            self.settings.failure_ttl_seconds, _EXPIRED,
+        ]  # fmt: skip
+
+    def _finish_values(self, worker: str, endings: Sequence[Ending], now: float) -> list[Any]:
+        head = [*self._at(now), self.settings.cache_ttl_seconds, keys.WORKER(worker), worker]
+        return [*head, *chain.from_iterable(ending.arguments() for ending in endings)]
 
     def _score(self, now: float) -> float:
         return now + self.settings.lease_seconds + keys.LEASE_GRACE_SECONDS
@@ -173,29 +233,34 @@ class JobStore:
     def _at(self, now: float) -> list[Any]:
         return [now, to_iso(now), self.settings.result_ttl_seconds, self.settings.failure_ttl_seconds]
 
-    def _submit_values(self, new: NewJob, cache_key: str, now: float) -> list[Any]:
-        ttl = new.request.ttl_seconds
-        return [
-            new.id, new.request.priority, now, to_iso(now), self.settings.max_queue_jobs,
-            self.settings.result_ttl_seconds, "" if ttl is None else now + ttl, cache_key,
-            new.keep_seconds or "", new.fingerprint(),
-        ]  # fmt: skip
 
-    def _submitted(self, outcome: str, details: list[Any], new: NewJob, cache_key: str, now: float) -> Submitted:
-        if outcome == "full":
-            raise self._full(details)
-        if outcome == "conflict":
-            raise IdempotencyConflict("This id or Idempotency-Key was already used for a different request.")
-        if outcome == "repeat":
-            return Submitted("repeat", self.get(details[0].decode()))
-        priority = new.request.priority
-        if outcome == "hit":
+def _admission(
+    reply: Sequence[Any], new: NewJob, cache_key: str, seen: Mapping[str, Job | None], now: float
+) -> Admission:
+    """What the script said of one job."""
+    outcome, *details = reply
+    priority = new.request.priority
+    match outcome.decode():
+        case "full":
+            return _full(details)
+        case "conflict":
+            return IdempotencyConflict("This id or Idempotency-Key was already used for a different request.")
+        case "repeat":
+            # Read a moment later: its lifetime may have ended in between.
+            known = seen[details[0].decode()]
+            return Submitted("repeat", known) if known else JobNotFound(details[0].decode())
+        case "hit":
             result = Result.decode(details[0])
             return Submitted("hit", Job(new.id, Status.SUCCEEDED, priority, now, None, now, cache="hit", result=result))
-        if outcome == "join":
+        case "join":
             return Submitted("join", Job(new.id, Status.QUEUED, priority, now, cache="join"))
-        cache = "miss" if cache_key else "bypass"
-        return Submitted("new", Job(new.id, Status.QUEUED, priority, now, queue_position=details[0], cache=cache))
+    cache = "miss" if cache_key else "bypass"
+    return Submitted("new", Job(new.id, Status.QUEUED, priority, now, queue_position=details[0], cache=cache))
+
+
+def _full(details: Sequence[Any]) -> QueueFull:
+    depth, turn = details
+    return QueueFull(depth, retry_after(turn))
 
 
 def retry_after(turn: bytes) -> int:
@@ -203,17 +268,15 @@ def retry_after(turn: bytes) -> int:
     return min(MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(float(turn)))) if turn else UNKNOWN_RETRY_AFTER_SECONDS
 
 
-_SCRIPTS = ("submit", "claim", "renew", "finish", "release", "reap", "cancel", "retry", "read")
+_EXPIRED = encode_traceback("expired: the job waited longer than its ttl_seconds")
+_SCRIPTS = ("submit", "claim", "renew", "finish", "release", "reap", "take_back", "cancel", "retry", "read")
 
 
 def _source(name: str) -> str:
     folder = resources.files("promptq") / "lua"
-    return keys.lua_prelude() + (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+    parts = ["common", *(("candidate",) if name == "claim" else ()), name]
+    return keys.lua_prelude() + "".join((folder / f"{part}.lua").read_text() for part in parts)
 
 
 def _handles(claims: Sequence[Claim]) -> Iterator[str]:
     return chain.from_iterable((claim.queue, claim.id, claim.execution) for claim in claims)
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))

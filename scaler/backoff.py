@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 LONGEST_SECONDS = 60.0
+STABLE_SECONDS = 30.0
+
+
+def is_stable(registered_seconds: float | None, jobs_finished: int) -> bool:
+    """Whether a worker has shown that workers can run here: its end, however sudden, is then no crash at the start.
+
+    Args:
+        registered_seconds: for how long it has been registered; None: it never was.
+    """
+    return jobs_finished > 0 or (registered_seconds is not None and registered_seconds >= STABLE_SECONDS)
 
 
 class Backoff:

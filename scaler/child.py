@@ -17,6 +17,11 @@ from promptq.observe import WorkerRecord
 from scaler.tether import tethered
 
 LAST_WORDS_SECONDS = 1.0
+REASONS = (
+    "retired", "drain_timeout", "start_timeout", "unresponsive", "settings", "engine", "redis_unavailable", "killed",
+    "exited", "crashed",
+)  # fmt: skip
+"""Why a worker can have ended; a label of `promptq_worker_exits_total`."""
 _BY_CODE = {
     ExitCode.OK: "exited",
     ExitCode.SETTINGS: "settings",
@@ -30,8 +35,7 @@ class Exit:
     """How a worker ended.
 
     Attributes:
-        reason: retired, drain_timeout, start_timeout, unresponsive, settings, engine, redis_unavailable, killed (by a
-            signal that was not ours), exited (orderly, but nobody here asked), crashed.
+        reason: one of REASONS; killed means by a signal that was not ours, exited orderly, but nobody here asked.
         code: the exit status; negative for a signal.
         words: the last line it wrote to stderr.
     """

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptq.observe import WorkerRecord
-from scaler.backoff import Backoff
+from scaler.backoff import Backoff, is_stable
 from scaler.child import Child, Exit
 from scaler.gpu import Gpus, place
 
 log = logging.getLogger(__name__)
 
-STABLE_SECONDS = 30.0
 UNRESPONSIVE_SECONDS = 30.0
 KILL_GRACE_SECONDS = 5.0
 WORKER_COMMAND = (sys.executable, "-m", "gpu_worker")
@@ -151,7 +150,8 @@ class Fleet:
         self._backoff.fail(now)
 
     def _is_stable(self, child: Child, now: float) -> bool:
-        return child.registered_at is not None and now - child.registered_at >= STABLE_SECONDS
+        registered_seconds = None if child.registered_at is None else now - child.registered_at
+        return is_stable(registered_seconds, child.record.jobs_finished if child.record else 0)
 
     def _check(self, child: Child, is_registered: bool, now: float) -> None:
         if child.deadline is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from promptq.errors import RedisUnavailable
 from promptq.metrics import ScalerMetrics
 from promptq.observe import FleetRecord, Observer, Snapshot, WorkerRecord
 from promptq.store import JobStore
+from scaler.child import REASONS
 from scaler.fleet import Fleet
 from scaler.gpu import Gpus
 from scaler.policy import Decision, History, Limits, Load, Reason, choose_retirees, decide, hold
@@ -21,6 +22,15 @@ log = logging.getLogger(__name__)
 CACHE_COUNT_SECONDS = 30.0
 DRAIN_POLL_SECONDS = 0.05
 STATES = ("starting", "idle", "busy", "draining")
+OUTCOMES: Mapping[str, Sequence[Reason]] = {
+    "up": (Reason.DEMAND, Reason.WAIT, Reason.BURST, Reason.FROM_ZERO, Reason.BELOW_MIN),
+    "down": (Reason.WINDOW_DOWN, Reason.TO_ZERO, Reason.AT_MAX),
+    "hold": (
+        Reason.STEADY, Reason.TOLERANCE, Reason.AT_MAX, Reason.UP_DELAY, Reason.DOWN_DELAY, Reason.ZERO_DELAY,
+        Reason.HELD_REDIS_DOWN, Reason.HELD_BACKOFF, Reason.HELD_DRAINING,
+    ),
+}  # fmt: skip
+"""Which reasons go with which action."""
 
 
 class ScalerLoop:
@@ -50,8 +60,15 @@ class ScalerLoop:
         self._cache_counted_at = float("-inf")
 
     def initialize(self) -> None:
-        """Say within which bounds it scales."""
-        log.info("Scaling from %d to %d workers.", self._limits.min_workers, self._limits.max_workers)
+        """Say within which bounds it scales; every counter begins at 0, or Prometheus would not see its first step."""
+        least, most = self._limits.min_workers, self._limits.max_workers
+        span = f"{most}" if least == most else f"{least} to {most}"
+        log.info("Keeping %s worker%s.", span, "" if most == 1 else "s")
+        for action, reasons in OUTCOMES.items():
+            for reason in reasons:
+                self._metrics.decisions.labels(action, reason)
+        for name in REASONS:
+            self._metrics.worker_exits.labels(name)
 
     def loop(self, now: float) -> None:
         """One round. While Redis cannot be read, the workers there are go on."""
@@ -72,9 +89,9 @@ class ScalerLoop:
             time.sleep(DRAIN_POLL_SECONDS)
             self._collect(self._clock())
         try:
-            self._forget_dead()
+            self._forget_dead(time.time())
         except RedisUnavailable as error:
-            log.warning("Registrations of dead workers end by themselves: %s", error)
+            log.warning("What dead workers held, and their registrations, end by themselves: %s", error)
 
     def _collect(self, at: float) -> None:
         for end in self._fleet.poll(at):
@@ -82,7 +99,7 @@ class ScalerLoop:
             self._to_forget.append(end.name)
 
     def _round(self, now: float, at: float) -> None:
-        self._forget_dead()
+        self._forget_dead(now)
         self._reaper.reap(now, at)
         snapshot = self._observer.snapshot(now)
         self._take_in(snapshot, at)
@@ -94,9 +111,12 @@ class ScalerLoop:
         self._publish(now, at)
         self._count_cache(at)
 
-    def _forget_dead(self) -> None:
+    def _forget_dead(self, now: float) -> None:
+        """Take back the claims of workers that the fleet has seen end, then their registrations."""
         while self._to_forget:
-            self._observer.forget_worker(self._to_forget[-1])
+            name = self._to_forget[-1]
+            self._reaper.take_back(name, now)
+            self._observer.forget_worker(name)
             self._to_forget.pop()
 
     def _take_in(self, snapshot: Snapshot, at: float) -> None:

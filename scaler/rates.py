@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 SMOOTHING_SECONDS = 10.0
 ENDED = ("succeeded", "failed", "cancelled", "expired")
+HITS = "hits"
 
 
 class Rate:
@@ -29,7 +30,7 @@ class Rate:
 
 
 class Rates:
-    """Jobs that arrive and jobs that end, per second."""
+    """Jobs that arrive and jobs that end, per second. What the cache answers never waits, and counts as neither."""
 
     def __init__(self) -> None:
         self.arrivals = Rate()
@@ -37,5 +38,6 @@ class Rates:
 
     def update(self, totals: Mapping[str, int], has_work: bool, now: float) -> None:
         """Take in the totals that Redis keeps. An idle service says nothing of how fast it drains."""
-        self.arrivals.update(totals.get("submitted", 0), now)
-        self.drain.update(sum(totals.get(name, 0) for name in ENDED), now, has_work)
+        hits = totals.get(HITS, 0)
+        self.arrivals.update(totals.get("submitted", 0) - hits, now)
+        self.drain.update(sum(totals.get(name, 0) for name in ENDED) - hits, now, has_work)

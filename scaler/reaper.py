@@ -35,6 +35,13 @@ class Reaper:
         early = at - self._answers_since < self._store.settings.lease_seconds
         return reap(self._store, now, spare_leases=early)
 
+    def take_back(self, worker: str, now: float) -> Reaped:
+        """What a worker held whose process has ended: it cannot renew, so nothing is waited for."""
+        done = self._store.take_back(worker, now)
+        if _jobs(done):
+            log.info("Took back what %s held: %s", worker, done)
+        return done
+
 
 def reap(store: JobStore, now: float, spare_leases: bool = False) -> Reaped:
     """Reap until a pass finds less than a full batch; `now` in wall seconds. Tells the sum of what was done."""

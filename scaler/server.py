@@ -133,7 +133,6 @@ def _expiries(snapshot: Snapshot) -> CounterMetricFamily:
 def _requeued(snapshot: Snapshot) -> CounterMetricFamily:
     name, text, labels = metrics.JOBS_REQUEUED
     family = CounterMetricFamily(name, text, labels=labels)
-    for field, count in snapshot.totals.items():
-        if field.startswith("requeued:"):
-            family.add_metric([field.removeprefix("requeued:")], count)
+    for reason in metrics.REQUEUE_REASONS:
+        family.add_metric([reason], snapshot.totals.get(f"requeued:{reason}", 0))
     return family

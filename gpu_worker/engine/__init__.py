@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gpu_worker.engine.base import Engine
 from promptq.settings import WorkerSettings
 
+ECHO_SLOTS = 16
 
-def create_engine(settings: WorkerSettings) -> Engine:
+
+def create_engine(settings: WorkerSettings, done: Callable[[str], None] = lambda part: None) -> Engine:
     """Build the engine that the settings name, its model loaded and its memory taken.
 
     Imports on demand: the echo engine comes up without torch.
+
+    Args:
+        done: told when a part of the start has ended: torch, model, memory.
 
     Raises:
         EngineError: the model, the device or the memory is not there; one line says which.
@@ -17,7 +24,9 @@ def create_engine(settings: WorkerSettings) -> Engine:
     if settings.engine == "echo":
         from gpu_worker.engine.echo import EchoEngine
 
-        return EchoEngine(settings.slots, settings.echo_tokens_per_second, settings.batching)
+        slots = ECHO_SLOTS if settings.slots == "auto" else settings.slots
+        return EchoEngine(slots, settings.echo_tokens_per_second, settings.batching)
     from gpu_worker.engine.transformers_engine import TransformersEngine
 
-    return TransformersEngine.from_settings(settings)
+    done("torch")
+    return TransformersEngine.from_settings(settings, done)

@@ -91,7 +91,12 @@ class StepStats:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What the engine runs, for registration and for `/v1/workers`."""
+    """What the engine runs, for registration and for `/v1/workers`.
+
+    Attributes:
+        tokenizer_json: counts a prompt's tokens as the engine does, in the form of the library `tokenizers`; empty:
+            the engine has no such tokenizer.
+    """
 
     model: str
     device: str
@@ -99,6 +104,7 @@ class EngineInfo:
     slots: int
     context_length: int
     details: dict[str, str] = field(default_factory=dict)
+    tokenizer_json: str = field(default="", repr=False)
 
 
 class Engine(Protocol):

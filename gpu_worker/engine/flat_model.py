@@ -79,14 +79,19 @@ class _Layer:
 
 
 class _Norm:
-    """Root mean square norm, one kernel."""
+    """Root mean square norm. On a CPU torch's own is made of eight operations; these are five."""
 
     def __init__(self, norm: Any) -> None:
         self._weight: Tensor = norm.weight
         self._epsilon: float = norm.variance_epsilon
+        self._offset = torch.full((1, 1), norm.variance_epsilon, dtype=torch.float32)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, self._weight.shape, self._weight, self._epsilon)
+        if x.device.type != "cpu" or x.dtype is not torch.float32:
+            return functional.rms_norm(x, self._weight.shape, self._weight, self._epsilon)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = torch.addcmul(self._offset, length, length, value=1 / x.shape[-1]).rsqrt_()
+        return (x * scale).mul_(self._weight)
 
 
 class _Rotation:

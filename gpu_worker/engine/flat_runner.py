@@ -27,7 +27,8 @@ class FlatRunner:
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
         self._dtype = model.dtype
-        self._groups = model.config.num_attention_heads // cache.stores[0].keys.shape[1]
+        self._key_heads = cache.stores[0].keys.shape[1]
+        self._groups = model.config.num_attention_heads // self._key_heads
         self._model = FlatModel(model)
 
     @torch.inference_mode()
@@ -42,20 +43,22 @@ class FlatRunner:
     def _parts(self, chunks: Rows[Chunk], columns: Tensor) -> list[_Part]:
         parts, start = [], 0
         for segment in segments(chunks):
-            stop = start + segment.rows * segment.tokens
-            parts.append(_Part(slice(start, stop), segment, self._mask(segment, columns[start:stop])))
+            stop = start + len(segment.live) * segment.tokens
+            live = self._tensor(segment.live) if len(segment.live) < segment.rows else None
+            parts.append(_Part(slice(start, stop), segment, live, self._mask(segment, live, columns[start:stop])))
             start = stop
         return parts
 
-    def _mask(self, segment: Segment, columns: Tensor) -> Tensor:
+    def _mask(self, segment: Segment, live: Tensor | None, columns: Tensor) -> Tensor:
         """To be added to the scores: a token sees its own column and those before.
 
-        [rows, 1, 1, width] for one token a row, else [rows, 1, heads to a key head · tokens, width].
+        [rows · key heads, 1, width] for one token a row, else [rows, 1, heads to a key head · tokens, width].
         """
         unseen = torch.arange(segment.width, device=self._device) > columns[:, None]
         mask = torch.zeros(unseen.shape, dtype=self._dtype, device=self._device).masked_fill_(unseen, self._masked)
-        mask = mask.view(segment.rows, 1, segment.tokens, segment.width)
-        return mask if segment.tokens == 1 else mask.repeat(1, 1, self._groups, 1)
+        if segment.tokens == 1:
+            return _spread(mask, live, segment.rows).repeat_interleave(self._key_heads, 0)[:, None]
+        return mask.view(segment.rows, 1, segment.tokens, segment.width).repeat(1, 1, self._groups, 1)
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
@@ -63,10 +66,15 @@ class FlatRunner:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A segment, where its tokens lie in the line, and its mask."""
+    """A segment, where its tokens lie in the line, and its mask.
+
+    Attributes:
+        live: which of its rows have a token; None: all.
+    """
 
     tokens: slice
     segment: Segment
+    live: Tensor | None
     mask: Tensor
 
 
@@ -97,14 +105,36 @@ def _attend(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     The query heads that share a key head are put side by side with the tokens, so that keys and values are read as
     they lie: no head is repeated.
     """
-    segment, key_heads = part.segment, keys.shape[1]
-    rows, tokens, groups = segment.rows, segment.tokens, query.shape[1] // key_heads
-    slots = slice(segment.first, segment.first + rows)
-    query = query.view(rows, tokens, key_heads, groups, -1).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    out = functional.scaled_dot_product_attention(
-        query, keys[slots, :, : segment.width], values[slots, :, : segment.width], attn_mask=part.mask
-    )
-    return out.view(rows, key_heads, groups, tokens, -1).permute(0, 3, 1, 2, 4).reshape(rows * tokens, -1)
+    segment = part.segment
+    slots = slice(segment.first, segment.first + segment.rows)
+    keys, values = keys[slots, :, : segment.width], values[slots, :, : segment.width]
+    act = _attend_running if segment.tokens == 1 else _attend_prompts
+    return act(part, query, keys, values)
+
+
+def _attend_running(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One token a row: two batched products. The fused kernel, made for many tokens, takes twice as long on a CPU."""
+    rows, key_heads, _, size = keys.shape
+    query = _spread(query, part.live, rows).reshape(rows * key_heads, -1, size)
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    scores = torch.baddbmm(part.mask, query, keys.transpose(1, 2), alpha=size**-0.5)
+    attended = torch.bmm(scores.softmax(-1), values).view(rows, -1)
+    return attended if part.live is None else attended[part.live]
+
+
+def _spread(states: Tensor, live: Tensor | None, rows: int) -> Tensor:
+    """Put states [live rows, …] where they belong among `rows`; zeros between."""
+    if live is None:
+        return states
+    return states.new_zeros(rows, *states.shape[1:]).index_copy_(0, live, states)
+
+
+def _attend_prompts(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    rows, key_heads, _, size = keys.shape
+    query = query.view(rows, part.segment.tokens, key_heads, -1, size).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=part.mask)
+    out = out.view(rows, key_heads, -1, part.segment.tokens, size)
+    return out.permute(0, 3, 1, 2, 4).reshape(rows * part.segment.tokens, -1)
 
 
 def _line(chunk: Chunk) -> tuple[list[int], list[int], range]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from gpu_worker.engine import packaged
 from promptq.errors import EngineError
@@ -23,6 +25,9 @@ def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizer
     Raises:
         EngineError: the model, its package or the device is not there; one line says what to do.
     """
+    if not sys.stderr.isatty():
+        # Its lines would stand among those of the log.
+        disable_progress_bar()  # type: ignore[no-untyped-call]
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
     source, options = _source(settings)

@@ -18,7 +18,6 @@ import torch
 from filelock import FileLock
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from promptq.errors import EngineError
 
@@ -94,6 +93,8 @@ def read_model(source: Path, config: Any) -> PreTrainedModel:
 
     Does what `from_pretrained(gguf_file=…)` does, which would want accelerate for nothing else.
     """
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint  # slow to import, and needed once only
+
     model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
         config, dtype=torch.float32
     )

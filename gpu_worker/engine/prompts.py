@@ -23,6 +23,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, request: GenerateRequest) -> list
     return ids
 
 
+def tokenizer_json(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer for others to count with, or an empty string where its file does not say all that `encode` does."""
+    if not tokenizer.is_fast or tokenizer.split_special_tokens:
+        return ""
+    return str(tokenizer.backend_tokenizer.to_str())
+
+
 def _encode_chat(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
     if not tokenizer.chat_template:
         raise InvalidRequest("the model has no chat template: give `prompt` instead of `messages`", param="messages")

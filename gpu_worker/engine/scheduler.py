@@ -48,12 +48,17 @@ class Scheduler:
         slots: rows that fit.
         prefill_tokens: the most prompt tokens of one step, over all rows. A longer prompt is computed in
             chunks, so that the rows already running wait for no more than this.
+        beside: at most so many, and one more for each running row, unless more rows wait than run. A step of n
+            tokens takes a + b·n on a CPU: so prompts make it longer by a certain share, however many rows run.
     """
 
-    def __init__(self, slots: int, prefill_tokens: int, batching: Batching = "continuous") -> None:
+    def __init__(
+        self, slots: int, prefill_tokens: int, beside: int | None = None, batching: Batching = "continuous"
+    ) -> None:
         self.slots = slots
         self.prefill_tokens = prefill_tokens
         self.batching: Batching = batching
+        self._beside = prefill_tokens if beside is None else beside
         self.live: list[Sequence] = []
         self._vacant = list(range(slots))
 
@@ -79,21 +84,23 @@ class Scheduler:
     def plan(self) -> list[Chunk]:
         """Choose this step's tokens: one of each running row, by slot, then those of prompts."""
         running = [Chunk(sequence, sequence.computed, sequence.computed + 1) for sequence in self.running()]
-        return running + self.plan_prefill()
+        return running + self.plan_prefill(len(running))
 
     def running(self) -> list[Sequence]:
         """Sequences that decode, by slot."""
         ready = [sequence for sequence in self.live if sequence.is_prefilled]
         return sorted(ready, key=lambda sequence: sequence.slot or 0)
 
-    def plan_prefill(self) -> list[Chunk]:
-        """Choose this step's prompt tokens, at most `prefill_tokens`; the most urgent row first.
+    def plan_prefill(self, running: int = 0) -> list[Chunk]:
+        """Choose this step's prompt tokens, beside so many running rows; the most urgent row first.
 
         A row whose turn comes gets the lowest vacant slot: decoding runs over the slots below the highest live one.
         """
-        budget = self.prefill_tokens
+        waiting = self._waiting()
+        few = len(waiting) <= running
+        budget = min(self.prefill_tokens, self._beside + running) if few else self.prefill_tokens
         chunks = []
-        for sequence in self._waiting():
+        for sequence in waiting:
             if budget == 0:
                 sequence.passed_over += 1
                 continue

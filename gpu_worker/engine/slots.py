@@ -6,8 +6,11 @@ being forgotten: nothing is copied. What a forward pass writes and reads is an a
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Protocol
 
 import psutil
@@ -22,6 +25,10 @@ from promptq.errors import EngineError
 COLUMN_BUCKET = 64
 # Part of the free memory that the slots may take; the rest is for activations.
 MEMORY_SHARE = 0.9
+# What `auto` takes if it fits. More rows cost each of them time, and gain less and less.
+AUTO_SLOTS = {"cpu": 64, "cuda": 256}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +106,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def __init__(self, shape: LayerShape, slots: int, columns: int, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        # Zeros, not empty: a masked column has weight 0, and 0 × NaN would still be NaN.
         (heads, size), (value_heads, value_size) = shape.key, shape.value
-        self.keys = torch.zeros(slots, heads, columns, size, dtype=shape.dtype, device=device)
-        self.values = torch.zeros(slots, value_heads, columns, value_size, dtype=shape.dtype, device=device)
+        self.keys = _zeros((slots, heads, columns, size), shape.dtype, device)
+        self.values = _zeros((slots, value_heads, columns, value_size), shape.dtype, device)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -158,22 +164,36 @@ class SlotCache(Cache):
             store.values[slot].zero_()
 
 
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros, not empty: a masked column has weight 0, and 0 × NaN would still be NaN.
+
+    On a CPU they are pages that the system fills when they are first written, so a slot costs memory only as far as
+    rows reach; torch.zeros writes all of it, which takes seconds.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    pages = mmap(-1, math.prod(shape) * dtype.itemsize, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
+
+
 def round_up(columns: int) -> int:
     """The next multiple of COLUMN_BUCKET."""
     return -(-columns // COLUMN_BUCKET) * COLUMN_BUCKET
 
 
 def allocate(shapes: Sequence[LayerShape], slots: int, context: int, device: torch.device) -> SlotCache:
-    """Take the memory for so many rows of so many tokens.
+    """Take the memory for so many rows of so many tokens; 0 slots: as many as are of use on the device and fit.
 
     Raises:
         EngineError: the device has too little; says how many slots fit.
     """
     free = int(free_bytes(device) * MEMORY_SHARE)
     per_slot = round_up(context) * sum(shape.token_bytes for shape in shapes)
-    if slots * per_slot > free:
-        raise EngineError(_too_large(slots, context, per_slot, free, device))
-    return SlotCache(shapes, slots, context, device)
+    wanted = slots or max(1, min(AUTO_SLOTS[device.type], free // per_slot))
+    if wanted * per_slot > free:
+        raise EngineError(_too_large(wanted, context, per_slot, free, device))
+    log.info("%d slots of %d tokens: up to %.2f GiB of KV memory", wanted, context, wanted * per_slot / 2**30)
+    return SlotCache(shapes, wanted, context, device)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -20,13 +20,19 @@ from gpu_worker.engine.flat_model import is_known
 from gpu_worker.engine.flat_runner import FlatRunner
 from gpu_worker.engine.loader import limit_context, load
 from gpu_worker.engine.model_runner import ModelRunner, Runner, layer_shapes
-from gpu_worker.engine.prompts import encode
+from gpu_worker.engine.prompts import encode, tokenizer_json
 from gpu_worker.engine.sampling import NOT_FINITE
 from gpu_worker.engine.scheduler import Batching, Scheduler, check_rows
 from gpu_worker.engine.sequence import Chunk, Sequence
 from gpu_worker.engine.slots import allocate
 from gpu_worker.engine.text import Decode, TextStream
 from promptq.settings import WorkerSettings
+
+# On a CPU a step of n tokens takes about 20 + 1.2·n ms of a small model: more than these gain little, and beside
+# running rows a step may take about twice as long as without prompts.
+CPU_PREFILL_TOKENS = 256
+CPU_TOKENS_BESIDE = 20
+CUDA_PREFILL_TOKENS = 2048
 
 log = logging.getLogger(__name__)
 
@@ -60,41 +66,46 @@ class TransformersEngine:
         *,
         slots: int,
         context: int,
-        prefill_tokens: int = 512,
+        prefill_tokens: int = 0,
         batching: Batching = "continuous",
         name: str = "",
         flat: bool = True,
     ) -> None:
         self._tokenizer = tokenizer
         self._context = context
-        self._scheduler = Scheduler(slots, prefill_tokens, batching)
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
+        self._scheduler = Scheduler(cache.slots, *prefill_budget(prefill_tokens, model.device), batching=batching)
         self._runner: Runner = (FlatRunner if flat and is_known(model) else ModelRunner)(model, cache)
         self._eos = end_tokens(model, tokenizer)
         self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        self._info = _describe(model, self._runner, name, context)
+        self._info = _describe(model, self._runner, name, context, tokenizer_json(tokenizer))
         self._texts: dict[str, TextStream] = {}
         self._progress: dict[str, _Progress] = {}
         self._stats = StepStats()
 
     @classmethod
-    def from_settings(cls, settings: WorkerSettings) -> TransformersEngine:
-        """Load the model that the settings name, and take its memory."""
+    def from_settings(
+        cls, settings: WorkerSettings, done: Callable[[str], None] = lambda part: None
+    ) -> TransformersEngine:
+        """Load the model that the settings name, and take its memory; `done` is told of each."""
         if settings.worker_threads:
             torch.set_num_threads(settings.worker_threads)
         model, tokenizer = load(settings)
-        return cls(
+        done("model")
+        engine = cls(
             model,
             tokenizer,
-            slots=settings.slots,
+            slots=0 if settings.slots == "auto" else settings.slots,
             context=limit_context(model, settings.context_length),
             prefill_tokens=settings.prefill_tokens,
             batching=settings.batching,
             name=settings.model,
         )
+        done("memory")
+        return engine
 
     @property
     def info(self) -> EngineInfo:
@@ -222,6 +233,14 @@ class TransformersEngine:
         return self._progress.setdefault(sequence.row.id, _Progress())
 
 
+def prefill_budget(asked: int, device: torch.device) -> tuple[int, int]:
+    """Prompt tokens of a step, and how many of them beside running rows; `asked` 0 leaves it to the device."""
+    if device.type == "cpu" and not asked:
+        return CPU_PREFILL_TOKENS, CPU_TOKENS_BESIDE
+    tokens = asked or CUDA_PREFILL_TOKENS
+    return tokens, tokens
+
+
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Collection[int]:
     """Ids that end a text: those of the generation config, and the tokenizer's."""
     configured: Any = model.generation_config.eos_token_id if model.generation_config else None
@@ -235,7 +254,7 @@ def _stats(chunks: list[Chunk], seconds: float) -> StepStats:
     return StepStats(rows, prefilled, seconds if prefilled else 0.0, seconds if rows else 0.0)
 
 
-def _describe(model: PreTrainedModel, runner: Runner, name: str, context: int) -> EngineInfo:
+def _describe(model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str) -> EngineInfo:
     details = {
         "runner": type(runner).__name__,
         "attention": str(model.config._attn_implementation),
@@ -243,4 +262,4 @@ def _describe(model: PreTrainedModel, runner: Runner, name: str, context: int) -
         "torch": torch.__version__,
     }
     dtype = str(model.dtype).removeprefix("torch.")
-    return EngineInfo(name, str(model.device), dtype, runner.cache.slots, context, details)
+    return EngineInfo(name, str(model.device), dtype, runner.cache.slots, context, details, tokenizer)

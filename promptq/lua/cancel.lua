@@ -3,18 +3,19 @@
 -- Reply: {'missing'} | {'cancelled'} | {'requested'} | {'terminal', status, error_type|''}
 insist()
 local id, now, iso, result_ttl = unpack(ARGV)
-local status, queue, error_type = unpack(call('HMGET', KEYS[1], 'status', 'origin', 'error_type'))
-if not status then return {'missing'} end
-if status == 'queued' or status == 'deferred' then
-  call('LREM', QUEUE .. queue, 1, id)
-  call('ZREM', DEFERRED .. queue, id)
-  settle(id, queue, 'cancelled', {now = tonumber(now), iso = iso, result_ttl = result_ttl}, {})
-  leave(id)
+local job, at = read(id), {now = tonumber(now), iso = iso, result_ttl = result_ttl}
+if not job.status then return {'missing'} end
+if job.status == 'queued' or job.status == 'deferred' then
+  call('LREM', QUEUE .. job.queue, 1, id)
+  call('ZREM', DEFERRED .. job.queue, id)
+  settle(job, 'cancelled', at, {})
+  leave(job)
+  conclude(at)
   return {'cancelled'}
 end
-if status == 'started' then
+if job.status == 'started' then
   call('HSET', KEYS[1], 'cancel_requested', '1')
   call('PUBLISH', CANCEL, id)
   return {'requested'}
 end
-return {'terminal', status, error_type or ''}
+return {'terminal', job.status, job.error_type or ''}

@@ -1,5 +1,7 @@
 -- Put before every script, after the key names of keys.py.
--- `at` is the moment of a transition: {now, iso, result_ttl, failure_ttl}; now in seconds, iso as RQ writes times.
+-- `at` is the moment of a transition: {now, iso, result_ttl, failure_ttl}; now in seconds, iso as RQ writes times. What
+-- ended is noted there, for conclude(at).
+-- Every call of a command costs as much again as the command: so few calls, with many arguments each.
 local call = redis.call
 
 local ENDINGS = {
@@ -32,45 +34,68 @@ local function refuse(depth, bound, now)
   return {'full', depth, string.format('%.3f', turn - now)}
 end
 
--- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message,
--- and for RQ's results stream return_value and exc_string, both encoded by the caller.
-local function settle(id, queue, state, at, how)
-  local ending, key, entry = ENDINGS[state], JOB .. id, {'worker_name', how.worker or ''}
-  local own = tonumber(call('HGET', key, ending.ttl) or '')
-  local ttl = own and own > 0 and own or tonumber(at[ending.ttl])
-  call('HSET', key, 'status', ending.status, 'ended_at', at.iso)
-  for _, field in ipairs({'error_type', 'error_message'}) do
-    if how[field] and how[field] ~= '' then call('HSET', key, field, how[field]) end
+-- What of a job the transitions need.
+local FIELDS = {'status', 'origin', 'attempts', 'cache_key', 'expires_at', 'cancel_requested', 'error_type',
+  'result_ttl', 'failure_ttl'}
+
+-- A job's fields by name, those that it has, with its id and queue.
+local function read(id, queue, names)
+  names = names or FIELDS
+  local job, values = {}, call('HMGET', JOB .. id, unpack(names))
+  for i = 1, #names do job[names[i]] = values[i] or nil end
+  job.id, job.queue = id, queue or job.origin
+  return job
+end
+
+-- The values that `from` has under these names, as name, value, ... behind what is in `into`.
+local function append(into, from, names)
+  for _, name in ipairs(names) do
+    if from[name] and from[name] ~= '' then into[#into + 1] = name; into[#into + 1] = from[name] end
   end
-  for _, field in ipairs({'return_value', 'exc_string'}) do
-    if how[field] and how[field] ~= '' then entry[#entry + 1] = field; entry[#entry + 1] = how[field] end
-  end
-  call('XADD', RESULTS .. id, 'MAXLEN', 10, '*', 'type', ending.type, unpack(entry))
+  return into
+end
+
+-- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message, and for RQ's results stream
+-- return_value and exc_string, both encoded by the caller.
+local function settle(job, state, at, how)
+  local ending, key, results = ENDINGS[state], JOB .. job.id, RESULTS .. job.id
+  local own = tonumber(job[ending.ttl] or '') or 0
+  local ttl = own > 0 and own or tonumber(at[ending.ttl])
+  call('HSET', key, unpack(append({'status', ending.status, 'ended_at', at.iso}, how, {'error_type', 'error_message'})))
   call('EXPIRE', key, ttl)
-  call('EXPIRE', RESULTS .. id, ttl)
-  call('ZADD', ending.registry .. queue, at.now + ttl, id)
-  call('ZREM', EXPIRY, id)
-  call('HINCRBY', TOTALS, state, 1)
-  call('PUBLISH', DONE, id)
+  call('XADD', results, 'MAXLEN', 10, '*',
+    unpack(append({'type', ending.type, 'worker_name', how.worker or ''}, how, {'return_value', 'exc_string'})))
+  call('EXPIRE', results, ttl)
+  if job.expires_at then call('ZREM', EXPIRY, job.id) end
+  call('ZADD', ending.registry .. job.queue, at.now + ttl, job.id)
+  at.ended, at.totals = at.ended or {}, at.totals or {}
+  at.ended[#at.ended + 1] = job.id
+  at.totals[state] = (at.totals[state] or 0) + 1
+end
+
+-- Count and announce what was settled, once for all.
+local function conclude(at)
+  for state, count in pairs(at.totals or {}) do call('HINCRBY', TOTALS, state, count) end
+  if at.ended then call('PUBLISH', DONE, table.concat(at.ended, ' ')) end
 end
 
 -- Put a job that ran, or waited on another, at the front of its queue.
-local function to_front(id, queue)
-  call('HSET', JOB .. id, 'status', 'queued', 'started_at', '', 'worker_name', '')
-  call('LPUSH', QUEUE .. queue, id)
-  call('PUBLISH', WAKE, queue)
+local function to_front(job)
+  call('HSET', JOB .. job.id, 'status', 'queued', 'started_at', '', 'worker_name', '')
+  call('LPUSH', QUEUE .. job.queue, job.id)
+  call('PUBLISH', WAKE, job.queue)
 end
 
 -- The live job that leads a join group, or nil. A job that joined moves up when those before it have ended.
 local function leader(cache_key)
   local id = call('LINDEX', JOIN .. cache_key, 0)
   while id do
-    local status, queue = unpack(call('HMGET', JOB .. id, 'status', 'origin'))
-    if status == 'queued' or status == 'started' then return id end
-    if status == 'deferred' then
-      call('ZREM', DEFERRED .. queue, id)
-      call('HSET', JOB .. id, 'cache', 'miss')
-      to_front(id, queue)
+    local job = read(id)
+    if job.status == 'queued' or job.status == 'started' then return id end
+    if job.status == 'deferred' then
+      call('ZREM', DEFERRED .. job.queue, id)
+      call('HDEL', JOB .. id, 'cache')
+      to_front(job)
       return id
     end
     call('LPOP', JOIN .. cache_key)
@@ -79,17 +104,31 @@ local function leader(cache_key)
 end
 
 -- Take a job that ends without a text out of its join group; the next one leads.
-local function leave(id)
-  local cache_key = call('HGET', JOB .. id, 'cache_key')
-  if cache_key then
-    call('LREM', JOIN .. cache_key, 1, id)
-    leader(cache_key)
+local function leave(job)
+  if job.cache_key then
+    call('LREM', JOIN .. job.cache_key, 1, job.id)
+    leader(job.cache_key)
   end
 end
 
+-- What becomes of a running job whose worker is gone: back to the front of its queue, or its end, where a cancel waits
+-- or no attempt is left. Returns which, by the name of its count.
+local function redeliver(job, at, max_attempts, exc_string)
+  local cancel = job.cancel_requested
+  if not cancel and tonumber(job.attempts or 0) < tonumber(max_attempts) then
+    call('HINCRBY', TOTALS, 'requeued:worker_lost', 1)
+    to_front(job)
+    return 'requeued'
+  end
+  settle(job, cancel and 'cancelled' or 'failed', at, cancel and {} or {error_type = 'worker_lost',
+    exc_string = exc_string, error_message = 'The worker was lost in each of ' .. job.attempts .. ' attempts.'})
+  leave(job)
+  return cancel and 'cancelled' or 'worker_lost'
+end
+
 -- End a waiting job that its ttl_seconds has overtaken.
-local function expire(id, queue, at, exc_string)
-  settle(id, queue, 'expired', at, {error_type = 'expired', exc_string = exc_string,
+local function expire(job, at, exc_string)
+  settle(job, 'expired', at, {error_type = 'expired', exc_string = exc_string,
     error_message = 'The job waited longer than its ttl_seconds.'})
-  leave(id)
+  leave(job)
 end

@@ -1,8 +1,14 @@
--- Read one job in one go. Changes nothing.
--- KEYS: job hash, results stream. ARGV: id, how far to look for its place in the queue.
--- Reply: {fields of the hash as name, value, ...; fields of the last result likewise; jobs ahead of it | false}
-local fields = call('HGETALL', KEYS[1])
-local status, queue = unpack(call('HMGET', KEYS[1], 'status', 'origin'))
-local last = call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
-local position = status == 'queued' and queue and call('LPOS', QUEUE .. queue, ARGV[1], 'MAXLEN', ARGV[2])
-return {fields, last[1] and last[1][2] or {}, position}
+-- Read jobs. Changes nothing.
+-- ARGV: how far to look for a place in the queue, how many fields to read, their names, then ids.
+-- Reply: per job {values of the fields; return_value of an ended job | false; jobs ahead of a queued one | false}
+local first, reply = 3 + ARGV[2], {}
+for i = first, #ARGV do
+  local id, value = ARGV[i], false
+  local status, queue = unpack(call('HMGET', JOB .. id, 'status', 'origin'))
+  local waits = status == 'queued' or status == 'started' or status == 'deferred'
+  local last = status and not waits and call('XREVRANGE', RESULTS .. id, '+', '-', 'COUNT', 1)[1]
+  for j = 1, last and #last[2] or 0, 2 do value = last[2][j] == 'return_value' and last[2][j + 1] or value end
+  local ahead = status == 'queued' and queue and call('LPOS', QUEUE .. queue, id, 'MAXLEN', ARGV[1])
+  reply[#reply + 1] = {call('HMGET', JOB .. id, unpack(ARGV, 3, first - 1)), value, ahead}
+end
+return reply

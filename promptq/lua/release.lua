@@ -7,19 +7,20 @@ local released = 0
 for i = 4, #ARGV, 3 do
   local queue, id, execution = unpack(ARGV, i, i + 2)
   local held = call('ZREM', WIP .. queue, id .. ':' .. execution) == 1
-  local status, cancel = unpack(call('HMGET', JOB .. id, 'status', 'cancel_requested'))
-  if held and status == 'started' then
+  local job = held and read(id, queue) or {}
+  if job.status == 'started' then
     released = released + 1
-    if cancel then
-      settle(id, queue, 'cancelled', at, {})
-      leave(id)
+    if job.cancel_requested then
+      settle(job, 'cancelled', at, {})
+      leave(job)
     else
       call('HINCRBY', JOB .. id, 'attempts', -1)
       call('HINCRBY', TOTALS, 'requeued:drain', 1)
-      to_front(id, queue)
+      to_front(job)
     end
-  elseif held then
-    leave(id)
+  else
+    leave(job)
   end
 end
+conclude(at)
 return released

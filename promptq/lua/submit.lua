@@ -1,45 +1,54 @@
--- Admit a job: recognise a repeat, answer from the cache, join a live twin, or queue it.
--- KEYS: job hash, queue list, cached text, join list, idempotency record.
--- ARGV: id, queue, now, iso, bound on waiting jobs, result_ttl, expires_at|'', cache key|'', idempotency ttl|'',
---       fingerprint, then the job's other fields as name, value, ...
--- Reply: {'new', jobs ahead} | {'join'} | {'hit', return_value} | {'full', depth, seconds to its turn|''} | {'conflict', id} | {'repeat', id}
-local id, queue, now, iso, bound, result_ttl, expires_at, cache_key, keep, fingerprint = unpack(ARGV, 1, 10)
+-- Admit jobs in turn: recognise a repeat, answer from the cache, join a live twin, or queue it.
+-- ARGV: now, iso, bound on waiting jobs, result_ttl, then per job: id, queue, expires_at|'', cache key|'', idempotency
+--       record|'' and its ttl, fingerprint|'', how many values follow, the job's other fields as name, value, ...
+-- Reply: per job {'new', jobs ahead} | {'join'} | {'hit', return_value} | {'full', depth, seconds to its turn|''}
+--        | {'conflict', id} | {'repeat', id}
+local now, iso, bound, result_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local at = {now = tonumber(now), iso = iso, result_ttl = result_ttl}
+local depth, admitted, fed, reply = waiting(), 0, {}, {}
 
-local seen = keep ~= '' and call('GET', KEYS[5]) or id
-local known = call('HMGET', JOB .. seen, 'status', 'fingerprint')
-if known[1] then return {known[2] == fingerprint and 'repeat' or 'conflict', seen} end
+local function write(id, queue, status, fields)
+  -- The first write must be one that a full server refuses.
+  if admitted == 0 or not fed[queue] then call('SADD', QUEUE_NAMES, QUEUE .. queue) end
+  -- Those who were refused did not come back: their turns are void.
+  if admitted == 0 and depth * 2 < bound then call('DEL', TURN) end
+  admitted = admitted + 1
+  call('HSET', JOB .. id, 'origin', queue, 'created_at', iso, 'enqueued_at', iso, 'queued_at', now, 'status', status,
+    unpack(fields))
+end
 
-local text = cache_key ~= '' and call('GET', KEYS[3])
-local depth = waiting()
-if not text and depth >= tonumber(bound) then return refuse(depth, tonumber(bound), tonumber(now)) end
+local function admit(id, queue, expires_at, cache_key, record, keep, fingerprint, fields)
+  local seen = record ~= '' and call('GET', IDEMPOTENCY .. record) or id
+  local known = call('HMGET', JOB .. seen, 'status', 'fingerprint')
+  if known[1] then return {(known[2] or '') == fingerprint and 'repeat' or 'conflict', seen} end
+  local text = cache_key ~= '' and call('GET', CACHE .. cache_key)
+  if not text and depth >= bound then return refuse(depth, bound, at.now) end
+  local joins = not text and cache_key ~= '' and leader(cache_key)
+  append(fields, {cache = text and 'hit' or joins and 'join', expires_at = not text and expires_at,
+    cache_key = not text and cache_key, fingerprint = fingerprint}, {'cache', 'expires_at', 'cache_key', 'fingerprint'})
+  write(id, queue, joins and 'deferred' or 'queued', fields)
+  if record ~= '' then call('SET', IDEMPOTENCY .. record, id, 'EX', keep) end
+  if text then
+    call('HINCRBY', TOTALS, 'hits', 1)
+    settle({id = id, queue = queue, result_ttl = keep}, 'succeeded', at, {return_value = text})
+    return {'hit', text}
+  end
+  depth = depth + 1
+  if cache_key ~= '' then call('RPUSH', JOIN .. cache_key, id) end
+  if expires_at ~= '' then call('ZADD', EXPIRY, expires_at, id) end
+  if joins then call('ZADD', DEFERRED .. queue, now, id) return {'join'} end
+  fed[queue] = true
+  return {'new', call('RPUSH', QUEUE .. queue, id) - 1}
+end
 
-local outcome = text and 'hit' or cache_key ~= '' and leader(cache_key) and 'join' or 'new'
-local cache = ({hit = 'hit', join = 'join', new = cache_key ~= '' and 'miss' or 'bypass'})[outcome]
--- The first write must be one that a full server refuses.
-call('SADD', QUEUE_NAMES, QUEUE .. queue)
--- Those who were refused did not come back: their turns are void.
-if depth * 2 < tonumber(bound) then call('DEL', TURN) end
-call('HSET', KEYS[1], 'origin', queue, 'created_at', iso, 'enqueued_at', iso, 'queued_at', now, 'cache', cache,
-  'fingerprint', fingerprint, 'status', outcome == 'join' and 'deferred' or 'queued', unpack(ARGV, 11))
-call('HINCRBY', TOTALS, 'submitted', 1)
-if keep ~= '' then call('SET', KEYS[5], id, 'EX', keep) end
-if outcome == 'hit' then
-  settle(id, queue, 'succeeded', {now = tonumber(now), iso = iso, result_ttl = result_ttl}, {return_value = text})
-  return {'hit', text}
+local i = 5
+while i <= #ARGV do
+  local id, queue, expires_at, cache_key, record, keep, fingerprint, more = unpack(ARGV, i, i + 7)
+  local fields = {unpack(ARGV, i + 8, i + 7 + more)}
+  reply[#reply + 1] = admit(id, queue, expires_at, cache_key, record, keep, fingerprint, fields)
+  i = i + 8 + more
 end
-if cache_key ~= '' then
-  call('HSET', KEYS[1], 'cache_key', cache_key)
-  call('RPUSH', KEYS[4], id)
-end
-if expires_at ~= '' then
-  call('HSET', KEYS[1], 'expires_at', expires_at)
-  call('ZADD', EXPIRY, expires_at, id)
-end
-if outcome == 'join' then
-  call('ZADD', DEFERRED .. queue, now, id)
-else
-  local length = call('RPUSH', KEYS[2], id)
-  call('PUBLISH', WAKE, queue)
-  return {outcome, length - 1}
-end
-return {outcome}
+if admitted > 0 then call('HINCRBY', TOTALS, 'submitted', admitted) end
+for queue in pairs(fed) do call('PUBLISH', WAKE, queue) end
+conclude(at)
+return reply

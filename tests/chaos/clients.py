@@ -6,14 +6,17 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count
 from queue import Empty, SimpleQueue
 
 import requests
 
-from tests.chaos.plan import Spec
+from tests.chaos.plan import Spec, flood
 
 PATIENCE_SECONDS = 0.5
 GIVE_UP_SECONDS = 180.0
+FLOOD_JOBS = 400
+FLOOD_SECONDS = 20.0
 TERMINAL = {"succeeded", "failed", "cancelled", "expired"}
 
 
@@ -45,6 +48,7 @@ class Crowd:
         self._submitters = [threading.Thread(target=self._submit_all, daemon=True) for _ in range(threads)]
         self._watchers = [threading.Thread(target=self._watch_all, daemon=True) for _ in range(threads)]
         self._submitted = threading.Event()
+        self._floods = count(1)
 
     def start(self) -> None:
         """Begin."""
@@ -63,6 +67,21 @@ class Crowd:
         """Whether anybody still submits."""
         return any(thread.is_alive() for thread in self._submitters)
 
+    def flood(self) -> bool:
+        """Submit as fast as possible until the queue is full. Whether it was; the last job then waits for room."""
+        specs = flood(self.seed, next(self._floods) * 1_000_000, FLOOD_JOBS)
+        deadline = time.monotonic() + FLOOD_SECONDS
+        with requests.Session() as session:
+            for spec in specs:
+                refused = self.answers["429 in a flood"]
+                record = self._record(spec)
+                self._submit(session, record, "429 in a flood")
+                if self.answers["429 in a flood"] > refused:
+                    return True
+                if time.monotonic() > deadline:
+                    break
+        return False
+
     def _submit_all(self) -> None:
         with requests.Session() as session:
             while True:
@@ -73,9 +92,7 @@ class Crowd:
                 self._one(session, spec)
 
     def _one(self, session: requests.Session, spec: Spec) -> None:
-        record = Record(spec)
-        with self._lock:
-            self.records.append(record)
+        record = self._record(spec)
         self._submit(session, record)
         if spec.repeat:
             self._submit(session, record)
@@ -84,9 +101,15 @@ class Crowd:
         if spec.watch:
             self._watched.put(record)
 
-    def _submit(self, session: requests.Session, record: Record) -> None:
+    def _record(self, spec: Spec) -> Record:
+        record = Record(spec)
+        with self._lock:
+            self.records.append(record)
+        return record
+
+    def _submit(self, session: requests.Session, record: Record, refusal: str = "429") -> None:
         headers = {"Idempotency-Key": f"{self.seed}-{record.spec.number}"}
-        answer = self._call(session, "POST", "/v1/jobs", {200, 202}, json=record.spec.body, headers=headers)
+        answer = self._call(session, "POST", "/v1/jobs", {200, 202}, refusal, json=record.spec.body, headers=headers)
         if answer is None:
             self.wrong.append(f"job {record.spec.number} was never acknowledged")
             return
@@ -115,9 +138,10 @@ class Crowd:
                 return
 
     def _call(
-        self, session: requests.Session, method: str, path: str, wanted: set[int], **options: object
-    ) -> requests.Response | None:
-        """The first answer that is wanted; 429, 503 and broken connections are tried again."""
+        self, session: requests.Session, method: str, path: str, wanted: set[int], refusal: str = "429",
+        **options: object,
+    ) -> requests.Response | None:  # fmt: skip
+        """The first answer that is wanted; 429 (counted as `refusal`), 503 and broken connections are tried again."""
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -126,7 +150,7 @@ class Crowd:
                 self._note(type(error).__name__)
                 time.sleep(0.2)
                 continue
-            self._note(str(answer.status_code))
+            self._note(refusal if answer.status_code == 429 else str(answer.status_code))
             if answer.status_code in wanted:
                 return answer
             if answer.status_code not in (429, 503):

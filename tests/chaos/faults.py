@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import redis
 
 from promptq import keys
+from tests.chaos.clients import Crowd
 from tests.chaos.plan import LEASE_SECONDS, Fault
 from tests.chaos.stack import Stack, pause, send
 
@@ -34,13 +35,14 @@ class Recovery:
 class Injector(threading.Thread):
     """Works through the faults of a plan."""
 
-    def __init__(self, stack: Stack, faults: list[Fault]) -> None:
+    def __init__(self, stack: Stack, faults: list[Fault], crowd: Crowd) -> None:
         super().__init__(daemon=True)
         self.done: Counter[str] = Counter()
         self.outages: list[tuple[float, float]] = []
         self.scaler_faults: list[float] = []
         self.recoveries: list[Recovery] = []
         self._stack = stack
+        self._crowd = crowd
         self._faults = faults
         self._watches: list[threading.Thread] = []
 
@@ -166,6 +168,9 @@ class Injector(threading.Thread):
         self.outages.append((time.time(), time.time() + seconds))
         time.sleep(seconds)
         return True
+
+    def _fill_queue(self, fault: Fault) -> bool:
+        return self._crowd.flood()
 
     def _drop_connections(self, fault: Fault) -> bool:
         with contextlib.suppress(redis.RedisError), self._stack.client as client:

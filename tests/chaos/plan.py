@@ -11,7 +11,7 @@ KILLS = ("kill worker", "kill api", "kill api child", "kill scaler", "kill redis
 SHARES = {
     "kill worker": 8, "kill api": 3, "kill api child": 2, "kill scaler": 4, "kill redis": 4,
     "pause worker": 3, "pause api": 1, "pause scaler": 1, "pause redis": 1,
-    "drain worker": 2, "drop connections": 1, "flush scripts": 1,
+    "drain worker": 2, "drop connections": 1, "flush scripts": 1, "fill queue": 2,
 }  # fmt: skip
 STATES_ALLOWED = {"succeeded", "cancelled", "expired", "worker_lost"}
 
@@ -58,6 +58,12 @@ def make(seed: int, jobs: int, shares: dict[str, int], pause: float = 5.0) -> Pl
     rng.shuffle(kinds)
     faults = [Fault(kind, rng.uniform(0.3, pause), rng.random(), rng.random()) for kind in kinds]
     return Plan(seed, specs, faults)
+
+
+def flood(seed: int, first: int, count: int) -> list[Spec]:
+    """Jobs beside the plan's own, with which a fault fills the queue."""
+    rng = random.Random(f"{seed} flood {first}")
+    return [_spec(rng, first + number) for number in range(count)]
 
 
 def _spec(rng: random.Random, number: int) -> Spec:

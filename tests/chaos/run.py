@@ -76,7 +76,8 @@ def run(
     stack.up()
     try:
         wait_until(lambda: _ready(stack), START_SECONDS, "the stack")
-        crowd, injector, inspector = Crowd(stack.url, seed, plan.specs), Injector(stack, plan.faults), Inspector(stack)
+        crowd, inspector = Crowd(stack.url, seed, plan.specs), Inspector(stack)
+        injector = Injector(stack, plan.faults, crowd)
         for part in (crowd, injector, inspector):
             part.start()
         injector.join()

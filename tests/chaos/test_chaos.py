@@ -7,7 +7,9 @@ from pathlib import Path
 from tests.chaos.plan import KILLS, LEASE_SECONDS, make
 from tests.chaos.run import run
 
-ONE_OF_EACH = dict.fromkeys((*KILLS, "pause worker", "drain worker", "drop connections", "flush scripts"), 1)
+ONE_OF_EACH = dict.fromkeys(
+    (*KILLS, "pause worker", "drain worker", "drop connections", "flush scripts", "fill queue"), 1
+)
 
 
 def test_a_seed_always_makes_the_same_plan() -> None:
@@ -21,4 +23,6 @@ def test_every_acknowledged_job_ends_once_whatever_is_killed(tmp_path: Path) -> 
     assert outcome.findings == []
     assert {kind: outcome.injector.done[kind] for kind in KILLS} == dict.fromkeys(KILLS, 1)
     assert outcome.audit.lost_in_window == 0
+    assert outcome.injector.done["fill queue"] == 1
+    assert outcome.crowd.answers["429 in a flood"] > 0
     assert outcome.longest(undisturbed=True) <= LEASE_SECONDS + 3

@@ -103,6 +103,59 @@ class TestReaper:
         assert store.renew(new, NOW + LEASE + 3) == ["ok"]
 
 
+class TestDeadWorker:
+    def test_its_claims_come_back_at_once_and_nobody_elses(self, store: JobStore) -> None:
+        ids = [submit(store, cache=False, priority=queue).job.id for queue in ("high", "default", "low", "low")]
+        dead, alive = store.claim("dead", 3, NOW), store.claim("alive", 1, NOW)
+        assert store.take_back("dead", NOW).requeued == 3
+        assert [store.get(job_id).status for job_id in ids] == [Status.QUEUED] * 3 + [Status.RUNNING]
+        assert store.renew([*dead, *alive], NOW) == ["lost"] * 3 + ["ok"]
+        assert store.finish("dead", [success(dead[0], "stale")], NOW) == [False]
+        assert store.finish("alive", [success(alive[0])], NOW) == [True]
+        assert {claim.attempts for claim in store.claim("heir", 5, NOW)} == {2}
+
+    def test_more_than_one_pass_of_the_reaper_would_take(self, store: JobStore) -> None:
+        for number in range(130):
+            submit(store, str(number), cache=False)
+        assert len(store.claim("dead", 130, NOW)) == 130
+        assert store.take_back("dead", NOW).requeued == 130
+        assert store.take_back("dead", NOW).requeued == 0
+
+    def test_attempts_run_out_and_the_last_is_made_alone_as_after_a_lost_lease(self, store: JobStore) -> None:
+        jobs = [submit(store, cache=False).job for _ in range(2)]
+        for attempt in range(1, 3):
+            assert [claim.attempts for claim in store.claim("dead", 2, NOW)] == [attempt] * 2
+            store.take_back("dead", NOW)
+        (claim,) = store.claim("dead", 2, NOW)
+        assert claim.alone
+        assert store.take_back("dead", NOW).worker_lost == 1
+        seen = store.get(claim.id)
+        assert (seen.error.type, seen.attempts) == ("worker_lost", 3)
+        assert sorted(store.get(job.id).status for job in jobs) == [Status.FAILED, Status.QUEUED]
+
+    def test_a_cancel_that_the_dead_never_heard_is_kept(self, store: JobStore) -> None:
+        job = submit(store, cache=False).job
+        store.claim("dead", 1, NOW)
+        store.cancel(job.id, NOW)
+        assert store.take_back("dead", NOW).cancelled == 1
+        assert store.get(job.id).status is Status.CANCELLED
+
+    def test_a_job_that_has_gone_to_another_worker_is_not_touched(self, store: JobStore) -> None:
+        submit(store, cache=False)
+        store.claim("dead", 1, NOW)
+        store.reap(NOW + LEASE + 1)
+        (claim,) = store.claim("heir", 1, NOW + LEASE + 1)
+        assert store.take_back("dead", NOW + LEASE + 1).requeued == 0
+        assert store.renew([claim], NOW + LEASE + 1) == ["ok"]
+
+    def test_it_is_not_counted_as_a_lease_that_ran_out(self, store: JobStore) -> None:
+        submit(store, cache=False)
+        store.claim("dead", 1, NOW)
+        store.take_back("dead", NOW)
+        totals = store.client.hgetall(keys.TOTALS())
+        assert (totals[b"requeued:worker_lost"], totals.get(b"lease_expiries")) == (b"1", None)
+
+
 class TestRetry:
     def fail(self, store: JobStore) -> str:
         job = submit(store).job

@@ -238,6 +238,7 @@ class TestCacheAndJoin:
         store.finish("w", [success(store.claim("w", 1, NOW)[0], "Paris")], NOW)
         again = submit(store, now=NOW + 1)
         assert (again.outcome, again.job.result.text) == ("hit", "Paris")
+        assert store.client.hget(keys.TOTALS(), "hits") == b"1"
         seen = store.get(again.job.id)
         assert (seen.status, seen.cache, seen.result.text) == (Status.SUCCEEDED, "hit", "Paris")
         assert places(store, again.job.id) == ["rq:finished:default"]

@@ -127,6 +127,13 @@ class StoreMachine(RuleBasedStateMachine):
     def reap(self, spare: bool) -> None:
         self.store.reap(self.now, spare)
 
+    @rule(worker=WORKERS)
+    def take_back(self, worker: str) -> None:
+        before = {claim.execution: self._held(claim) for _, claim in self.claims}
+        self.store.take_back(worker, self.now)
+        for holder, claim in self.claims:
+            assert self._held(claim) == (before[claim.execution] and holder != worker)
+
     @precondition(lambda self: self.claims)
     @rule(pick=PICK)
     def a_worker_dies_and_another_takes_over(self, pick: int) -> None:

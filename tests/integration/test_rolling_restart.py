@@ -1,7 +1,8 @@
-"""The API's processes are replaced under load, and no client notices; changed keys hold afterwards."""
+"""The API's processes and the workers are replaced under load, and no client notices; changed keys hold afterwards."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -12,7 +13,10 @@ import requests
 
 from api.keys import digest
 from promptq.embedded import EmbeddedServer
+from promptq.observe import Observer
+from promptq.store import JobStore
 from tests.integration.test_api_server import Api, running
+from tests.integration.test_scaler_service import scaler
 from tests.processes import wait_until
 
 
@@ -53,3 +57,65 @@ def test_sighup_replaces_the_processes_without_a_failed_request(server: Embedded
         print(seen)
         assert set(seen) == {"submit 202", "poll 200"}
         wait_until(lambda: api.call("GET", "/v1/queues", headers=bob).status_code == 200, 20, "bob's key")
+
+
+def work(api: Api, closing: threading.Event, seen: Counter[str], attempts: Counter[int]) -> None:
+    """Jobs from submit to end, one after the other: new connections, kept ones and long polls."""
+    with requests.Session() as session:
+        while not closing.is_set():
+            try:
+                url = f"http://127.0.0.1:{api.port}"
+                body = {"prompt": "one two three four five six", "cache": False}
+                made = session.post(f"{url}/v1/jobs", json=body, timeout=10)
+                seen[f"submit {made.status_code}"] += 1
+                job = made.json()
+                while job["status"] in ("queued", "running"):
+                    answer = api.call("GET", f"{job['urls']['self']}?wait=5")
+                    seen[f"poll {answer.status_code}"] += 1
+                    job = answer.json()
+                seen[job["status"]] += 1
+                attempts[job["attempts"]] += 1
+            except Exception as error:
+                seen[repr(error)] += 1
+
+
+def replace_workers(observer: Observer) -> None:
+    """SIGTERM to each worker, one after the other, each once the one before has a successor."""
+    for old in observer.workers():
+        before = {worker.name for worker in observer.workers()}
+        os.kill(old.pid, signal.SIGTERM)
+        wait_until(
+            lambda old=old, before=before: (
+                old.name not in (now := {worker.name for worker in observer.workers()})
+                and len(now) == len(before)
+                and now - before
+            ),
+            30,
+            f"the successor of {old.name}",
+        )
+
+
+def test_api_and_workers_are_replaced_without_a_failed_request_or_a_lost_attempt(
+    server: EmbeddedServer, store: JobStore, tmp_path: Path
+) -> None:
+    observer = Observer(store.client)
+    fleet = {"min_workers": 2, "max_workers": 2, "lease_seconds": 15, "drain_seconds": 10}
+    with scaler(server, **fleet) as running_scaler, running(server, tmp_path / "api") as api:
+        names = running_scaler.has(2)
+        closing, seen, attempts = threading.Event(), Counter(), Counter()
+        clients = [threading.Thread(target=work, args=(api, closing, seen, attempts)) for _ in range(8)]
+        for client in clients:
+            client.start()
+        for _ in range(2):
+            api.process.send_signal(signal.SIGHUP)
+            time.sleep(1)
+            replace_workers(observer)
+        assert not names & running_scaler.workers()
+        closing.set()
+        for client in clients:
+            client.join()
+        print(dict(seen), dict(attempts))
+        assert set(seen) == {"submit 202", "poll 200", "succeeded"}
+        assert set(attempts) == {1}
+        assert attempts[1] == seen["submit 202"] >= 40
+        assert running_scaler.value('promptq_worker_exits_total{reason="exited"}') == 4

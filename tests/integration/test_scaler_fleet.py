@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from promptq.settings import child_environment
+from scaler.backoff import STABLE_SECONDS
 from scaler.child import Exit
-from scaler.fleet import STABLE_SECONDS, UNRESPONSIVE_SECONDS, Fleet, FleetSettings
+from scaler.fleet import UNRESPONSIVE_SECONDS, Fleet, FleetSettings
 from scaler.gpu import Gpu, Gpus
 from tests.processes import ROOT, wait_until
 
@@ -57,8 +58,8 @@ def up(fleet: Fleet, capfd: pytest.CaptureFixture[str], count: int = 1) -> None:
     wait_until(lambda: seen.append(capfd.readouterr().err) or "".join(seen).count("up") >= count)
 
 
-def register(fleet: Fleet, now: float, state: str = "idle") -> list[float]:
-    return fleet.observe([replace(worker, state=state) for worker in fleet.roster()], now)
+def register(fleet: Fleet, now: float, state: str = "idle", finished: int = 0) -> list[float]:
+    return fleet.observe([replace(w, state=state, jobs_finished=finished) for w in fleet.roster()], now)
 
 
 def test_a_crash_loop_backs_off_and_says_why(make: Make) -> None:
@@ -105,6 +106,30 @@ def test_a_stable_worker_that_is_killed_is_replaced_at_once(make: Make) -> None:
     os.kill(fleet.roster()[0].pid, signal.SIGKILL)
     assert [end.reason for end in exits(fleet, 1.0 + STABLE_SECONDS)] == ["killed"]
     assert fleet.spawn(1, 1.0 + STABLE_SECONDS) == 1
+
+
+def test_a_worker_that_has_done_work_is_replaced_at_once_however_young(make: Make) -> None:
+    fleet = make(WAITS)
+    for now in (0.0, 2.0, 4.0):
+        assert fleet.spawn(1, now) == 1
+        register(fleet, now + 0.5, finished=1)
+        os.kill(fleet.roster()[0].pid, signal.SIGKILL)
+        assert [end.reason for end in exits(fleet, now + 1.0)] == ["killed"]
+        assert (fleet.backs_off, fleet.trouble) == (False, "")
+
+
+def test_one_that_did_no_work_yet_counts_as_a_crash_until_one_has(make: Make) -> None:
+    fleet = make(WAITS)
+    fleet.spawn(1, 0.0)
+    register(fleet, 0.5)
+    os.kill(fleet.roster()[0].pid, signal.SIGKILL)
+    exits(fleet, 1.0)
+    assert fleet.backs_off
+    fleet.spawn(1, 2.0)
+    register(fleet, 2.5)
+    assert fleet.backs_off
+    register(fleet, 3.0, finished=1)
+    assert not fleet.backs_off
 
 
 def test_a_retired_worker_drains(make: Make, capfd: pytest.CaptureFixture[str]) -> None:

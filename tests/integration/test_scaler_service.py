@@ -26,6 +26,8 @@ from promptq.lifecycle import ExitCode
 from promptq.observe import Observer, Snapshot
 from promptq.settings import WorkerSettings
 from promptq.store import JobStore, connect
+from scaler.child import REASONS
+from scaler.policy import Reason
 from tests.fakes import submit
 from tests.processes import start, wait_until
 
@@ -137,9 +139,58 @@ def test_a_killed_workers_jobs_come_back_and_it_is_replaced(run: Callable[..., S
     all_succeed(store, ids)
     assert {store.get(job).attempts for job in ids} == {2}
     assert running.value('promptq_worker_exits_total{reason="killed"}') == 1
-    assert running.value("promptq_lease_expiries_total") == 4
+    assert running.value("promptq_lease_expiries_total") == 0
     assert running.value('promptq_jobs_requeued_total{reason="worker_lost"}') == 4
     assert running.decisions()["up", "below_min"] == 2
+
+
+def test_the_lease_of_a_worker_that_was_seen_to_die_is_not_waited_for(
+    run: Callable[..., Scaler], store: JobStore
+) -> None:
+    """A kill -9 beside a worker that goes on: its jobs run again long before their leases end, the other's run on."""
+    running = run(min_workers=2, max_workers=2, lease_seconds=120, echo_tokens_per_second=1, slots=2)
+    running.has(2)
+    ids = put(store, 4)
+    wait_until(lambda: running.snapshot().running == 4)
+    victim = running.observer.workers()[0]
+    killed = time.monotonic()
+    os.kill(victim.pid, signal.SIGKILL)
+    wait_until(lambda: sorted(store.get(job).attempts for job in ids) == [1, 1, 2, 2], 60, "the second attempts")
+    seconds = time.monotonic() - killed
+    print(f"running again {seconds:.2f} s after the kill, with a lease of 120 s")
+    assert seconds < 60
+    all_succeed(store, ids)
+    assert sorted(store.get(job).attempts for job in ids) == [1, 1, 2, 2]
+
+
+def test_nor_when_it_died_while_redis_was_away(own_server: EmbeddedServer, settings: WorkerSettings) -> None:
+    """The others' leases are spared after an outage; a dead worker needs no grace."""
+    slow = {"lease_seconds": 120, "echo_tokens_per_second": 1}
+    with scaler(own_server, **slow) as running, connect(own_server.url) as client:
+        store = JobStore(client, settings)
+        running.has(1)
+        ids = put(store, 3)
+        wait_until(lambda: running.snapshot().running == 3)
+        victim = running.observer.workers()[0]
+        own_server.stop()
+        os.kill(victim.pid, signal.SIGKILL)
+        wait_until(lambda: running.value('promptq_worker_exits_total{reason="killed"}') == 1, 10)
+        own_server.start()
+        wait_until(lambda: [store.get(job).attempts for job in ids] == [2, 2, 2], 60, "the second attempts")
+        all_succeed(store, ids)
+
+
+def test_every_counter_begins_at_zero(run: Callable[..., Scaler]) -> None:
+    """Or `increase()` would miss the first step of each."""
+    running = run()
+    running.has(1)
+    counted = running.decisions()
+    assert {reason for _, reason in counted} == set(Reason)
+    assert counted["up", "wait"] == counted["down", "to_zero"] == counted["hold", "held_backoff"] == 0
+    for reason in REASONS:
+        assert running.value(f'promptq_worker_exits_total{{reason="{reason}"}}') == 0
+    for reason in ("worker_lost", "drain", "retry"):
+        assert running.value(f'promptq_jobs_requeued_total{{reason="{reason}"}}') == 0
 
 
 def test_without_redis_the_number_is_held_and_then_goes_on(

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from gpu_worker import rows
-from gpu_worker.batching import Batching
+from gpu_worker.batching import AHEAD_SECONDS, Batching
 from gpu_worker.desk import Desk
 from gpu_worker.engine.base import Finished, FinishReason
 from gpu_worker.rows import Run
@@ -34,6 +34,15 @@ class TestBatching:
     )  # fmt: skip
     def test_room(self, mode: str, held: int, gathering: bool, room: int) -> None:
         assert Batching(mode, 4).room(held, gathering) == room
+
+    def test_a_quick_engine_has_a_batch_claimed_ahead_and_a_slow_one_none(self) -> None:
+        batching = Batching("continuous", 4)
+        assert batching.ahead(4, AHEAD_SECONDS / 2) == 4
+        assert batching.ahead(4, AHEAD_SECONDS * 2) == 0
+        assert batching.ahead(1, AHEAD_SECONDS / 2) == 0
+        assert Batching("static", 4).ahead(4, 0.0) == Batching("off", 4).ahead(1, 0.0) == 0
+        assert batching.room(6, False, ahead=4) == 2
+        assert batching.room(9, False, ahead=4) == 0
 
     def test_a_batch_starts_when_it_is_full_or_has_waited(self) -> None:
         batching = Batching("static", 4, max_wait_seconds=0.5)
@@ -101,6 +110,21 @@ class TestDesk:
         assert len(desk.held()) == 4
         desk.close(5)
         assert fake_store.get(ids[0]).status is Status.SUCCEEDED
+
+    def test_what_is_claimed_ahead_waits_for_a_slot_and_its_lease_is_kept(self, fake_store: JobStore) -> None:
+        ids = [submit(fake_store, cache=False).job.id for _ in range(14)]
+        desk = self.desk(fake_store)
+        first = desk.take(5, 4)
+        desk.deliver([success(claim) for claim in first])
+        wait_until(lambda: desk.unfinished() >= 4)
+        second = desk.take(5, 4)
+        desk.deliver([success(claim) for claim in second])
+        wait_until(lambda: desk.unfinished() == 6)
+        assert [claim.id for claim in desk.take(5, 4)] == ids[8:12]
+        assert desk.take(0.0, 0) == []
+        assert {claim.id for claim in desk.held()} == set(ids[8:])
+        assert [claim.id for claim in desk.stop_claiming()] == ids[12:]
+        desk.close(5)
 
     def test_a_wake_brings_new_work(self, fake_store: JobStore) -> None:
         desk = self.desk(fake_store)

@@ -231,6 +231,13 @@ def test_a_traceparent_travels_with_the_job_unless_it_is_none(http: FlaskClient,
     assert [claim.traceparent for claim in store.claim("w1", 2, time.time())] == [parent, ""]
 
 
+def test_the_request_id_travels_with_the_job(http: FlaskClient, store: JobStore) -> None:
+    answer = http.post("/v1/jobs", json=BODY | {"cache": False})
+    http.post("/v1/jobs", json=BODY | {"cache": False}, headers={"X-Request-ID": "from-my-proxy"})
+    ids = [claim.request_id for claim in store.claim("w1", 2, time.time())]
+    assert ids == [answer.headers["X-Request-ID"], "from-my-proxy"]
+
+
 def test_a_job_that_joined_shows_its_own_wait_and_not_the_leaders_run(http: FlaskClient, finish: Finish) -> None:
     urls = [http.post("/v1/jobs", json=BODY).headers["Location"] for _ in range(2)]
     finish(lambda claim: Ending(claim, Status.SUCCEEDED, replace(success(claim).result, run_seconds=9.0)))

@@ -58,6 +58,15 @@ def test_prompts_share_the_budget_and_long_ones_are_chunked():
     assert [(c.sequence.row.id, c.start, c.stop) for c in scheduler.plan_prefill()] == [("b", 6, 20), ("c", 0, 2)]
 
 
+def test_prompts_take_less_beside_running_rows():
+    scheduler = Scheduler(slots=4, prefill_tokens=16, beside=3)
+    for id, tokens in (("a", 1), ("b", 15), ("c", 50)):
+        scheduler.add(sequence(id, tokens))
+    assert [chunk.stop - chunk.start for chunk in scheduler.plan()] == [1, 15]
+    compute(scheduler)
+    assert [(c.sequence.row.id, c.stop - c.start) for c in scheduler.plan()] == [("a", 1), ("b", 1), ("c", 5)]
+
+
 def test_rank_goes_before_age_and_age_before_arrival():
     scheduler = Scheduler(slots=4, prefill_tokens=100)
     scheduler.add(sequence("low", rank=2, queued_at=1))
@@ -124,7 +133,7 @@ arrivals = st.lists(
 @given(arrivals, st.integers(1, 6), st.integers(1, 40), st.sampled_from(["continuous", "static", "off"]))
 def test_never_above_slots_or_budget_and_everyone_is_served(rows, slots, budget, batching):
     """Rows are (prompt tokens, rank, queued at, tokens to generate, step of arrival)."""
-    scheduler = Scheduler(slots, budget, batching)
+    scheduler = Scheduler(slots, budget, batching=batching)
     todo = {f"{index}": row for index, row in enumerate(rows)}
     served, left = set(), {}
     for step in range(3000):

@@ -10,7 +10,7 @@ from promptq.observe import WorkerRecord
 from promptq.settings import ScalerSettings
 from promptq.store import Reaped
 from scaler.__main__ import fleet_settings, max_workers, spreads_over_gpus
-from scaler.backoff import Backoff
+from scaler.backoff import STABLE_SECONDS, Backoff, is_stable
 from scaler.child import Exit
 from scaler.gpu import Gpu, Gpus, place
 from scaler.policy import Reason
@@ -55,6 +55,15 @@ def test_an_idle_time_does_not_lower_the_drain_rate() -> None:
     assert rates.arrivals.per_second < 0.01
 
 
+def test_what_the_cache_answers_is_no_drain_and_no_arrival() -> None:
+    rates = Rates()
+    for second in range(10):
+        totals = {"submitted": 104 * second, "hits": 100 * second, "succeeded": 104 * second}
+        rates.update(totals, True, second)
+    assert rates.drain.per_second == pytest.approx(4)
+    assert rates.arrivals.per_second == pytest.approx(4)
+
+
 def test_the_back_off_doubles_to_a_minute() -> None:
     backoff, now, delays = Backoff(), 100.0, []
     for _ in range(9):
@@ -85,6 +94,14 @@ def test_only_a_worker_spawned_after_the_crash_proves_that_it_is_over() -> None:
     assert backoff.failures == 1
     backoff.proved(spawned_at=102.0)
     assert (backoff.failures, backoff.room(0, 100.0)) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("registered", "finished", "stable"),
+    [(None, 0, False), (0.5, 0, False), (0.5, 1, True), (STABLE_SECONDS - 1, 0, False), (STABLE_SECONDS, 0, True)],
+)
+def test_a_worker_is_stable_once_it_has_worked_or_lasted(registered: float | None, finished: int, stable: bool) -> None:
+    assert is_stable(registered, finished) is stable
 
 
 def test_an_exit_reads_as_one_line() -> None:

@@ -1,0 +1,58 @@
+"""The engine's memory stays flat: a process of its own runs 2,000 mixed requests on a tiny model."""
+
+import random
+import string
+import subprocess
+import sys
+
+import psutil
+import torch
+
+from gpu_worker.engine.base import Row
+from promptq.request import GenerateRequest
+from tests.integration.tiny_engines import Recorder, drive, tiny_engine, tiny_model
+
+REQUESTS = 2000
+WARM_UP = 200
+SHARE = 0.05
+
+
+def rows(rng: random.Random, first: int, stop: int) -> list[Row]:
+    """Requests of every kind: lengths, stop strings, greedy and drawn."""
+    return [
+        Row(
+            f"{index}",
+            GenerateRequest(
+                prompt="".join(rng.choices(string.ascii_letters, k=rng.randint(1, 90))),
+                max_tokens=rng.randint(1, 60),
+                temperature=rng.choice([0, 0.7, 1.5]),
+                top_k=rng.choice([0, 5]),
+                top_p=rng.choice([1, 0.9]),
+                stop=rng.choice([[], ["ab"], ["x", "yz"]]),
+            ),
+        )
+        for index in range(first, stop)
+    ]
+
+
+def main() -> None:
+    """Print the resident bytes after the warm-up and at the end."""
+    torch.set_num_threads(1)  # tiny products gain nothing from two
+    rng, engine = random.Random(3), tiny_engine(tiny_model("llama"), slots=16)
+    for first, stop in ((0, WARM_UP), (WARM_UP, REQUESTS)):
+        recorder = Recorder()
+        drive(engine, recorder, rows(rng, first, stop), {f"{id}" for id in range(first, stop, 10)}, rng)
+        assert len(recorder.finished) == stop - first
+        print(psutil.Process().memory_info().rss)
+
+
+def test_resident_memory_is_flat():
+    command = [sys.executable, "-m", "tests.integration.test_engine_memory"]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    warm, end = (int(line) for line in output.split())
+    print(f"{warm / 2**20:.0f} MiB after {WARM_UP} requests, {end / 2**20:.0f} MiB after {REQUESTS}")
+    assert end <= warm * (1 + SHARE)
+
+
+if __name__ == "__main__":
+    main()

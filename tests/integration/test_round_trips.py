@@ -1,0 +1,105 @@
+"""What the hot paths cost in round trips, counted by a real server."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from promptq import keys
+from promptq.embedded import EmbeddedServer
+from promptq.settings import WorkerSettings
+from promptq.store import JobStore
+from tests.fakes import NOW, new_job, submit, success
+from tests.integration.test_api_server import running
+from tests.processes import wait_until, worker
+
+GREETING = ("hello", "client")
+"""What a new connection says once."""
+
+
+@contextmanager
+def counting(client: redis.Redis) -> Iterator[Counter[str]]:
+    """Commands that clients send meanwhile, by name; those that a script calls are not among them."""
+    counted: Counter[str] = Counter()
+    with client.monitor() as monitor:
+        yield counted
+        client.echo("the end")
+        for command in monitor.listen():
+            words = command["command"].lower().split()
+            if words[0] == "echo":
+                break
+            if command["client_type"] != "lua" and words[0] not in GREETING:
+                counted[words[0]] += 1
+
+
+@pytest.fixture
+def warm(client: redis.Redis, settings: WorkerSettings) -> JobStore:
+    """A store whose scripts the server knows."""
+    store = JobStore(client, settings)
+    submit(store, "warm-up")
+    store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
+    store.get_many(["x"])
+    return store
+
+
+@pytest.mark.parametrize("size", [1, 8, 32])
+def test_the_store_takes_one_for_each_call_whatever_the_batch(warm: JobStore, size: int) -> None:
+    for call in ("submit", "claim", "finish", "read"):
+        with counting(warm.client) as counted:
+            if call == "submit":
+                ids = [one.job.id for one in warm.submit_many([new_job(str(i)) for i in range(size)], NOW)]
+            elif call == "claim":
+                claims = warm.claim("w", size, NOW)
+            elif call == "finish":
+                assert warm.finish("w", [success(claim) for claim in claims], NOW) == [True] * size
+            else:
+                assert len([job for job in warm.get_many(ids) if job]) == size
+        assert counted == {"evalsha": 1}, call
+
+
+@pytest.mark.parametrize("size", [1, 8, 32])
+def test_a_worker_takes_two_for_each_batch(server: EmbeddedServer, warm: JobStore, size: int) -> None:
+    batches = 12
+    now = time.time()
+    for _ in range(batches):
+        warm.submit_many([new_job(f"p{i}", cache=False) for i in range(size)], now)
+    done, at_once = keys.FINISHED("default"), {"lease_seconds": 600, "echo_tokens_per_second": 0}
+    with counting(warm.client) as counted, worker(server, slots=size, **at_once) as process:
+        wait_until(lambda: warm.client.zcard(done) >= batches * size + 1, what="the jobs")
+        process.terminate()
+        process.wait(20)
+    # One claim more finds nothing; what is claimed ahead may make larger batches of them.
+    assert 0 < counted["evalsha"] <= 2 * batches + 2
+    assert warm.client.zcard(done) == batches * size + 1
+
+
+def test_the_api_takes_one_for_a_submit_and_one_for_a_poll(
+    server: EmbeddedServer, client: redis.Redis, tmp_path: Path
+) -> None:
+    with running(server, tmp_path) as api:
+
+        def sent(method: str, path: str, **options: Any) -> Counter[str]:
+            with counting(client) as counted:
+                assert api.call(method, path, **options).ok
+            return counted
+
+        first = api.submit("first").json()["id"]
+        for _ in range(8):  # both processes have their connections
+            api.call("GET", f"/v1/jobs/{first}")
+        ids = [api.submit(str(i)).json()["id"] for i in range(20)]
+        assert sent("POST", "/v1/jobs", json={"prompt": "x"}) == {"evalsha": 1}
+        assert sent("POST", "/v1/jobs", json={"prompt": "x"}, headers={"Idempotency-Key": "k"}) == {"evalsha": 1}
+        assert sent("GET", f"/v1/jobs/{first}") == {"evalsha": 1}
+        assert sent("GET", f"/v1/jobs?ids={','.join(ids)}") == {"evalsha": 1}
+        many = {"jobs": [{"prompt": f"p{i}", "cache": False} for i in range(1000)]}
+        assert sent("POST", "/v1/jobs:batch", json=many) == {"evalsha": 10}
+        assert client.llen(keys.QUEUE("default")) == 1022
+        answer = api.call("POST", "/v1/jobs:batch", json={"jobs": [{"prompt": "ok"}, {"prompt": ""}]}).json()
+        assert (answer["accepted"], answer["items"][1]["error"]["param"]) == (1, "prompt")
