@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
@@ -41,6 +42,7 @@ class Access:
         self._settings = settings
         self._names = read_keys(settings.api_keys_file) if settings.api_keys_file else {}
         self._open: Counter[str] = Counter()
+        self._for_this_machine = settings.is_loopback and not settings.allow_open_bind
         # On the store's connections, so with its time-outs.
         pool = store.client.connection_pool
         storage = RedisStorage(
@@ -111,12 +113,16 @@ class Access:
     def _refuse_other_sites(self) -> None:
         """Any web page can make a browser on this machine send requests here: by a form, or by a name of its own
         that it points at 127.0.0.1. Programs send no Origin, and call this machine by its own name."""
-        host = urlsplit(f"//{request.headers.get('Host', 'localhost')}").hostname or ""
-        if self._settings.is_loopback and not self._settings.allow_open_bind and not is_loopback(host):
+        if self._for_this_machine and not _names_this_machine(request.headers.get("Host", "localhost")):
             raise ForeignSite("Call this service as localhost, or set up API keys.", param="Host")
         origin = request.headers.get("Origin")
         if origin is not None and origin != f"{request.scheme}://{request.headers.get('Host', '')}":
             raise ForeignSite("Requests from web pages of other sites are refused.", param="Origin")
+
+
+@lru_cache(256)
+def _names_this_machine(host: str) -> bool:
+    return is_loopback(urlsplit(f"//{host}").hostname or "")
 
 
 def register(app: Flask) -> None:
@@ -142,7 +148,7 @@ def _admit() -> None:
 
 
 def _harden(response: Response) -> Response:
-    response.headers.update(_HEADERS)
+    response.headers.extend(_HEADERS)
     if response.mimetype == "application/json":
         response.headers["Cache-Control"] = "no-store"
         response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flask_openapi3.models.info import Info
@@ -15,6 +16,7 @@ from api.context import ContextLimit
 from api.schemas import ErrorResponse
 from api.services import EXTENSION, Services
 from api.waiters import Waiters
+from promptq import models
 from promptq.metrics import ApiMetrics
 from promptq.observe import Observer
 from promptq.settings import ApiSettings
@@ -66,7 +68,7 @@ def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | 
         registry=registry,
         metrics=ApiMetrics(registry),
         access=access.Access(settings, store),
-        context=ContextLimit(store.client, settings.model_id),
+        context=ContextLimit(partial(models.read, store.client, settings.model_id)),
     )
 
 

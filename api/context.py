@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gevent
-import redis
 from tokenizers import Tokenizer
 
-from promptq import models
 from promptq.errors import InvalidRequest, RedisUnavailable
 from promptq.models import ModelFacts
 from promptq.request import GenerateRequest
@@ -28,11 +26,13 @@ class ContextLimit:
     """Counts tokens as the workers do, once a worker has told how. Until then, and without Redis, all is let through.
 
     A token is at least one byte, so a prompt with fewer bytes than the context has tokens is never counted.
+
+    Args:
+        read: gives the model's facts as they are published; takes those that are known already.
     """
 
-    def __init__(self, client: redis.Redis, model: str) -> None:
-        self._client = client
-        self._model = model
+    def __init__(self, read: Callable[[ModelFacts | None], ModelFacts | None]) -> None:
+        self._read = read
         self._facts: ModelFacts | None = None
         self._stale_at = 0.0
         self._counter: tuple[str, Tokenizer | None] = ("", None)
@@ -62,7 +62,7 @@ class ContextLimit:
 
     def _refresh(self) -> None:
         try:
-            self._facts = models.read(self._client, self._model, self._facts)
+            self._facts = self._read(self._facts)
             known_for = FACTS_SECONDS if self._facts else RETRY_SECONDS
         except RedisUnavailable:
             known_for = RETRY_SECONDS

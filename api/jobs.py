@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import islice
 
-from flask import Response, url_for
+from flask import Response
 from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict
 
 from api.parameters import MAX_IDS, JobPath, ListQuery, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
-from api.presenter import job_answer, job_resource, json_answer
+from api.presenter import job_answer, job_resource, json_answer, url_of
 from api.schemas import ErrorResponse, JobList, JobResource, SubmitJob
 from api.services import now, services
 from api.submission import submit
@@ -105,7 +105,7 @@ def _dead() -> Iterator[Job]:
 def _answer(submitted: Submitted, prefer_wait: float | None) -> Response:
     job = _waited(submitted.job, prefer_wait or 0)
     response = job_answer(job, HTTPStatus.OK if job.status.is_terminal else HTTPStatus.ACCEPTED)
-    response.headers["Location"] = url_for("jobs.read_job", id=job.id)
+    response.headers["Location"] = url_of(job)
     if prefer_wait is not None:
         applied = min(prefer_wait, services().settings.wait_limit_seconds)
         response.headers["Preference-Applied"] = f"wait={applied:g}"

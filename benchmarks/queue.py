@@ -163,7 +163,6 @@ def depths(options: argparse.Namespace) -> dict[str, Any]:
 def _through(client: redis.Redis, size: int, jobs: int) -> dict[str, Row]:
     """So many jobs submitted, claimed and finished, so many at a time. What waits stays as many."""
     store = JobStore(client, WorkerSettings(_env_file=None, max_queue_jobs=10**9))
-    store.claim("bench", 0, 0.0)
     news = [new_job(time.time_ns() + i) for i in range(jobs)]
     claims: list[list[Claim]] = []
     rows = {

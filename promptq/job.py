@@ -228,7 +228,7 @@ def encode_traceback(text: str) -> str:
 
 def to_iso(seconds: float) -> str:
     """RQ's form of a time: UTC, microseconds, Z."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def from_iso(text: str | None) -> float | None:

@@ -58,8 +58,8 @@ def read(client: redis.Redis, model: str, known: ModelFacts | None = None) -> Mo
     """The published facts, or None where there are none. The tokenizer is fetched only when it is not the known one."""
     with answering():
         context, sha = _fields(client, model, "context_length", "sha256")
-        if known and sha and sha.decode() == known.sha256:
-            return replace(known, context_length=int(context or 0))
+        if known and context and sha == known.sha256.encode():
+            return replace(known, context_length=int(context))
         context, sha, packed = _fields(client, model, "context_length", "sha256", "tokenizer") if sha else [None] * 3
     if not (context and sha and packed):
         return None

@@ -80,7 +80,7 @@ class GenerateRequest(_Strict):
 
     def kwargs(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as they travel in the job's data."""
-        return self.model_dump(include=set(GenerateRequest.model_fields), exclude_defaults=True)
+        return self.model_dump(include=_GENERATED, exclude_defaults=True)
 
     def cache_key(self, model: str) -> str:
         """SHA-256 (hex) over everything that decides the text.
@@ -88,7 +88,7 @@ class GenerateRequest(_Strict):
         Args:
             model: the model's identity, with revision and number format.
         """
-        fields = self.model_dump(include=set(GenerateRequest.model_fields))
+        fields = self.model_dump(include=_GENERATED)
         return _digest([CACHE_SCHEMA_VERSION, model, fields])
 
 
@@ -106,7 +106,11 @@ class JobRequest(GenerateRequest):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the whole body, to tell a repeat from a conflict."""
-        return _digest(self.model_dump(include=set(JobRequest.model_fields)))
+        return _digest(self.model_dump(include=_SUBMITTED))
+
+
+_GENERATED = set(GenerateRequest.model_fields)
+_SUBMITTED = set(JobRequest.model_fields)
 
 
 def _digest(value: Any) -> str:

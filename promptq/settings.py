@@ -165,7 +165,7 @@ class ScalerSettings(CommonSettings):
     max_workers: Annotated[int, Field(ge=0)] = Field(0, description="Most workers; 0: one per GPU, or 1.")
     target_jobs_per_worker: Seconds = Field(16, description="Queued and running jobs that one worker is for.")
     target_wait_seconds: Seconds = Field(10, description="Add a worker when the oldest job has waited this long.")
-    up_delay_seconds: Annotated[float, Field(ge=0)] = Field(2, description="A need must last this long to scale up.")
+    up_delay_seconds: Annotated[float, Field(ge=0)] = Field(0, description="A need must last this long to scale up.")
     down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")
     zero_delay_seconds: Seconds = Field(300, description="Idle time before the last worker goes (min_workers=0).")
     tick_seconds: Seconds = Field(1, description="Time between two decisions.")

@@ -83,6 +83,8 @@ class JobStore:
         Args:
             busy: it runs something, so it gets no job that must run alone, and nothing that is behind such a job.
         """
+        if count < 1:
+            return []
         return self._claims(self._run("claim", [], self._claim_values(worker, count, now, busy)))
 
     def renew(self, claims: Sequence[Claim], now: float) -> list[str]:
@@ -102,7 +104,7 @@ class JobStore:
     ) -> tuple[list[bool], list[Claim]]:
         """`finish`, then `claim`, in one round trip where both have something to do."""
         if not endings or not count:
-            return self.finish(worker, endings, now), self.claim(worker, count, now, busy) if count else []
+            return self.finish(worker, endings, now), self.claim(worker, count, now, busy)
         calls = [
             ("finish", self._finish_values(worker, endings, now)),
             ("claim", self._claim_values(worker, count, now, busy)),

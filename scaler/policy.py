@@ -50,7 +50,7 @@ class Limits:
     max_workers: int
     target_jobs_per_worker: float = 16
     target_wait_seconds: float = 10
-    up_delay_seconds: float = 2
+    up_delay_seconds: float = 0
     down_window_seconds: float = 30
     zero_delay_seconds: float = 300
 
@@ -167,8 +167,9 @@ def _need(load: Load, history: History, limits: Limits, now: float) -> _Need:
 
 
 def _by_demand(load: Load, limits: Limits) -> int:
+    """Downwards only is there a tolerance: a worker too many costs little, but jobs without a slot wait."""
     exact = load.demand / limits.target_jobs_per_worker
-    if load.workers and abs(exact / load.workers - 1) <= TOLERANCE + 1e-9:
+    if load.workers and 0 <= 1 - exact / load.workers <= TOLERANCE + 1e-9:
         return load.workers
     return math.ceil(exact - 1e-9)
 
@@ -208,7 +209,7 @@ def _choose(load: Load, need: _Need, seen: History, limits: Limits, now: float) 
     exact = load.demand / limits.target_jobs_per_worker
     if exact > load.workers == limits.max_workers:
         return load.workers, Reason.AT_MAX
-    return load.workers, Reason.TOLERANCE if exact > load.workers else Reason.STEADY
+    return load.workers, Reason.TOLERANCE if 0 < math.ceil(exact) < load.workers else Reason.STEADY
 
 
 def _grow(load: Load, need: _Need, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:

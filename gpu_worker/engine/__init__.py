@@ -10,7 +10,7 @@ from promptq.settings import WorkerSettings
 ECHO_SLOTS = 16
 
 
-def create_engine(settings: WorkerSettings, done: Callable[[str], None] = lambda part: None) -> Engine:
+def create_engine(settings: WorkerSettings, done: Callable[[str], None] = lambda _: None) -> Engine:
     """Build the engine that the settings name, its model loaded and its memory taken.
 
     Imports on demand: the echo engine comes up without torch.

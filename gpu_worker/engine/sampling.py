@@ -81,7 +81,7 @@ def _maximum(logits: Tensor) -> tuple[Tensor, Tensor]:
     vocabulary = logits.shape[-1]
     if vocabulary % ARGMAX_BLOCK:
         return logits.max(dim=-1)
-    blocks = logits.view(len(logits), -1, ARGMAX_BLOCK)
+    blocks = logits.view(len(logits), vocabulary // ARGMAX_BLOCK, ARGMAX_BLOCK)
     top, block = blocks.amax(-1).max(-1)
     inside = blocks[torch.arange(len(logits), device=logits.device), block].argmax(-1)
     return top, block * ARGMAX_BLOCK + inside

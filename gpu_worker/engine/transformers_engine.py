@@ -88,7 +88,7 @@ class TransformersEngine:
 
     @classmethod
     def from_settings(
-        cls, settings: WorkerSettings, done: Callable[[str], None] = lambda part: None
+        cls, settings: WorkerSettings, done: Callable[[str], None] = lambda _: None
     ) -> TransformersEngine:
         """Load the model that the settings name, and take its memory; `done` is told of each."""
         if settings.worker_threads:

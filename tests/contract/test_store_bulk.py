@@ -109,6 +109,7 @@ def test_a_turn_ends_and_claims_in_one_go_even_when_scripts_are_forgotten(store:
     stored, last = store.turn("w", [success(claim) for claim in more], 2, NOW)
     assert (stored, len(last)) == ([True, True], 1)
     assert store.turn("w", [], 2, NOW) == ([], [])
+    assert store.claim("w", 0, NOW) == []
     assert store.client.zcard(keys.FINISHED("default")) == 4
     assert len({claim.execution for claim in [*claims, *more, *last]}) == 5
 

@@ -89,8 +89,9 @@ def test_rows_that_are_not_finite_are_marked_and_leave_the_others_alone(temperat
     assert tokens[3] == next_tokens(rows[3:], draws[:1])[0] != NOT_FINITE
 
 
-def test_no_rows_give_no_tokens():
-    assert next_tokens(torch.empty(0, VOCABULARY), []) == []
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, 4 * ARGMAX_BLOCK])
+def test_no_rows_give_no_tokens(vocabulary):
+    assert next_tokens(torch.empty(0, vocabulary), []) == []
 
 
 def test_uniform_numbers_are_spread_and_repeatable():

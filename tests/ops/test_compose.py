@@ -151,6 +151,14 @@ def test_only_the_scalers_image_has_torch() -> None:
     assert with_torch == {"scaler"}
 
 
+def test_the_api_counts_tokens_with_the_workers_version() -> None:
+    pins = [
+        re.findall(r"^tokenizers.*$", (ROOT / f"requirements/{name}.txt").read_text(), re.M)
+        for name in ("api", "worker")
+    ]
+    assert pins[0] == pins[1] != []
+
+
 def dockerfile(name: str) -> str:
     path = ROOT / "ops/docker" / f"Dockerfile.{name}"
     return path.read_text() if path.exists() else ""

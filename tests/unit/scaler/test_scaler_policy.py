@@ -56,11 +56,11 @@ def warm(jobs: int, workers: int, seconds: int = 40, limits: Limits = LIMITS) ->
 @pytest.mark.parametrize(
     ("jobs", "workers", "wanted"),
     [
-        (0, 1, 1), (1, 1, 1), (10, 1, 1), (11, 1, 1), (12, 1, 2), (20, 2, 2), (22, 2, 2), (23, 2, 3), (31, 3, 3),
+        (0, 1, 1), (1, 1, 1), (10, 1, 1), (11, 1, 2), (20, 2, 2), (21, 2, 3), (31, 3, 4),
         (40, 4, 4), (1000, 1, 4), (1000, 4, 4),
     ],
 )  # fmt: skip
-def test_wanted_is_jobs_by_target_with_ten_percent_of_tolerance(jobs: int, workers: int, wanted: int) -> None:
+def test_wanted_is_jobs_by_target(jobs: int, workers: int, wanted: int) -> None:
     clock = Clock(replace(LIMITS, up_delay_seconds=0), workers)
     assert clock.tick(jobs)[0] == wanted
 
@@ -72,10 +72,17 @@ def test_running_jobs_count_as_queued_ones_do() -> None:
 
 @pytest.mark.parametrize(
     ("jobs", "workers", "reason"),
-    [(5, 1, Reason.STEADY), (11, 1, Reason.TOLERANCE), (40, 4, Reason.STEADY), (100, 4, Reason.AT_MAX)],
+    [(5, 1, Reason.STEADY), (40, 4, Reason.STEADY), (31, 4, Reason.STEADY), (100, 4, Reason.AT_MAX)],
 )
 def test_a_number_that_stays_says_why(jobs: int, workers: int, reason: Reason) -> None:
     assert warm(jobs, workers).tick(jobs) == (workers, reason)
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(180, (20, Reason.TOLERANCE)), (179, (18, Reason.WINDOW_DOWN))])
+def test_a_worker_goes_only_when_a_tenth_of_them_is_not_needed(jobs: int, expected: tuple[int, Reason]) -> None:
+    limits = replace(LIMITS, max_workers=100)
+    clock = warm(200, 20, limits=limits)
+    assert expected in clock.ticks([jobs] * 40)
 
 
 def test_a_need_must_last_before_workers_are_added() -> None:
