@@ -145,7 +145,8 @@ class Service:
         deadline = time.monotonic() + self._settings.drain_seconds
         while self._desk.unfinished() and time.monotonic() < deadline:
             self._round(0.05)
-        unfinished = [run.claim for run in self._runs.values()]
+        # A claim that was under way when claiming stopped may have come since, and found no slot.
+        unfinished = [*(run.claim for run in self._runs.values()), *self._desk.stop_claiming()]
         self._desk.forget(unfinished)
         self._give_back(unfinished)
 

@@ -206,14 +206,10 @@ class JobStore:
             for name, arguments in calls:
                 pipe.evalsha(self._scripts[name].sha, 0, *arguments)
             replies = pipe.execute(raise_on_error=False)
-        # A server that has forgotten a script ran nothing of it. Any other error is raised as for a single call.
-        forgotten = [isinstance(reply, redis.exceptions.NoScriptError) for reply in replies]
-        with answering():
-            for reply, gone in zip(replies, forgotten, strict=True):
-                if isinstance(reply, Exception) and not gone:
-                    raise reply
-        rows = zip(calls, replies, forgotten, strict=True)
-        return [self._run(call[0], [], call[1]) if gone else reply for call, reply, gone in rows]
+        # Of what was refused, for a forgotten script or a server that may not write, nothing was done: once more alone.
+        refused = [isinstance(reply, redis.RedisError) for reply in replies]
+        rows = zip(calls, replies, refused, strict=True)
+        return [self._run(call[0], [], call[1]) if again else reply for call, reply, again in rows]
 
     def _claims(self, rows: Sequence[Any]) -> list[Claim]:
         return [Claim.from_row(row, self.settings.max_attempts) for row in rows]

@@ -111,7 +111,10 @@ class TestDesk:
         desk.close(5)
         assert fake_store.get(ids[0]).status is Status.SUCCEEDED
 
-    def test_what_is_claimed_ahead_waits_for_a_slot_and_its_lease_is_kept(self, fake_store: JobStore) -> None:
+    def test_what_is_claimed_ahead_waits_for_a_slot_and_its_lease_is_kept(
+        self, fake_store: JobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gpu_worker.batching.AHEAD_SECONDS", 60)  # fakeredis is slow
         ids = [submit(fake_store, cache=False).job.id for _ in range(14)]
         desk = self.desk(fake_store)
         first = desk.take(5, 4)
