@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu_worker.__main__ import serve
+from gpu_worker.engine import create_engine
 from gpu_worker.engine.echo import EchoEngine
 from promptq.lifecycle import Stop
 from promptq.settings import WorkerSettings
@@ -32,14 +33,26 @@ def after(call: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def after_storing(turn: Callable[..., Any]) -> Callable[..., Any]:
+    """Die once a turn of the desk has stored an ending."""
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        stored, claims = turn(*arguments, **options)
+        if any(stored):
+            die()
+        return stored, claims
+
+    return wrapped
+
+
 def arm(point: str) -> None:
     """Set the trap."""
     traps: dict[str, tuple[type, str, Callable[..., Any]]] = {
         "claimed": (JobStore, "claim", after(JobStore.claim)),
         "starting": (EchoEngine, "add", after(lambda engine, rows: bool(rows))),
         "decoding": (EchoEngine, "step", after(EchoEngine.step)),
-        "generated": (JobStore, "finish", after(lambda store, worker, endings, now: bool(endings))),
-        "finished": (JobStore, "finish", after(JobStore.finish)),
+        "generated": (JobStore, "_finish_values", die),
+        "finished": (JobStore, "turn", after_storing(JobStore.turn)),
         "releasing": (JobStore, "release", die),
         "released": (JobStore, "release", after(JobStore.release)),
     }
@@ -50,5 +63,5 @@ def arm(point: str) -> None:
 if __name__ == "__main__":
     arm(os.environ["CRASH_AT"])
     settings = WorkerSettings.load()
-    serve(settings, EchoEngine(settings.slots, settings.echo_tokens_per_second), Stop().install())
+    serve(settings, create_engine(settings), Stop().install())
     sys.exit(0)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from gpu_worker.__main__ import serve
+from gpu_worker.engine import ECHO_SLOTS
 from gpu_worker.engine.base import Event, Row
 from gpu_worker.engine.echo import EchoEngine
 from promptq.lifecycle import Stop
@@ -31,5 +32,5 @@ class PoisonableEngine(EchoEngine):
 
 if __name__ == "__main__":
     settings = WorkerSettings.load()
-    serve(settings, PoisonableEngine(settings.slots, settings.echo_tokens_per_second), Stop().install())
+    serve(settings, PoisonableEngine(ECHO_SLOTS, settings.echo_tokens_per_second), Stop().install())
     sys.exit(0)
