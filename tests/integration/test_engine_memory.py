@@ -18,7 +18,7 @@ from tests.integration.tiny_engines import Recorder, drive, tiny_engine, tiny_mo
 
 REQUESTS = 2000
 WARM_UP = 600
-SHARE = 0.02
+SHARE = 0.05
 
 
 def rows(rng: random.Random, first: int, stop: int) -> list[Row]:
