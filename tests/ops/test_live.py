@@ -122,8 +122,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         with contextlib.suppress(OSError):  # a refusal, for the panel of refusals
             running.get("api", "/v1/jobs", b'{"prompt": ""}')
-        wait_until(lambda: running.query('promptq_scaler_decisions_total{action="down"}'), 60, "load, and its end")
-        wait_until(lambda: running.query("promptq_worker_exits_total"), 20, "the end of a worker")
+        wait_until(lambda: running.query('promptq_scaler_decisions_total{action="down"} > 0'), 60, "load, and its end")
+        wait_until(lambda: running.query("promptq_worker_exits_total > 0"), 20, "the end of a worker")
         yield running
     finally:
         running.stop()
