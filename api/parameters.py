@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from werkzeug.http import parse_dict_header
@@ -38,25 +38,21 @@ class WaitHeader(BaseModel):
 IDEMPOTENCY_KEY = r"^[\x20-\x7e]{1,255}$"
 
 
+def _idempotency_key(description: str) -> Any:
+    return Field("", alias="Idempotency-Key", pattern=IDEMPOTENCY_KEY, description=description)
+
+
 class SubmitHeaders(WaitHeader):
     """Headers of `POST /v1/jobs`."""
 
-    idempotency_key: str = Field(
-        "",
-        alias="Idempotency-Key",
-        pattern=IDEMPOTENCY_KEY,
-        description="The same key with the same body gives the same job, for a day.",
-    )
+    idempotency_key: str = _idempotency_key("The same key with the same body gives the same job, for a day.")
 
 
 class BatchHeaders(BaseModel):
     """Headers of `POST /v1/jobs:batch`."""
 
-    idempotency_key: str = Field(
-        "",
-        alias="Idempotency-Key",
-        pattern=IDEMPOTENCY_KEY,
-        description="Gives each prompt without an `idempotency_key` this one, a colon and its place, counted from 0.",
+    idempotency_key: str = _idempotency_key(
+        "Gives each prompt without an `idempotency_key` this one, a colon and its place, counted from 0."
     )
 
 

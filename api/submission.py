@@ -51,7 +51,7 @@ def submit(
         raise
     g.acknowledged = True
     logs.add(job_id=done.job.id)
-    _count(done, parts)
+    _count([done], parts)
     return done
 
 
@@ -67,7 +67,7 @@ def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[Outcome
     admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
     outcomes = [next(admitted) if isinstance(one, NewJob) else one for one in read]
     g.acknowledged = True
-    _count_many(outcomes, parts)
+    _count(outcomes, parts)
     return outcomes
 
 
@@ -100,7 +100,7 @@ def _admit(news: Sequence[NewJob], parts: Services) -> list[Outcome]:
     return done
 
 
-def _count_many(outcomes: Sequence[Outcome], parts: Services) -> None:
+def _count(outcomes: Sequence[Outcome], parts: Services) -> None:
     new = [one.job for one in outcomes if isinstance(one, Submitted) and one.outcome != "repeat"]
     for priority, count in Counter(job.priority for job in new).items():
         parts.metrics.submitted.labels(priority, parts.settings.model_id).inc(count)
@@ -141,9 +141,3 @@ def _record(key: str) -> str:
 def _traceparent() -> str:
     header = request.headers.get("traceparent", "")
     return header if _TRACEPARENT.fullmatch(header) else ""
-
-
-def _count(done: Submitted, parts: Services) -> None:
-    if done.outcome != "repeat":
-        parts.metrics.submitted.labels(done.job.priority, parts.settings.model_id).inc()
-        parts.metrics.cache_requests.labels(done.job.cache).inc()

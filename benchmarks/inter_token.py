@@ -12,11 +12,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.workloads import Request, Words
-from gpu_worker.engine.base import Row
+from benchmarks.peers import row
+from benchmarks.workloads import Words
 from gpu_worker.engine.loader import load
 from gpu_worker.engine.transformers_engine import TransformersEngine
-from promptq.request import GenerateRequest
 from promptq.settings import WorkerSettings
 
 PROMPT_TOKENS = 96
@@ -46,18 +45,14 @@ def measure(engine: Any, words: Words, rows: int, every: int, steps: int) -> Ite
     """Seconds between the tokens of the running rows. All get one a step, so a step counts once for all of them."""
     rng = random.Random(1)
     warm_up = 2 * max(every, rows)
-    engine.add([_row(f"run-{index}", words.request(rng, 32, steps + warm_up)) for index in range(rows)])
+    engine.add([row(f"run-{index}", words.request(rng, 32, steps + warm_up)) for index in range(rows)])
     for step in range(warm_up + steps):
         if step % every == 0 and engine.free_slots():
-            engine.add([_row(f"new-{step}", words.request(rng, PROMPT_TOKENS, NEW_TOKENS))])
+            engine.add([row(f"new-{step}", words.request(rng, PROMPT_TOKENS, NEW_TOKENS))])
         started = time.perf_counter()
         engine.step(0.0)
         if step >= warm_up:
             yield time.perf_counter() - started
-
-
-def _row(id: str, request: Request) -> Row:
-    return Row(id, GenerateRequest(prompt=request.prompt, max_tokens=request.tokens))
 
 
 def _options() -> argparse.Namespace:

@@ -50,7 +50,7 @@ class Ours:
 
     def run(self, requests: Sequence[Request]) -> int:
         self.passes = []
-        waiting = [_row(str(index), request) for index, request in enumerate(requests)]
+        waiting = [row(str(index), request) for index, request in enumerate(requests)]
         tokens = 0
         while waiting or self._engine.live_rows():
             free = self._engine.free_slots()
@@ -68,7 +68,8 @@ class Ours:
         return self._runner(chunks)
 
 
-def _row(id: str, request: Request) -> Row:
+def row(id: str, request: Request) -> Row:
+    """The request as the engine takes it."""
     # A stop string would end a row early; none is given, and the text may be anything.
     return Row(id, GenerateRequest(prompt=request.prompt, max_tokens=request.tokens))
 

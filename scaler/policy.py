@@ -171,7 +171,12 @@ def _by_demand(load: Load, limits: Limits) -> int:
     exact = load.demand / limits.target_jobs_per_worker
     if load.workers and 0 <= 1 - exact / load.workers <= TOLERANCE + 1e-9:
         return load.workers
-    return math.ceil(exact - 1e-9)
+    return _least(load, limits)
+
+
+def _least(load: Load, limits: Limits) -> int:
+    """The fewest workers that have a slot for every job."""
+    return math.ceil(load.demand / limits.target_jobs_per_worker - 1e-9)
 
 
 def _by_wait(load: Load, history: History, limits: Limits, now: float) -> int:
@@ -209,7 +214,8 @@ def _choose(load: Load, need: _Need, seen: History, limits: Limits, now: float) 
     exact = load.demand / limits.target_jobs_per_worker
     if exact > load.workers == limits.max_workers:
         return load.workers, Reason.AT_MAX
-    return load.workers, Reason.TOLERANCE if 0 < math.ceil(exact) < load.workers else Reason.STEADY
+    tolerated = limits.clamp(_least(load, limits)) < load.workers == need.by_demand
+    return load.workers, Reason.TOLERANCE if tolerated else Reason.STEADY
 
 
 def _grow(load: Load, need: _Need, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:

@@ -12,6 +12,7 @@ import redis
 from promptq.embedded import EmbeddedServer
 from promptq.settings import WorkerSettings
 from promptq.store import JobStore, connect
+from tests.processes import ROOT
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +26,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     running = EmbeddedServer(tmp_path_factory.mktemp("server")).start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def models_folder() -> Path:
+    """Where the default model lies converted: a clean checkout has none, and a worker would take a while over it."""
+    from gpu_worker.engine import packaged  # imports torch, which most tests do without
+
+    return packaged.folder(ROOT / ".promptq").parent
 
 
 @pytest.fixture

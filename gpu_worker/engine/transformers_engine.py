@@ -87,9 +87,7 @@ class TransformersEngine:
         self._stats = StepStats()
 
     @classmethod
-    def from_settings(
-        cls, settings: WorkerSettings, done: Callable[[str], None] = lambda _: None
-    ) -> TransformersEngine:
+    def from_settings(cls, settings: WorkerSettings, done: Callable[[str], None]) -> TransformersEngine:
         """Load the model that the settings name, and take its memory; `done` is told of each."""
         if settings.worker_threads:
             torch.set_num_threads(settings.worker_threads)

@@ -7,8 +7,8 @@ local done = {requeued = 0, worker_lost = 0, cancelled = 0}
 for _, queue in ipairs(QUEUE_ORDER) do
   for _, member in ipairs(call('ZREVRANGE', WIP .. queue, 0, -1)) do
     local id = string.match(member, '^(.*):')
-    local job = read(id, queue)
-    if job.status == 'started' and call('HGET', JOB .. id, 'worker_name') == ARGV[5] then
+    local job = call('HGET', JOB .. id, 'worker_name') == ARGV[5] and read(id, queue) or {}
+    if job.status == 'started' then
       call('ZREM', WIP .. queue, member)
       local outcome = redeliver(job, at, ARGV[6], ARGV[7])
       done[outcome] = done[outcome] + 1

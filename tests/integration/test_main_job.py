@@ -67,11 +67,9 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    models = ROOT / ".promptq" / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to(models)
+    (folder / "models").symlink_to(models_folder)
     running = Service(folder, ENGINE="transformers")
     try:
         wait_until(running.is_ready, 240, "a worker with the model")

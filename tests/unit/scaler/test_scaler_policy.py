@@ -85,6 +85,10 @@ def test_a_worker_goes_only_when_a_tenth_of_them_is_not_needed(jobs: int, expect
     assert expected in clock.ticks([jobs] * 40)
 
 
+def test_workers_kept_by_the_lower_bound_are_not_tolerated_but_steady() -> None:
+    assert warm(5, 2, limits=replace(LIMITS, min_workers=2)).tick(5) == (2, Reason.STEADY)
+
+
 def test_a_need_must_last_before_workers_are_added() -> None:
     clock = warm(15, 2)
     held = (2, Reason.UP_DELAY)
