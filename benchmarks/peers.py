@@ -140,8 +140,9 @@ class Vllm:
 
     def __init__(self, python: str, model: Path) -> None:
         script = Path(__file__).with_name("vllm_peer.py")
+        # -P: this folder has a queue.py, which Python's own must not be taken for.
         self._process = subprocess.Popen(
-            [python, str(script), str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, "-P", str(script), str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._ask(None)
         self._family = self._members()
