@@ -1,15 +1,17 @@
-"""`python -m gpu_worker`: settings, engine, registration, and the loop."""
+"""`python -m gpu_worker`: settings, engine, registration, and the loop; with `--spare` it first waits to be needed."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from gpu_worker.engine import create_engine
 from gpu_worker.engine.base import Engine
 from gpu_worker.service import Service
+from gpu_worker.spare import await_assignment
 from gpu_worker.startup import Startup
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.worker import GpuWorker
@@ -23,10 +25,11 @@ from promptq.store import JobStore, connect
 log = logging.getLogger("gpu_worker")
 
 
-def main() -> ExitCode:
+def main(arguments: Sequence[str]) -> ExitCode:
     """Load, register, work, drain. The exit code says how it ended."""
-    stop, startup = Stop().install(), Startup()
     try:
+        assigned_at = await_assignment().at if "--spare" in arguments else None
+        stop, startup = Stop().install(), Startup(assigned_at)
         settings = WorkerSettings.load()
         configure("gpu_worker", settings)
         log_settings(log, settings)
@@ -65,4 +68,4 @@ def _fail(code: ExitCode, message: str) -> ExitCode:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

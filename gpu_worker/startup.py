@@ -1,4 +1,4 @@
-"""How long a worker took to start, by part: what a scaler's cold start is made of."""
+"""How long a worker took to start, by part: what the wait for a new worker is made of."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import psutil
 
 
 class Startup:
-    """Notes the parts of one start, one after another, from the moment the process was created."""
+    """Notes the parts of one start, one after another.
 
-    def __init__(self) -> None:
-        self._began = self._last = psutil.Process().create_time()
+    Args:
+        assigned_at: when a spare became this worker; None: it starts as one, and began with the process.
+    """
+
+    def __init__(self, assigned_at: float | None = None) -> None:
+        self._began = self._last = assigned_at or psutil.Process().create_time()
         self._parts: list[tuple[str, float]] = []
-        self.done("python")
+        self.done("assignment" if assigned_at else "python")
 
     def done(self, part: str) -> None:
         """The part that ends now, and began when the one before ended."""

@@ -171,6 +171,10 @@ class ScalerSettings(CommonSettings):
     tick_seconds: Seconds = Field(1, description="Time between two decisions.")
     drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
     start_timeout_seconds: Seconds = Field(600, description="A worker not registered by then is killed.")
+    spare_worker: bool = Field(
+        True,
+        description="Keep one more process, its imports done, for the next start; not for `echo`, which starts fast.",
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> ScalerSettings:
@@ -211,7 +215,7 @@ def child_environment(unset: tuple[str, ...] = (), **values: str) -> dict[str, s
 
 
 def publish_to_environment(**values: str) -> None:
-    """Set variables that a library reads from the environment when it is imported."""
+    """Set variables that this process or its libraries read from the environment later on."""
     os.environ.update(values)
 
 

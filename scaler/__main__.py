@@ -16,7 +16,7 @@ from promptq.metrics import ScalerMetrics
 from promptq.observe import Observer
 from promptq.settings import ScalerSettings
 from promptq.store import JobStore, connect
-from scaler.fleet import Fleet, FleetSettings
+from scaler.fleet import SPARE_COMMAND, Fleet, FleetSettings
 from scaler.gpu import Gpus
 from scaler.loop import ScalerLoop
 from scaler.policy import Limits
@@ -87,7 +87,11 @@ def fleet_settings(settings: ScalerSettings, workers: int, has_gpu: bool) -> Fle
         changes["PROMPTQ_WORKER_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // workers))
     # A child that inherited the API's multiprocess folder would show up in the API's metrics.
     inherited = environment.child_environment(("PROMETHEUS_MULTIPROC_DIR",), **changes)
-    return FleetSettings(workers, inherited, settings.drain_seconds, settings.start_timeout_seconds)
+    # The echo engine has nothing to import that takes long.
+    spare = SPARE_COMMAND if settings.spare_worker and settings.engine != "echo" else ()
+    return FleetSettings(
+        workers, inherited, settings.drain_seconds, settings.start_timeout_seconds, spare_command=spare
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -63,8 +63,9 @@ class Child:
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: dict[str, str], now: float, gpu: str = ""
-    ) -> None:
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], now: float, gpu: str = "",
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:  # fmt: skip
         self.name = name
         self.spawned_at = now
         self.awaited_since = now
@@ -77,7 +78,7 @@ class Child:
         # Its own process group: a terminal's Ctrl-C must not reach it.
         self.process = subprocess.Popen(
             tethered(command, signal.SIGHUP), env=environment, process_group=0,
-            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            stdin=stdin, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert self.process.stderr is not None
         self._log = _Log(name, self.process.stderr)

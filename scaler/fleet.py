@@ -12,12 +12,14 @@ from promptq.observe import WorkerRecord
 from scaler.backoff import Backoff, is_stable
 from scaler.child import Child, Exit
 from scaler.gpu import Gpus, place
+from scaler.reserve import Reserve, wants_spare
 
 log = logging.getLogger(__name__)
 
 UNRESPONSIVE_SECONDS = 30.0
 KILL_GRACE_SECONDS = 5.0
 WORKER_COMMAND = (sys.executable, "-m", "gpu_worker")
+SPARE_COMMAND = (*WORKER_COMMAND, "--spare")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class FleetSettings:
         environment: what every worker gets; name and GPU are added.
         drain_seconds: the time a retired worker takes for its rows; it is killed 5 s later.
         start_timeout_seconds: a worker not registered by then is killed.
+        spare_command: starts a worker that waits for its assignment; empty: none is kept.
     """
 
     max_workers: int
@@ -35,6 +38,7 @@ class FleetSettings:
     drain_seconds: float = 30
     start_timeout_seconds: float = 600
     command: Sequence[str] = WORKER_COMMAND
+    spare_command: Sequence[str] = ()
 
 
 class Fleet:
@@ -50,6 +54,7 @@ class Fleet:
         self._gpus = gpus
         self._children: dict[str, Child] = {}
         self._backoff = Backoff()
+        self._reserve = Reserve(settings.spare_command, settings.environment)
 
     @property
     def processes(self) -> int:
@@ -75,17 +80,28 @@ class Fleet:
             self._spawn_one(now)
         return started
 
+    def keep_spare(self, wanted: int, now: float) -> None:
+        """Have a worker in reserve, where that takes nothing from those that start. It counts nowhere.
+
+        Args:
+            wanted: how many workers there should be.
+        """
+        if wants_spare([child.state for child in self._children.values()], wanted, self.backs_off):
+            self._reserve.refill(now)
+
     def retire(self, names: Sequence[str], now: float) -> None:
         """SIGTERM: they claim nothing more, finish what they run, and end."""
         for name in names:
             self._children[name].retire(now + self.settings.drain_seconds + KILL_GRACE_SECONDS)
 
     def retire_all(self, now: float) -> None:
-        """Retire every worker."""
+        """Retire every worker; the spare ends at once."""
+        self._reserve.end()
         self.retire(list(self._children), now)
 
     def kill(self) -> None:
-        """SIGKILL to every worker. Safe in a signal handler."""
+        """SIGKILL to every worker and the spare. Safe in a signal handler."""
+        self._reserve.kill()
         for child in list(self._children.values()):
             child.kill("killed")
 
@@ -94,6 +110,7 @@ class Fleet:
         for child in self._children.values():
             if child.deadline is not None and now >= child.deadline:
                 child.kill("drain_timeout")
+        self._reserve.poll(now)
         exits = [(child, end) for child in self._children.values() if (end := child.ended())]
         for child, end in exits:
             del self._children[child.name]
@@ -133,11 +150,12 @@ class Fleet:
     def _spawn_one(self, now: float) -> None:
         name = f"worker-{uuid.uuid4().hex[:8]}"
         gpu = place(self._gpus.read(), [child.gpu for child in self._children.values()]) if self._gpus else None
-        environment = self.settings.environment | {"PROMPTQ_WORKER_NAME": name}
-        if gpu:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
-        self._children[name] = Child(name, self.settings.command, environment, now, gpu.uuid if gpu else "")
-        log.info("Started %s%s.", name, f" on GPU {gpu.index}" if gpu else "")
+        own = {"PROMPTQ_WORKER_NAME": name} | ({"CUDA_VISIBLE_DEVICES": gpu.uuid} if gpu else {})
+        placed = gpu.uuid if gpu else ""
+        spare = self._reserve.take(name, own, placed, now)
+        self._children[name] = spare or Child(name, self.settings.command, self.settings.environment | own, now, placed)
+        where, how = f" on GPU {gpu.index}" if gpu else "", " from the spare" if spare else ""
+        log.info("Started %s%s%s.", name, where, how)
 
     def _judge(self, child: Child, end: Exit, now: float) -> None:
         if end.reason == "retired":

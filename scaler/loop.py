@@ -109,6 +109,7 @@ class ScalerLoop:
         self._act(decision, load, at)
         self._wake_the_idle(snapshot)
         self._publish(now, at)
+        self._fleet.keep_spare(self._wanted, at)
         self._count_cache(at)
 
     def _forget_dead(self, now: float) -> None:

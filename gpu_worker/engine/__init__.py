@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from gpu_worker.engine.base import Engine
 from promptq.settings import WorkerSettings
 
 ECHO_SLOTS = 16
+PRELOADED = ("gpu_worker.engine.transformers_engine", "transformers.models.llama.modeling_llama")
+"""What `create_engine` imports, and what loading the default model then does."""
 
 
 def create_engine(settings: WorkerSettings, done: Callable[[str], None] = lambda _: None) -> Engine:
@@ -30,3 +33,13 @@ def create_engine(settings: WorkerSettings, done: Callable[[str], None] = lambda
 
     done("torch")
     return TransformersEngine.from_settings(settings, done)
+
+
+def preload(settings: WorkerSettings) -> None:
+    """Import what `create_engine` will need, and nothing more: no model, no memory, no look at a GPU.
+
+    Which GPUs there are may be decided later, and CUDA reads that once, when it is first asked.
+    """
+    if settings.engine != "echo":
+        for module in PRELOADED:
+            import_module(module)
