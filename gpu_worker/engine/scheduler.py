@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Set
+from dataclasses import dataclass
 from typing import Literal
 
 from gpu_worker.engine.base import Row
@@ -41,6 +42,15 @@ def check_rows(rows: Collection[Row], free: int, live: Set[str]) -> None:
         raise ValueError("a row's id is already in the engine")
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A row that is to leave its slot for a vacant one."""
+
+    sequence: Sequence
+    source: int
+    target: int
+
+
 class Scheduler:
     """Holds the live sequences in order of arrival, and hands out slots and prefill tokens.
 
@@ -76,6 +86,22 @@ class Scheduler:
         if sequence.slot is not None:
             heapq.heappush(self._vacant, sequence.slot)
 
+    def plan_move(self) -> Move | None:
+        """The row of the highest slot into the lowest vacant one, unless a row without a slot will fill that.
+
+        Rows that lie close together are read in fewer calls, and nothing between them is read in vain. A row whose
+        prompt is not computed stays: nobody knows yet whether the numbers in its slot are finite.
+        """
+        last = max(self.live, key=_slot, default=None)
+        if last is None or not last.is_prefilled or not self._vacant or _slot(last) < self._vacant[0]:
+            return None
+        waits = any(sequence.slot is None for sequence in self.live)
+        return None if waits else Move(last, _slot(last), self._vacant[0])
+
+    def moved(self, move: Move) -> None:
+        """The row's keys and values are in the other slot now."""
+        move.sequence.slot = heapq.heapreplace(self._vacant, move.source)
+
     def note_batch(self) -> None:
         """Let every live sequence know how many share this step."""
         for sequence in self.live:
@@ -89,7 +115,7 @@ class Scheduler:
     def running(self) -> list[Sequence]:
         """Sequences that decode, by slot."""
         ready = [sequence for sequence in self.live if sequence.is_prefilled]
-        return sorted(ready, key=lambda sequence: sequence.slot or 0)
+        return sorted(ready, key=_slot)
 
     def plan_prefill(self, running: int = 0) -> list[Chunk]:
         """Choose this step's prompt tokens, beside so many running rows; the most urgent row first.
@@ -117,6 +143,10 @@ class Scheduler:
             sequence.slot = heapq.heappop(self._vacant)
         stop = min(len(sequence.prompt), sequence.computed + budget)
         return Chunk(sequence, sequence.computed, stop)
+
+
+def _slot(sequence: Sequence) -> int:
+    return -1 if sequence.slot is None else sequence.slot
 
 
 def _urgency(sequence: Sequence) -> tuple[int, float]:

@@ -1,7 +1,7 @@
 """KV memory: one slot per row, taken once, and read by the model through transformers' Cache.
 
 Each layer keeps keys and values as [slots, heads, columns, dim]. A row writes its own slot in place, and leaves by
-being forgotten: nothing is copied. What a forward pass writes and reads is an access, set before the pass.
+being forgotten. What a forward pass writes and reads is an access, set before the pass.
 """
 
 from __future__ import annotations
@@ -156,6 +156,12 @@ class SlotCache(Cache):
         """Write new states of a layer; return the keys and values to attend to."""
         store = self.stores[layer_idx]
         return self.access.exchange(store.keys, key_states), self.access.exchange(store.values, value_states)
+
+    def move(self, source: int, target: int, columns: int) -> None:
+        """Copy a row's first `columns` columns into another slot."""
+        for store in self.stores:
+            for states in (store.keys, store.values):
+                states[target, :, :columns] = states[source, :, :columns]
 
     def clear(self, slot: int) -> None:
         """Overwrite a slot with zeros, after a row that may have left NaN in it."""

@@ -134,6 +134,7 @@ class TransformersEngine:
     def step(self, now: float) -> list[Event]:
         self._progress = {}
         self._end_rows(now)
+        self._close_up()
         self._scheduler.note_batch()
         chunks = self._scheduler.plan()
         started = time.perf_counter()
@@ -166,6 +167,12 @@ class TransformersEngine:
                 sequence.end(FinishReason.TIMEOUT)
             if sequence.ending is not None:
                 self._guarded(sequence, self._finish, *sequence.ending)
+
+    def _close_up(self) -> None:
+        """Fill a slot that was left with the row furthest behind; one a step, as a long row takes a while to copy."""
+        if move := self._scheduler.plan_move():
+            self._runner.cache.move(move.source, move.target, move.sequence.computed)
+            self._scheduler.moved(move)
 
     def _run(self, chunks: list[Chunk]) -> None:
         for done, tokens in run_in_halves(chunks, self._runner.run, self._fail_chunk):

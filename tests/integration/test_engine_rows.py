@@ -140,6 +140,15 @@ def test_a_seed_gives_the_same_text_in_any_company(model, build):
     assert_right(model, recorder, "g", "hello")
 
 
+def test_rows_close_up_when_one_before_them_has_ended(model, build):
+    engine, width = build(model, prefill_tokens=200), []
+    intercept(engine, lambda chunks: width.append(max(chunk.slot for chunk in chunks) + 1))
+    recorder = run(engine, [row("a", max_tokens=2), row("b", max_tokens=3), row("c", PROMPTS[1]), row("d", PROMPTS[2])])
+    assert width[:4] == [4, 4, 3, 2]
+    assert_right(model, recorder, "c", PROMPTS[1])
+    assert_right(model, recorder, "d", PROMPTS[2])
+
+
 def test_memory_for_two_rows_at_a_time_still_serves_four(model, build):
     """Out of memory in a step: the rows are halved until they fit."""
 

@@ -89,6 +89,40 @@ def test_a_row_takes_the_lowest_vacant_slot_when_its_turn_comes():
     assert [row.slot for row in rows[1:]] == [1, 0]
 
 
+def test_the_last_row_fills_a_slot_that_was_left():
+    scheduler = Scheduler(slots=4, prefill_tokens=100)
+    rows = [sequence(id) for id in "abcd"]
+    for row in rows:
+        scheduler.add(row)
+    compute(scheduler)
+    assert scheduler.plan_move() is None
+    scheduler.remove(rows[1])
+    move = scheduler.plan_move()
+    assert move is not None
+    assert (move.sequence, move.source, move.target) == (rows[3], 3, 1)
+    scheduler.moved(move)
+    assert [row.slot for row in scheduler.running()] == [0, 1, 2]
+    assert scheduler.plan_move() is None
+    scheduler.remove(rows[2])
+    assert scheduler.plan_move() is None
+
+
+def test_a_slot_is_left_to_a_row_that_has_none_and_a_prompt_is_not_moved():
+    scheduler = Scheduler(slots=3, prefill_tokens=10)
+    first, long = sequence("first", 4), sequence("long", 30)
+    for row in (first, long):
+        scheduler.add(row)
+    compute(scheduler)
+    scheduler.remove(first)
+    assert scheduler.plan_move() is None
+    while not long.is_prefilled:
+        compute(scheduler)
+    scheduler.add(sequence("new"))
+    assert scheduler.plan_move() is None
+    compute(scheduler)
+    assert [row.slot for row in scheduler.live] == [1, 0]
+
+
 def test_running_rows_come_by_slot_and_only_once_prefilled():
     scheduler = Scheduler(slots=2, prefill_tokens=10)
     first, second = sequence("a", 15), sequence("b", 4)
@@ -142,6 +176,9 @@ def test_never_above_slots_or_budget_and_everyone_is_served(rows, slots, budget,
             tokens, rank, queued_at, generate, _ = todo.pop(id)
             scheduler.add(sequence(id, tokens, rank, queued_at))
             left[id] = generate
+        if move := scheduler.plan_move():
+            assert move.target < move.source
+            scheduler.moved(move)
         chunks = scheduler.plan_prefill()
         assert sum(chunk.stop - chunk.start for chunk in chunks) <= budget
         assert all(chunk.stop > chunk.start for chunk in chunks)
