@@ -64,7 +64,7 @@ class Ours:
 
     def _noted(self, chunks: Sequence[Chunk]) -> list[int]:
         tokens = sum(chunk.stop - chunk.start for chunk in chunks)
-        self.passes.append((tokens, sum(chunk.gives_token for chunk in chunks)))
+        self.passes.append((tokens, sum(chunk.gives for chunk in chunks)))
         return self._runner(chunks)
 
 

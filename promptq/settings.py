@@ -144,9 +144,12 @@ class WorkerSettings(CommonSettings):
         2048, description="Tokens per row, prompt and text; 0: the model's own limit."
     )
     prefill_tokens: Annotated[int, Field(ge=0)] = Field(
-        0, description="Most prompt tokens computed in one step; 0: 2048 on CUDA; on a CPU 256, fewer while rows run."
+        0, description="Most prompt tokens computed in one step; 0: 2048 on CUDA; on a CPU 512, fewer while rows run."
     )
     batching: Literal["continuous", "static", "off"] = Field("continuous", description="How rows are grouped.")
+    drafts: bool = Field(
+        True, description="While few rows run, guess their next tokens from their own text; the output is the same."
+    )
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(0, description="How long an idle engine gathers a batch.")
     drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
     worker_threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads for torch; 0: torch decides.")

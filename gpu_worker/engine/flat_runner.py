@@ -12,15 +12,21 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from gpu_worker.engine.drafts import MOST_DRAFTS
 from gpu_worker.engine.flat_model import FlatModel
-from gpu_worker.engine.sampling import draw, next_tokens
+from gpu_worker.engine.sampling import draws, next_tokens
 from gpu_worker.engine.segments import Segment, segments
 from gpu_worker.engine.sequence import Chunk
 from gpu_worker.engine.slots import SlotCache
 
+# Up to so many tokens a row, running rows with their drafts, attention is computed as plain products.
+FEW_TOKENS = MOST_DRAFTS + 1
+
 
 class FlatRunner:
     """Computes chunks in the slots of one cache. See `model_runner.Runner` for the contract."""
+
+    takes_drafts = True
 
     def __init__(self, model: PreTrainedModel, cache: SlotCache) -> None:
         self.cache = cache
@@ -36,9 +42,8 @@ class FlatRunner:
         lines = zip(*map(_line, chunks), strict=True)
         ids, slots, columns = self._tensor([list(chain.from_iterable(line)) for line in lines])
         attend = _Attention(self.cache, slots, columns, self._parts(chunks, columns))
-        ends = [end for end, chunk in zip(_ends(chunks), chunks, strict=True) if chunk.gives_token]
-        logits = self._model(ids, columns, self._tensor(ends), attend)
-        return next_tokens(logits, [draw(chunk.sequence) for chunk in chunks if chunk.gives_token])
+        logits = self._model(ids, columns, self._tensor(_kept(chunks)), attend)
+        return next_tokens(logits, draws(chunks))
 
     def _parts(self, chunks: Rows[Chunk], columns: Tensor) -> list[_Part]:
         parts, start = [], 0
@@ -52,13 +57,16 @@ class FlatRunner:
     def _mask(self, segment: Segment, live: Tensor | None, columns: Tensor) -> Tensor:
         """To be added to the scores: a token sees its own column and those before.
 
-        [rows · key heads, 1, width] for one token a row, else [rows, 1, heads to a key head · tokens, width].
+        [rows · key heads, 1, width] for one token a row; [rows · key heads, heads to a key head · tokens, width] for a
+        few; else [rows, 1, heads to a key head · tokens, width].
         """
-        unseen = torch.arange(segment.width, device=self._device) > columns[:, None]
+        rows, tokens, width = segment.rows, segment.tokens, segment.width
+        unseen = torch.arange(width, device=self._device) > columns[:, None]
         mask = torch.zeros(unseen.shape, dtype=self._dtype, device=self._device).masked_fill_(unseen, self._masked)
-        if segment.tokens == 1:
-            return _spread(mask, live, segment.rows).repeat_interleave(self._key_heads, 0)[:, None]
-        return mask.view(segment.rows, 1, segment.tokens, segment.width).repeat(1, 1, self._groups, 1)
+        mask = _spread(mask, live, rows).view(rows, 1, 1, tokens, width)
+        if tokens > FEW_TOKENS:
+            return mask.expand(-1, -1, self._groups, -1, -1).flatten(2, 3)
+        return mask.expand(-1, self._key_heads, self._groups if tokens > 1 else 1, -1, -1).flatten(2, 3).flatten(0, 1)
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
@@ -108,18 +116,37 @@ def _attend(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     segment = part.segment
     slots = slice(segment.first, segment.first + segment.rows)
     keys, values = keys[slots, :, : segment.width], values[slots, :, : segment.width]
-    act = _attend_running if segment.tokens == 1 else _attend_prompts
+    act = _attend_few if segment.tokens <= FEW_TOKENS else _attend_prompts
     return act(part, query, keys, values)
 
 
-def _attend_running(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """One token a row: two batched products. The fused kernel, made for many tokens, takes twice as long on a CPU."""
+def _attend_few(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One token a row, or a few: two batched products. The fused kernel, for many, takes twice as long on a CPU."""
     rows, key_heads, _, size = keys.shape
-    query = _spread(query, part.live, rows).reshape(rows * key_heads, -1, size)
+    query = _by_key_head(_spread(query, part.live, rows), part.segment, key_heads).flatten(0, 1)
     keys, values = keys.flatten(0, 1), values.flatten(0, 1)
     scores = torch.baddbmm(part.mask, query, keys.transpose(1, 2), alpha=size**-0.5)
-    attended = torch.bmm(scores.softmax(-1), values).view(rows, -1)
+    attended = _by_token(torch.bmm(scores.softmax(-1), values), part.segment, key_heads)
     return attended if part.live is None else attended[part.live]
+
+
+def _attend_prompts(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    query = _by_key_head(query, part.segment, keys.shape[1])
+    out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=part.mask)
+    return _by_token(out, part.segment, keys.shape[1])
+
+
+def _by_key_head(query: Tensor, segment: Segment, key_heads: int) -> Tensor:
+    """[rows · tokens, heads, dim] to [rows, key heads, heads to a key head · tokens, dim]."""
+    query = query.view(segment.rows, segment.tokens, key_heads, -1, query.shape[-1])
+    return query.permute(0, 2, 3, 1, 4).flatten(2, 3)
+
+
+def _by_token(attended: Tensor, segment: Segment, key_heads: int) -> Tensor:
+    """And back: to [rows · tokens, heads · dim]."""
+    size = attended.shape[-1]
+    attended = attended.view(segment.rows, key_heads, -1, segment.tokens, size)
+    return attended.permute(0, 3, 1, 2, 4).reshape(segment.rows * segment.tokens, -1)
 
 
 def _spread(states: Tensor, live: Tensor | None, rows: int) -> Tensor:
@@ -129,23 +156,16 @@ def _spread(states: Tensor, live: Tensor | None, rows: int) -> Tensor:
     return states.new_zeros(rows, *states.shape[1:]).index_copy_(0, live, states)
 
 
-def _attend_prompts(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    rows, key_heads, _, size = keys.shape
-    query = query.view(rows, part.segment.tokens, key_heads, -1, size).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=part.mask)
-    out = out.view(rows, key_heads, -1, part.segment.tokens, size)
-    return out.permute(0, 3, 1, 2, 4).reshape(rows * part.segment.tokens, -1)
-
-
 def _line(chunk: Chunk) -> tuple[list[int], list[int], range]:
     """Id, slot and column of each of the chunk's tokens."""
     return chunk.tokens, [chunk.slot] * (chunk.stop - chunk.start), range(chunk.start, chunk.stop)
 
 
-def _ends(chunks: Rows[Chunk]) -> list[int]:
-    """Index of each chunk's last token in the line."""
-    ends, end = [], 0
+def _kept(chunks: Rows[Chunk]) -> list[int]:
+    """Indices, in the line, of the tokens that another one follows from: the last ones of each chunk."""
+    kept: list[int] = []
+    end = 0
     for chunk in chunks:
         end += chunk.stop - chunk.start
-        ends.append(end - 1)
-    return ends
+        kept += range(end - chunk.gives, end)
+    return kept

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from gpu_worker.engine.sampling import NOT_FINITE, draw, next_tokens
+from gpu_worker.engine.sampling import NOT_FINITE, draws, next_tokens
 from gpu_worker.engine.sequence import Chunk
 from gpu_worker.engine.slots import LayerShape, PackedAccess, RowAccess, SlotCache, round_up
 from promptq.errors import EngineError
@@ -26,12 +26,16 @@ class Runner(Protocol):
 
     Changes no sequence, and writes only what it writes again when repeated: so a step that failed can be tried anew
     with fewer rows.
+
+    Attributes:
+        takes_drafts: whether chunks of running rows may have drafts.
     """
 
     cache: SlotCache
+    takes_drafts: bool
 
     def run(self, chunks: Rows[Chunk]) -> list[int]:
-        """Compute chunks, of running rows first and by slot; returns a token for each that gives one, in order.
+        """Compute chunks, of running rows first and by slot; returns the tokens that each gives, in order.
 
         NOT_FINITE stands for the token of a row whose numbers are not.
         """
@@ -40,6 +44,8 @@ class Runner(Protocol):
 
 class ModelRunner:
     """The runner for models that FlatRunner does not know."""
+
+    takes_drafts = False
 
     def __init__(self, model: PreTrainedModel, cache: SlotCache) -> None:
         self.cache = cache
@@ -69,7 +75,7 @@ class ModelRunner:
         visible = (rows[:, None] == read_rows) & (read_columns <= columns[:, None])
         ids = self._tensor([list(chain.from_iterable(chunk.tokens for chunk in chunks))])
         logits = self._forward(ids, columns[None], visible[None, None], self._ends(chunks))
-        tokens = next_tokens(logits[0], [draw(chunk.sequence) for chunk in chunks if chunk.gives_token])
+        tokens = next_tokens(logits[0], draws(chunks))
         if NOT_FINITE in tokens:
             raise ArithmeticError("the model's output is not a finite number")
         return tokens
@@ -85,7 +91,7 @@ class ModelRunner:
         self.cache.access = RowAccess(slice(first, first + size), self._tensor(range(size)), columns, width)
         visible = torch.arange(width, device=self._device) <= positions[:, None]
         logits = self._forward(ids[:, None], positions[:, None], visible[:, None, None], 1)
-        return next_tokens(logits[at, 0], [draw(chunk.sequence) for chunk in chunks])
+        return next_tokens(logits[at, 0], draws(chunks))
 
     def _line(self, chunks: Rows[Chunk], at: list[int], size: int) -> Tensor:
         """Token, position and column of every slot in the range, [3, size].
@@ -111,7 +117,7 @@ class ModelRunner:
         ends, end = [], 0
         for chunk in chunks:
             end += chunk.stop - chunk.start
-            ends += [end - 1] * chunk.gives_token
+            ends += [end - 1] * chunk.gives
         return self._tensor(ends)
 
     def _forward(self, ids: Tensor, positions: Tensor, visible: Tensor, keep: Tensor | int) -> Tensor:

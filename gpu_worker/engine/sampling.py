@@ -6,13 +6,14 @@ nothing else in the batch, and a step that is repeated after a fault draws the s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gpu_worker.engine.sequence import Sequence
+from gpu_worker.engine.sequence import Chunk, Sequence
 
 # In place of a token, for a row whose logits are NaN or infinite.
 NOT_FINITE = -1
@@ -48,10 +49,14 @@ def uniform(seed: int, index: int) -> float:
     return ((z ^ (z >> 31)) >> 11) * 2.0**-53
 
 
-def draw(sequence: Sequence) -> Draw:
-    """How this sequence's next token is chosen."""
+def draws(chunks: Iterable[Chunk]) -> list[Draw]:
+    """How each token that follows from the chunks is chosen."""
+    return [_draw_of(chunk.sequence, ahead) for chunk in chunks for ahead in range(chunk.gives)]
+
+
+def _draw_of(sequence: Sequence, ahead: int) -> Draw:
     request = sequence.row.request
-    place = uniform(sequence.seed, sequence.generated) if request.temperature else 0.0
+    place = uniform(sequence.seed, sequence.generated + ahead) if request.temperature else 0.0
     return Draw(request.temperature, request.top_k, request.top_p, place)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpu_worker.engine.base import Row
+from gpu_worker.engine.drafts import DraftBudget
 from gpu_worker.engine.sequence import Chunk, Sequence
 
 Batching = Literal["continuous", "static", "off"]
@@ -60,15 +61,22 @@ class Scheduler:
             chunks, so that the rows already running wait for no more than this.
         beside: at most so many, and one more for each running row, unless more rows wait than run. A step of n
             tokens takes a + b·n on a CPU: so prompts make it longer by a certain share, however many rows run.
+        free_tokens: tokens that a step computes in about the time of one; while no prompt is computed, rows that are
+            fewer guess ahead.
+
+    Attributes:
+        drafts: how far they guess.
     """
 
     def __init__(
-        self, slots: int, prefill_tokens: int, beside: int | None = None, batching: Batching = "continuous"
-    ) -> None:
+        self, slots: int, prefill_tokens: int, beside: int | None = None, batching: Batching = "continuous",
+        free_tokens: int = 0,
+    ) -> None:  # fmt: skip
         self.slots = slots
         self.prefill_tokens = prefill_tokens
         self.batching: Batching = batching
         self._beside = prefill_tokens if beside is None else beside
+        self.drafts = DraftBudget(free_tokens)
         self.live: list[Sequence] = []
         self._vacant = list(range(slots))
 
@@ -109,8 +117,17 @@ class Scheduler:
 
     def plan(self) -> list[Chunk]:
         """Choose this step's tokens: one of each running row, by slot, then those of prompts."""
-        running = [Chunk(sequence, sequence.computed, sequence.computed + 1) for sequence in self.running()]
-        return running + self.plan_prefill(len(running))
+        running = self.running()
+        prompts = self.plan_prefill(len(running))
+        guesses = {} if prompts else self._guesses(running)
+        return [_decode(sequence, guesses.get(sequence, ())) for sequence in running] + prompts
+
+    def _guesses(self, running: list[Sequence]) -> dict[Sequence, tuple[int, ...]]:
+        """Drafts for each running row, as many for all: attention takes them in one call then. None: nobody guesses."""
+        room = min((sequence.limit - sequence.generated for sequence in running), default=0)
+        count = self.drafts.each(len(running), room)
+        guesses = {sequence: tuple(sequence.drafter.guess(count)) for sequence in running} if count else {}
+        return {s: guess or (s.last,) * count for s, guess in guesses.items()} if any(guesses.values()) else {}
 
     def running(self) -> list[Sequence]:
         """Sequences that decode, by slot."""
@@ -143,6 +160,10 @@ class Scheduler:
             sequence.slot = heapq.heappop(self._vacant)
         stop = min(len(sequence.prompt), sequence.computed + budget)
         return Chunk(sequence, sequence.computed, stop)
+
+
+def _decode(sequence: Sequence, drafts: tuple[int, ...]) -> Chunk:
+    return Chunk(sequence, sequence.computed, sequence.computed + 1 + len(drafts), drafts)
 
 
 def _slot(sequence: Sequence) -> int:

@@ -35,7 +35,9 @@ class Segment:
 
 
 def segments(chunks: Iterable[Chunk]) -> list[Segment]:
-    """Cover the chunks, in their order; those of one token, given by slot, share a segment where it pays."""
+    """Cover the chunks, in their order. Those of as many tokens share a segment where it pays; only those of one token
+    may have slots between them that are read in vain.
+    """
     found: list[Segment] = []
     for chunk in chunks:
         one = Segment(chunk.slot, 1, chunk.stop - chunk.start, round_up(chunk.stop, READ_BUCKET), [0])
@@ -48,7 +50,8 @@ def segments(chunks: Iterable[Chunk]) -> list[Segment]:
 
 def _pays(segment: Segment, one: Segment) -> bool:
     """Whether reading `one`, and the slots before it, with the segment costs no more than a call of its own."""
-    if one.tokens > 1 or segment.tokens > 1 or one.first < segment.first + segment.rows:
+    behind = one.first - segment.first - segment.rows
+    if one.tokens != segment.tokens or behind < 0 or (behind and one.tokens > 1):
         return False
     together = (one.first - segment.first + 1) * max(segment.width, one.width)
     return together <= segment.rows * segment.width + one.width + CALL_COLUMNS

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpu_worker.engine.base import FinishReason, Row
+from gpu_worker.engine.drafts import Drafter
 from gpu_worker.engine.faults import Failure
 
 
@@ -23,6 +24,7 @@ class Sequence:
         batch_size: the most rows that were live in one step with it, itself included.
         passed_over: steps in which it waited for prefill and got none.
         ending: how it is to end at the next step, with the error if that is the reason.
+        drafter: guesses how its text goes on.
     """
 
     row: Row
@@ -36,6 +38,7 @@ class Sequence:
     batch_size: int = 0
     passed_over: int = 0
     ending: tuple[FinishReason, Failure | None] | None = None
+    drafter: Drafter = field(default_factory=Drafter)
 
     @property
     def is_prefilled(self) -> bool:
@@ -50,11 +53,16 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens [start, stop) of one admitted sequence, to be computed in this step: of its prompt, or its newest one."""
+    """Tokens [start, stop) of one admitted sequence, to be computed in this step: of its prompt, or its newest one.
+
+    Attributes:
+        drafts: guesses that follow its newest token.
+    """
 
     sequence: Sequence
     start: int
     stop: int
+    drafts: tuple[int, ...] = ()
 
     @property
     def slot(self) -> int:
@@ -65,7 +73,7 @@ class Chunk:
     @property
     def tokens(self) -> list[int]:
         """Their ids."""
-        return [self.sequence.last] if self.decodes else self.sequence.prompt[self.start : self.stop]
+        return [self.sequence.last, *self.drafts] if self.decodes else self.sequence.prompt[self.start : self.stop]
 
     @property
     def decodes(self) -> bool:
@@ -73,6 +81,6 @@ class Chunk:
         return self.start >= len(self.sequence.prompt)
 
     @property
-    def gives_token(self) -> bool:
-        """Whether the row's next token follows from it; a chunk that ends within the prompt gives none."""
-        return self.stop >= len(self.sequence.prompt)
+    def gives(self) -> int:
+        """How many tokens follow from it: a chunk that ends within the prompt gives none."""
+        return 1 + len(self.drafts) if self.stop >= len(self.sequence.prompt) else 0

@@ -9,12 +9,14 @@ from collections.abc import Callable, Collection, Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engine.base import EngineInfo, Event, Finished, FinishReason, Row, StepStats
+from gpu_worker.engine.drafts import confirmed
 from gpu_worker.engine.faults import Failure, failure, run_in_halves
 from gpu_worker.engine.flat_model import is_known
 from gpu_worker.engine.flat_runner import FlatRunner
@@ -30,9 +32,11 @@ from promptq.settings import WorkerSettings
 
 # On a CPU a step of n tokens takes about 20 + 1.2·n ms of a small model: more than these gain little, and beside
 # running rows a step may take about twice as long as without prompts.
-CPU_PREFILL_TOKENS = 256
+CPU_PREFILL_TOKENS = 512
 CPU_TOKENS_BESIDE = 20
 CUDA_PREFILL_TOKENS = 2048
+# A step of so many tokens takes about as long as a step of one: the weights have to be read for either.
+FREE_TOKENS = {"cpu": 6, "cuda": 32}
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ class TransformersEngine:
         context: the most tokens of a row, prompt and text.
         name: what `info` shows as the model.
         flat: False runs every model through transformers' own code, as those are that FlatModel does not know.
+        drafts: whether few rows guess ahead; only where the runner takes drafts.
 
     Raises:
         EngineError: the model cannot be batched, or the slots do not fit into the device's memory.
@@ -70,12 +75,15 @@ class TransformersEngine:
         batching: Batching = "continuous",
         name: str = "",
         flat: bool = True,
+        drafts: bool = True,
     ) -> None:
         self._tokenizer = tokenizer
         self._context = context
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
-        self._scheduler = Scheduler(cache.slots, *prefill_budget(prefill_tokens, model.device), batching=batching)
         self._runner: Runner = (FlatRunner if flat and is_known(model) else ModelRunner)(model, cache)
+        ahead = FREE_TOKENS[model.device.type] if drafts and self._runner.takes_drafts else 0
+        budget = prefill_budget(prefill_tokens, model.device)
+        self._scheduler = Scheduler(cache.slots, *budget, batching=batching, free_tokens=ahead)
         self._eos = end_tokens(model, tokenizer)
         self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
@@ -100,6 +108,7 @@ class TransformersEngine:
             context=limit_context(model, settings.context_length),
             prefill_tokens=settings.prefill_tokens,
             batching=settings.batching,
+            drafts=settings.drafts,
             name=settings.model,
         )
         done("memory")
@@ -148,6 +157,7 @@ class TransformersEngine:
         sequence = Sequence(row, [], request.max_tokens, seed)
         try:
             sequence.prompt = encode(self._tokenizer, request)
+            sequence.drafter.extend(sequence.prompt)
         except Exception as error:
             sequence.end(FinishReason.ERROR, failure(error))
         self._fit(sequence)
@@ -176,13 +186,19 @@ class TransformersEngine:
 
     def _run(self, chunks: list[Chunk]) -> None:
         for done, tokens in run_in_halves(chunks, self._runner.run, self._fail_chunk):
+            given = iter(tokens)
             for chunk in done:
-                chunk.sequence.computed = chunk.stop
-            self._take([chunk.sequence for chunk in done if chunk.gives_token], tokens)
+                self._take(chunk, list(islice(given, chunk.gives)))
 
-    def _take(self, sequences: list[Sequence], tokens: list[int]) -> None:
-        for sequence, token in zip(sequences, tokens, strict=True):
-            self._guarded(sequence, self._take_token, token)
+    def _take(self, chunk: Chunk, tokens: list[int]) -> None:
+        sequence, standing = chunk.sequence, confirmed(chunk.drafts, tokens)
+        sequence.computed = chunk.stop - len(tokens) + len(standing)
+        if chunk.drafts:
+            self._scheduler.drafts.note(len(standing) > 1)
+        # A number that is not finite, behind a wrong guess too, is in the slot and would be read there.
+        for token in [NOT_FINITE] if NOT_FINITE in tokens else standing:
+            if sequence.row.id in self._texts:
+                self._guarded(sequence, self._take_token, token)
 
     def _guarded(self, sequence: Sequence, act: Callable[..., None], *args: Any) -> None:
         """Do something to one row; if that raises, it is this row that fails."""
@@ -203,6 +219,7 @@ class TransformersEngine:
     def _append(self, sequence: Sequence, token: int) -> None:
         stream = self._texts[sequence.row.id]
         sequence.last = token
+        sequence.drafter.extend([token])
         sequence.generated += 1
         progress = self._of(sequence)
         progress.tokens += 1

@@ -49,9 +49,9 @@ def test_prompts_share_the_budget_and_long_ones_are_chunked():
     for id, tokens in (("a", 10), ("b", 20), ("c", 3)):
         scheduler.add(sequence(id, tokens))
     first = scheduler.plan_prefill()
-    assert [(c.sequence.row.id, c.start, c.stop, c.gives_token) for c in first] == [
-        ("a", 0, 10, True),
-        ("b", 0, 6, False),
+    assert [(c.sequence.row.id, c.start, c.stop, c.gives) for c in first] == [
+        ("a", 0, 10, 1),
+        ("b", 0, 6, 0),
     ]
     for chunk in first:
         chunk.sequence.computed = chunk.stop
