@@ -37,7 +37,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     settings = WorkerSettings(device="cpu", model=packaged.NAME)
     model, tokenizer = load(settings)
-    ours = Ours(model, tokenizer, slots=options.slots, context=2048, prefill_tokens=options.prefill_tokens)
+    chosen = {"slots": options.slots, "prefill_tokens": options.prefill_tokens, "drafts": options.drafts}
+    ours = Ours(model, tokenizer, context=2048, **chosen)
     peers: dict[str, Peer] = {"ours": ours} | _peers(options, settings, model)
     floors = {name: Floor(model, plain=plain) for name, plain in FLOORS.items()}
     words = Words(tokenizer)
@@ -61,6 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0, help="threads of torch, vLLM's excepted; 0: its own choice")
     parser.add_argument("--slots", type=int, default=0, help="0: as `auto` takes")
+    parser.add_argument("--no-drafts", dest="drafts", action="store_false", help="ours one token a row and step")
     parser.add_argument("--prefill-tokens", type=int, default=defaults.prefill_tokens)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engine.json"))
     return parser.parse_args()

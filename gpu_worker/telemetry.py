@@ -32,6 +32,7 @@ class Telemetry:
         self._decode = metrics.decode_step.labels(model)
         self._prefill = metrics.prefill.labels(model)
         self._finished = {status: metrics.finished.labels(model, status) for status in ENDS}
+        self._drafts = {outcome: metrics.drafts.labels(model, outcome) for outcome in ("right", "wrong")}
         self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in ("prompt", "completion")}
         self.slots()
 
@@ -53,6 +54,8 @@ class Telemetry:
         if stats.rows:
             self._batch_size.observe(stats.rows)
             self._decode.observe(stats.decode_seconds)
+        self._drafts["right"].inc(stats.right_drafts)
+        self._drafts["wrong"].inc(stats.wrong_drafts)
         if stats.prefill_tokens:
             self._prefill.observe(stats.prefill_seconds)
             self._tokens["prompt"].inc(stats.prefill_tokens)

@@ -68,6 +68,7 @@ class WorkerMetrics:
         self.slots = Gauge("promptq_slots", "Rows that fit, by state: busy, free.", ["state"], registry=registry)
         self.finished = counter("promptq_jobs_finished_total", "Jobs this worker ended.", ["model", "status"])
         self.tokens = counter("promptq_tokens_total", "Tokens, by type: prompt, completion.", ["model", "type"])
+        self.drafts = counter("promptq_draft_tokens_total", "Guessed tokens: right, wrong.", ["model", "outcome"])
         self.busy_seconds = counter("promptq_worker_busy_seconds_total", "Time spent in engine steps.", [])
 
 

@@ -77,16 +77,19 @@ class StepStats:
     """What the last step cost.
 
     Attributes:
-        rows: rows that decoded one token in this step.
+        rows: rows that decoded in this step.
         prefill_tokens: prompt tokens that were computed in this step.
         prefill_seconds: how long the step took, if it computed prompt tokens, else 0.
         decode_seconds: how long the step took, if rows decoded in it, else 0.
+        right_drafts, wrong_drafts: guessed tokens that stood, and those that did not.
     """
 
     rows: int = 0
     prefill_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    right_drafts: int = 0
+    wrong_drafts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

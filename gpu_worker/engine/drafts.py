@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 # The longest run of tokens that is looked for, then shorter ones.
-RUNS = (3, 2)
+RUNS = (3, 2, 1)
 MOST_DRAFTS = 5
 # What is known of the first guess before there was one, and how much one more counts.
 FIRST_RIGHT = 0.5

@@ -92,6 +92,7 @@ class TransformersEngine:
         self._info = _describe(model, self._runner, name, context, tokenizer_json(tokenizer))
         self._texts: dict[str, TextStream] = {}
         self._progress: dict[str, _Progress] = {}
+        self._right_drafts = 0
         self._stats = StepStats()
 
     @classmethod
@@ -141,14 +142,14 @@ class TransformersEngine:
                 sequence.end(FinishReason.CANCELLED)
 
     def step(self, now: float) -> list[Event]:
-        self._progress = {}
+        self._progress, self._right_drafts = {}, 0
         self._end_rows(now)
         self._close_up()
         self._scheduler.note_batch()
         chunks = self._scheduler.plan()
         started = time.perf_counter()
         self._run(chunks)
-        self._stats = _stats(chunks, time.perf_counter() - started)
+        self._stats = _stats(chunks, self._right_drafts, time.perf_counter() - started)
         return [Event(id, done.text, done.tokens, done.finished) for id, done in self._progress.items()]
 
     def _sequence(self, row: Row) -> Sequence:
@@ -194,6 +195,7 @@ class TransformersEngine:
         sequence, standing = chunk.sequence, confirmed(chunk.drafts, tokens)
         sequence.computed = chunk.stop - len(tokens) + len(standing)
         if chunk.drafts:
+            self._right_drafts += len(standing) - 1
             self._scheduler.drafts.note(len(standing) > 1)
         # A number that is not finite, behind a wrong guess too, is in the slot and would be read there.
         for token in [NOT_FINITE] if NOT_FINITE in tokens else standing:
@@ -270,10 +272,11 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Co
     return {id for id in [*ids, tokenizer.eos_token_id] if id is not None}
 
 
-def _stats(chunks: list[Chunk], seconds: float) -> StepStats:
+def _stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
     rows = sum(chunk.decodes for chunk in chunks)
     prefilled = sum(chunk.stop - chunk.start for chunk in chunks if not chunk.decodes)
-    return StepStats(rows, prefilled, seconds if prefilled else 0.0, seconds if rows else 0.0)
+    wrong = sum(len(chunk.drafts) for chunk in chunks) - right
+    return StepStats(rows, prefilled, seconds if prefilled else 0.0, seconds if rows else 0.0, right, wrong)
 
 
 def _describe(model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str) -> EngineInfo:

@@ -171,6 +171,7 @@ def test_drafts_save_steps_and_change_nothing(model, temperature):
         intercept(engine, passes[drafts].append)
         recorder = run(engine, rows)
         assert {finished.completion_tokens for finished in recorder.finished.values()} == {30}
+        assert (engine.stats.right_drafts > 0) == drafts
         texts.append(recorder.text)
     assert texts[0] == texts[1]
     assert (texts[0]["0"] == ("deabc" * 6)) == (temperature == 0)
