@@ -1,25 +1,23 @@
 -- Put before claim.lua: a job at the head of a queue, whoever put it there.
 local FOREIGN = {'success_callback_name', 'failure_callback_name', 'stopped_callback_name', 'webhooks',
   'rate_limit_key', 'repeats_left'}
-local CANDIDATE = {'status', 'data', 'attempts', 'queued_at', 'error_type', 'expires_at', 'cancel_requested',
-  'cache_key', 'failure_ttl', 'timeout_seconds', 'timeout', 'traceparent', 'request_id', 'group_id'}
 
 -- Names of RQ's features on a job that we do not run. RQ always writes group_id, and we never do.
 local function refused(job)
-  if not job.group_id then return '' end
   local names = {}
-  for i, value in ipairs(call('HMGET', JOB .. job.id, unpack(FOREIGN))) do
-    if value and value ~= '' and value ~= '0' then names[#names + 1] = FOREIGN[i] end
+  for _, name in ipairs(job.group_id and FOREIGN or {}) do
+    if job[name] and job[name] ~= '' and job[name] ~= '0' then names[#names + 1] = name end
   end
   return table.concat(names, ', ')
 end
 
--- The job with what a claim needs. Plain RQ writes no queued_at; a failed job that is queued again (`rq requeue`)
--- begins anew; `attempts` counts the one to come.
+-- The job with all its fields. Plain RQ writes no queued_at; a failed job that is queued again (`rq requeue`) begins
+-- anew; `attempts` counts the one to come.
 local function candidate(id, queue, now)
-  local job = read(id, queue, CANDIDATE)
+  local job, fields = {}, redis.pcall('HGETALL', JOB .. id)
+  for i = 1, #fields, 2 do job[fields[i]] = fields[i + 1] end
   if job.status and not job.queued_at then call('HSET', JOB .. id, 'queued_at', now) end
-  job.queued_at, job.refused = job.queued_at or now, refused(job)
+  job.id, job.queue, job.queued_at, job.refused = id, queue, job.queued_at or now, refused(job)
   job.attempts = (job.error_type and 0 or tonumber(job.attempts or '') or 0) + 1
   job.deadline = not job.error_type and tonumber(job.expires_at or '') or math.huge
   return job

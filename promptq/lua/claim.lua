@@ -10,7 +10,7 @@
 insist()
 local count, now, iso, score, worker, token, ageing, max_attempts, busy = tonumber(ARGV[1]), unpack(ARGV, 2, 9)
 local at = {now = tonumber(now), iso = iso, failure_ttl = ARGV[10]}
-local lines, claimed, expired = {}, {}, {}
+local lines, claimed, expired, leases = {}, {}, {}, {}
 
 -- Look at the next job of a queue. Nothing is taken out yet.
 local function look(line)
@@ -26,7 +26,7 @@ end
 local function start(job, execution)
   call('HSET', JOB .. job.id, 'status', 'started', 'started_at', iso, 'worker_name', worker, 'attempts', job.attempts)
   renewed(job)
-  call('ZADD', WIP .. job.queue, score, job.id .. ':' .. execution)
+  note(leases, WIP .. job.queue, score, job.id .. ':' .. execution)
   return {job.id, job.queue, execution, job.data, job.attempts, job.queued_at,
     job.timeout_seconds or job.timeout or '', job.refused, job.traceparent or '', job.request_id or ''}
 end
@@ -46,6 +46,7 @@ for _ = 1, count + 100 do
   if alone and #claimed > 0 then break end
 end
 for _, line in ipairs(lines) do if line.seen > 1 then call('LPOP', QUEUE .. line.queue, line.seen - 1) end end
+for wip, entries in pairs(leases) do bulk('ZADD', wip, entries) end
 for _, job in ipairs(expired) do expire(job, at, ARGV[11]) end
 conclude(at)
 return claimed

@@ -1,8 +1,24 @@
 -- Put before every script, after the key names of keys.py.
 -- `at` is the moment of a transition: {now, iso, result_ttl, failure_ttl}; now in seconds, iso as RQ writes times. What
 -- ended is noted there, for conclude(at).
--- Every call of a command costs as much again as the command: so few calls, with many arguments each.
+-- A call of a command costs more than most commands: so few calls, with many arguments each, of all jobs together.
 local call = redis.call
+
+-- One command on one key with any number of values: Lua cannot unpack more than some thousands at once.
+-- Returns what the last call did.
+local function bulk(command, key, values)
+  local reply
+  for i = 1, #values, 1000 do reply = call(command, key, unpack(values, i, math.min(i + 999, #values))) end
+  return reply
+end
+
+-- Note one or two values under a key, for one call with them all later.
+local function note(lists, key, first, second)
+  local list = lists[key]
+  if not list then list = {}; lists[key] = list end
+  list[#list + 1] = first
+  if second then list[#list + 1] = second end
+end
 
 local ENDINGS = {
   succeeded = {status = 'finished', registry = FINISHED, type = 1, ttl = 'result_ttl'},
@@ -38,21 +54,22 @@ end
 local FIELDS = {'status', 'origin', 'attempts', 'cache_key', 'expires_at', 'cancel_requested', 'error_type',
   'result_ttl', 'failure_ttl'}
 
--- A job's fields by name, those that it has, with its id and queue.
+-- A job's fields by name, those that it has, with its id and queue. What is no hash is no job: it must not keep others
+-- from being read.
 local function read(id, queue, names)
   names = names or FIELDS
-  local job, values = {}, call('HMGET', JOB .. id, unpack(names))
+  local job, values = {}, redis.pcall('HMGET', JOB .. id, unpack(names))
   for i = 1, #names do job[names[i]] = values[i] or nil end
   job.id, job.queue = id, queue or job.origin
   return job
 end
 
--- The values that `from` has under these names, as name, value, ... behind what is in `into`.
-local function append(into, from, names)
-  for _, name in ipairs(names) do
-    if from[name] and from[name] ~= '' then into[#into + 1] = name; into[#into + 1] = from[name] end
+-- Put name and value behind what is in `fields`, where there is a value.
+local function add(fields, name, value)
+  if value and value ~= '' then
+    local n = #fields
+    fields[n + 1], fields[n + 2] = name, value
   end
-  return into
 end
 
 -- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message, and for RQ's results stream
@@ -61,20 +78,25 @@ local function settle(job, state, at, how)
   local ending, key, results = ENDINGS[state], JOB .. job.id, RESULTS .. job.id
   local own = tonumber(job[ending.ttl] or '') or 0
   local ttl = own > 0 and own or tonumber(at[ending.ttl])
-  call('HSET', key, unpack(append({'status', ending.status, 'ended_at', at.iso}, how, {'error_type', 'error_message'})))
+  local fields, result = {'status', ending.status, 'ended_at', at.iso}, {'type', ending.type, 'worker_name', how.worker or ''}
+  add(fields, 'error_type', how.error_type)
+  add(fields, 'error_message', how.error_message)
+  add(result, 'return_value', how.return_value)
+  add(result, 'exc_string', how.exc_string)
+  call('HSET', key, unpack(fields))
   call('EXPIRE', key, ttl)
-  call('XADD', results, 'MAXLEN', 10, '*',
-    unpack(append({'type', ending.type, 'worker_name', how.worker or ''}, how, {'return_value', 'exc_string'})))
+  call('XADD', results, 'MAXLEN', 10, '*', unpack(result))
   call('EXPIRE', results, ttl)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
-  call('ZADD', ending.registry .. job.queue, at.now + ttl, job.id)
-  at.ended, at.totals = at.ended or {}, at.totals or {}
+  at.ended, at.totals, at.registries = at.ended or {}, at.totals or {}, at.registries or {}
+  note(at.registries, ending.registry .. job.queue, at.now + ttl, job.id)
   at.ended[#at.ended + 1] = job.id
   at.totals[state] = (at.totals[state] or 0) + 1
 end
 
--- Count and announce what was settled, once for all.
+-- Register, count and announce what was settled, once for all.
 local function conclude(at)
+  for registry, entries in pairs(at.registries or {}) do bulk('ZADD', registry, entries) end
   for state, count in pairs(at.totals or {}) do call('HINCRBY', TOTALS, state, count) end
   if at.ended then call('PUBLISH', DONE, table.concat(at.ended, ' ')) end
 end
@@ -101,6 +123,16 @@ local function leader(cache_key)
     call('LPOP', JOIN .. cache_key)
     id = call('LINDEX', JOIN .. cache_key, 0)
   end
+end
+
+-- Put a new job into its join group. Tells whether a live job leads it; if not, the new one does.
+local function join(cache_key, id)
+  local key = JOIN .. cache_key
+  if call('RPUSH', key, id) == 1 then return false end
+  call('RPOP', key)
+  local leads = leader(cache_key)
+  call('RPUSH', key, id)
+  return leads
 end
 
 -- Take a job that ends without a text out of its join group; the next one leads.

@@ -5,7 +5,7 @@
 --        | {'conflict', id} | {'repeat', id}
 local now, iso, bound, result_ttl = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local at = {now = tonumber(now), iso = iso, result_ttl = result_ttl}
-local depth, admitted, fed, reply = waiting(), 0, {}, {}
+local depth, admitted, fed, queued, reply = waiting(), 0, {}, {}, {}
 
 local function write(id, queue, status, fields)
   -- The first write must be one that a full server refuses.
@@ -13,19 +13,22 @@ local function write(id, queue, status, fields)
   -- Those who were refused did not come back: their turns are void.
   if admitted == 0 and depth * 2 < bound then call('DEL', TURN) end
   admitted = admitted + 1
-  call('HSET', JOB .. id, 'origin', queue, 'created_at', iso, 'enqueued_at', iso, 'queued_at', now, 'status', status,
+  call('HSET', JOB .. id, 'status', status, 'origin', queue, 'created_at', iso, 'enqueued_at', iso, 'queued_at', now,
     unpack(fields))
 end
 
 local function admit(id, queue, expires_at, cache_key, record, keep, fingerprint, fields)
   local seen = record ~= '' and call('GET', IDEMPOTENCY .. record) or id
-  local known = call('HMGET', JOB .. seen, 'status', 'fingerprint')
-  if known[1] then return {(known[2] or '') == fingerprint and 'repeat' or 'conflict', seen} end
+  if call('HEXISTS', JOB .. seen, 'status') == 1 then
+    return {(call('HGET', JOB .. seen, 'fingerprint') or '') == fingerprint and 'repeat' or 'conflict', seen}
+  end
   local text = cache_key ~= '' and call('GET', CACHE .. cache_key)
   if not text and depth >= bound then return refuse(depth, bound, at.now) end
-  local joins = not text and cache_key ~= '' and leader(cache_key)
-  append(fields, {cache = text and 'hit' or joins and 'join', expires_at = not text and expires_at,
-    cache_key = not text and cache_key, fingerprint = fingerprint}, {'cache', 'expires_at', 'cache_key', 'fingerprint'})
+  local joins = not text and cache_key ~= '' and join(cache_key, id)
+  add(fields, 'cache', text and 'hit' or joins and 'join')
+  add(fields, 'expires_at', not text and expires_at)
+  add(fields, 'cache_key', not text and cache_key)
+  add(fields, 'fingerprint', fingerprint)
   write(id, queue, joins and 'deferred' or 'queued', fields)
   if record ~= '' then call('SET', IDEMPOTENCY .. record, id, 'EX', keep) end
   if text then
@@ -34,11 +37,11 @@ local function admit(id, queue, expires_at, cache_key, record, keep, fingerprint
     return {'hit', text}
   end
   depth = depth + 1
-  if cache_key ~= '' then call('RPUSH', JOIN .. cache_key, id) end
   if expires_at ~= '' then call('ZADD', EXPIRY, expires_at, id) end
   if joins then call('ZADD', DEFERRED .. queue, now, id) return {'join'} end
-  fed[queue] = true
-  return {'new', call('RPUSH', QUEUE .. queue, id) - 1}
+  note(fed, queue, id)
+  queued[id] = {'new', 0}
+  return queued[id]
 end
 
 local i = 5
@@ -48,7 +51,11 @@ while i <= #ARGV do
   reply[#reply + 1] = admit(id, queue, expires_at, cache_key, record, keep, fingerprint, fields)
   i = i + 8 + more
 end
+for queue, ids in pairs(fed) do
+  local ahead = bulk('RPUSH', QUEUE .. queue, ids) - #ids
+  for n, id in ipairs(ids) do queued[id][2] = ahead + n - 1 end
+  call('PUBLISH', WAKE, queue)
+end
 if admitted > 0 then call('HINCRBY', TOTALS, 'submitted', admitted) end
-for queue in pairs(fed) do call('PUBLISH', WAKE, queue) end
 conclude(at)
 return reply
