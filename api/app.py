@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry
 import promptq
 from api import access, bulk, errors, fleet, generate, health, instrument, jobs, status
 from api.context import ContextLimit
+from api.gathering import Gathering
 from api.schemas import ErrorResponse
-from api.services import EXTENSION, Services
+from api.services import EXTENSION, Services, now
 from api.waiters import Waiters
 from promptq import models
 from promptq.metrics import ApiMetrics
@@ -69,6 +70,7 @@ def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | 
         metrics=ApiMetrics(registry),
         access=access.Access(settings, store),
         context=ContextLimit(partial(models.read, store.client, settings.model_id)),
+        gathering=Gathering(store, now),
     )
 
 

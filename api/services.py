@@ -11,6 +11,7 @@ from flask import Flask, current_app
 from prometheus_client import CollectorRegistry
 
 from api.context import ContextLimit
+from api.gathering import Gathering
 from api.waiters import Waiters
 from promptq.job import Job
 from promptq.metrics import ApiMetrics
@@ -36,6 +37,7 @@ class Services:
     metrics: ApiMetrics
     access: Access
     context: ContextLimit
+    gathering: Gathering
 
     def wait_for(self, job_id: str, seconds: float) -> Job:
         """The job, once it has ended or the time, clamped to the limit, is over."""

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from api.access import owner
 from api.errors import invalid_request
+from api.gathering import JOBS_PER_SCRIPT
 from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services, now, services
 from promptq import logs
@@ -21,7 +22,6 @@ from promptq.errors import IdempotencyConflict, InvalidRequest, PromptqError, Re
 from promptq.request import JobRequest
 from promptq.store import NewJob, Submitted
 
-JOBS_PER_SCRIPT = 100
 Outcome = Submitted | PromptqError
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -45,7 +45,7 @@ def submit(
     parts = services()
     _check_limits(body, parts, max_tokens_param)
     try:
-        done = parts.store.submit(_new_job(body, job_id, idempotency_key, parts), now())
+        done = parts.gathering.submit(_new_job(body, job_id, idempotency_key, parts))
     except IdempotencyConflict as error:
         error.param = "id" if job_id else "Idempotency-Key"
         raise
