@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, g, request
+from flask import Flask, g, request
 from limits import RateLimitItemPerSecond
 from limits.errors import StorageError
 from limits.storage import RedisStorage
@@ -23,12 +25,21 @@ from promptq.keys import RATE
 from promptq.settings import ApiSettings, is_loopback
 from promptq.store import JobStore
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
+_JSON = ("Content-Type", "application/json")
+_JSON_HEADERS = [
+    *_HEADERS,
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+]
 
 
 class Access:
@@ -128,8 +139,8 @@ def _names_this_machine(host: str) -> bool:
 def register(app: Flask) -> None:
     """Guard every call about jobs, queues and workers; harden every answer."""
     app.before_request(_admit)
-    app.after_request(_harden)
     app.teardown_request(_leave)
+    app.wsgi_app = _hardened(app.wsgi_app)  # type: ignore[assignment, method-assign]
 
 
 def owner() -> str:
@@ -147,12 +158,16 @@ def _admit() -> None:
         g.entered = g.owner
 
 
-def _harden(response: Response) -> Response:
-    response.headers.extend(_HEADERS)
-    if response.mimetype == "application/json":
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
-    return response
+def _hardened(wsgi_app: WSGIApplication) -> WSGIApplication:
+    """Outside Flask, where headers that are always the same cost no check of each."""
+
+    def harden(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+            return start_response(status, headers + (_JSON_HEADERS if _JSON in headers else _HEADERS), *error)
+
+        return wsgi_app(environ, start)
+
+    return harden
 
 
 def _leave(_error: BaseException | None) -> None:

@@ -10,6 +10,7 @@ from flask import Flask, Response, g, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from api.answer import JsonAnswer
 from api.schemas import ErrorDetail, ErrorResponse
 from promptq.errors import (
     IdempotencyConflict,
@@ -178,4 +179,4 @@ def _answer(
     g.error_type = kind
     detail = ErrorDetail(type=kind, message=message, param=param, job_id=job_id)
     body = ErrorResponse(error=detail).model_dump_json(exclude=None if job_id else {"error": {"job_id"}})
-    return Response(body, status, mimetype="application/json")
+    return JsonAnswer(body, status)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from urllib.parse import quote
 
 from flask import Response, request
 from pydantic import BaseModel
 
+from api.answer import JsonAnswer
 from api.schemas import Failure, JobResource, Output, Timings, Urls, Usage
 from api.services import services
 from promptq.job import Job, to_iso
@@ -24,7 +26,7 @@ def job_answer(job: Job, status: HTTPStatus) -> Response:
 
 def json_answer(body: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """Any model as a JSON answer."""
-    return Response(body.model_dump_json(by_alias=True), status, mimetype="application/json")
+    return JsonAnswer(body.model_dump_json(by_alias=True), status)
 
 
 def job_resource(job: Job, model: str) -> JobResource:
@@ -55,7 +57,7 @@ def job_resource(job: Job, model: str) -> JobResource:
 
 def url_of(job: Job) -> str:
     """Where the job is read. Flask's `url_for` would take longer than everything else that is shown of it."""
-    return f"{request.root_path}/v1/jobs/{job.id}"
+    return f"{quote(request.root_path)}/v1/jobs/{job.id}"
 
 
 def iso_or_none(seconds: float | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from flask import Flask, current_app
 from prometheus_client import CollectorRegistry
@@ -65,7 +65,8 @@ def services() -> Services:
 
 def of(app: Flask) -> Services:
     """The parts of an application."""
-    return cast(Services, app.extensions[EXTENSION])
+    parts: Services = app.extensions[EXTENSION]
+    return parts
 
 
 def now() -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 from flask import request
@@ -68,8 +68,9 @@ def read_body(model: type[Model]) -> Model:
 def _raw_body() -> bytes:
     try:
         raw = request.get_data(cache=False)
-        # Werkzeug cuts a chunked body at the limit without a word; only a read past the limit makes it say so.
-        request.stream.read(1)
+        if request.content_length is None:
+            # Werkzeug cuts a chunked body at the limit without a word; only a read past the limit makes it say so.
+            request.stream.read(1)
     except RequestEntityTooLarge:
         limit = request.max_content_length
         raise BodyTooLarge(f"The body is larger than {limit} bytes.", param="body") from None
@@ -92,8 +93,13 @@ def _arguments(header: Any, path: Any, query: Any, body: Any, values: dict[str, 
 
 
 def _headers(model: type[BaseModel]) -> dict[str, str]:
-    names = [field.alias for field in model.model_fields.values() if field.alias]
-    return {name: request.headers[name] for name in names if name in request.headers}
+    given = ((name, request.headers.get(name)) for name in _aliases(model))
+    return {name: value for name, value in given if value is not None}
+
+
+@cache
+def _aliases(model: type[BaseModel]) -> list[str]:
+    return [field.alias for field in model.model_fields.values() if field.alias]
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
