@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from promptq.errors import RedisUnavailable
@@ -51,6 +52,7 @@ class Gathering:
         """Who came first sends for all."""
         in_turn = self._sending.acquire(timeout=PATIENCE_SECONDS)
         try:
+            time.sleep(0)  # whoever is ready to come gets to come
             with self._entering:
                 if self._next is batch:
                     self._next = _Batch()

@@ -1,4 +1,4 @@
--- Put before every script, after the key names of keys.py.
+-- Put before every script but read, after the key names of keys.py.
 -- `at` is the moment of a transition: {now, iso, result_ttl, failure_ttl}; now in seconds, iso as RQ writes times. What
 -- ended is noted there, for conclude(at).
 -- A call of a command costs more than most commands: so few calls, with many arguments each, of all jobs together.

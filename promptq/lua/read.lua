@@ -1,7 +1,7 @@
--- Read jobs. Changes nothing.
+-- Read jobs. Changes nothing. common.lua is not put before it: a poll has no use for that.
 -- ARGV: how far to look for a place in the queue, how many fields to read, their names, then ids.
 -- Reply: per job {values of the fields; return_value of an ended job | false; jobs ahead of a queued one | false}
-local first, reply = 3 + ARGV[2], {}
+local call, first, reply = redis.call, 3 + ARGV[2], {}
 for i = first, #ARGV do
   local id, value = ARGV[i], false
   local status, queue = unpack(call('HMGET', JOB .. id, 'status', 'origin'))

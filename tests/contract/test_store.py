@@ -74,6 +74,12 @@ class TestSubmitAndClaim:
         submit(store, "new", now=NOW + 2 * store.settings.ageing_seconds + 1, priority="high")
         assert store.claim("w", 1, NOW + 100)[0].id == old.id
 
+    def test_a_key_that_is_no_job_keeps_nobody_from_being_claimed(self, store: JobStore) -> None:
+        broken, sound = (submit(store, prompt, cache=False).job.id for prompt in "ab")
+        store.client.delete(keys.JOB(broken))
+        store.client.set(keys.JOB(broken), "what somebody else wrote")
+        assert [claim.id for claim in store.claim("w", 5, NOW)] == [sound]
+
     def test_a_vanished_job_is_skipped(self, store: JobStore) -> None:
         gone, stays = submit(store, cache=False).job, submit(store, cache=False).job
         store.client.delete(keys.JOB(gone.id))

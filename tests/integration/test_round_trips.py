@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,20 @@ def test_the_store_takes_one_for_each_call_whatever_the_batch(warm: JobStore, si
         assert counted == {"evalsha": 1}, call
 
 
+@pytest.mark.parametrize(("cache", "most"), [(False, 10.5), (True, 14.5)])
+def test_a_job_of_a_batch_costs_few_commands(warm: JobStore, cache: bool, most: float) -> None:
+    """From submit to finish, those that the scripts call included: what one job of 32 has no part of is called once."""
+
+    def called() -> int:
+        stats: Any = warm.client.info("commandstats")
+        return sum(row["calls"] for row in stats.values())
+
+    before = called()
+    warm.submit_many([new_job(str(i), cache=cache) for i in range(32)], NOW)
+    assert warm.finish("w", [success(claim) for claim in warm.claim("w", 32, NOW)], NOW) == [True] * 32
+    assert 8 < (called() - before) / 32 <= most
+
+
 @pytest.mark.parametrize("size", [1, 8, 32])
 def test_a_worker_takes_two_for_each_batch(server: EmbeddedServer, warm: JobStore, size: int) -> None:
     batches = 12
@@ -103,3 +118,17 @@ def test_the_api_takes_one_for_a_submit_and_one_for_a_poll(
         assert client.llen(keys.QUEUE("default")) == 1022
         answer = api.call("POST", "/v1/jobs:batch", json={"jobs": [{"prompt": "ok"}, {"prompt": ""}]}).json()
         assert (answer["accepted"], answer["items"][1]["error"]["param"]) == (1, "prompt")
+
+
+def test_submits_that_come_together_share_round_trips(
+    server: EmbeddedServer, client: redis.Redis, tmp_path: Path
+) -> None:
+    with running(server, tmp_path) as api, ThreadPoolExecutor(64) as pool:
+        api.submit("first")
+        with counting(client) as counted:
+            client.client_pause(500)  # so that all have come when the first one's reply does
+            answers = list(pool.map(lambda n: api.submit(f"prompt {n}"), range(48)))
+        assert {answer.status_code for answer in answers} == {202}
+        assert len({answer.json()["id"] for answer in answers}) == 48
+        assert client.llen(keys.QUEUE("default")) == 49
+        assert counted["evalsha"] <= 16

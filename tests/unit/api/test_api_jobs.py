@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -212,14 +212,14 @@ def test_redis_away_is_503(http: FlaskClient, store: JobStore, monkeypatch: pyte
 def test_a_job_that_was_acknowledged_is_told_even_if_redis_goes_away(
     http: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit = store.submit
+    submit = store.submit_many
 
-    def submit_and_lose(new: NewJob, now: float) -> object:
-        done = submit(new, now)
+    def submit_and_lose(news: Sequence[NewJob], now: float) -> object:
+        done = submit(news, now)
         _take_away(store, monkeypatch)
         return done
 
-    monkeypatch.setattr(store, "submit", submit_and_lose)
+    monkeypatch.setattr(store, "submit_many", submit_and_lose)
     answer = http.post("/v1/jobs", json=BODY, headers={"Prefer": "wait=5"})
     assert (answer.status_code, answer.json["status"]) == (202, "queued")
 
