@@ -78,7 +78,8 @@ local function settle(job, state, at, how)
   local ending, key, results = ENDINGS[state], JOB .. job.id, RESULTS .. job.id
   local own = tonumber(job[ending.ttl] or '') or 0
   local ttl = own > 0 and own or tonumber(at[ending.ttl])
-  local fields, result = {'status', ending.status, 'ended_at', at.iso}, {'type', ending.type, 'worker_name', how.worker or ''}
+  local fields = {'status', ending.status, 'ended_at', at.iso}
+  local result = {'type', ending.type, 'worker_name', how.worker or ''}
   add(fields, 'error_type', how.error_type)
   add(fields, 'error_message', how.error_message)
   add(result, 'return_value', how.return_value)
