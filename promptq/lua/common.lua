@@ -73,7 +73,8 @@ local function add(fields, name, value)
 end
 
 -- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message, and for RQ's results stream
--- return_value and exc_string, both encoded by the caller.
+-- return_value and exc_string, both encoded by the caller. A results key that is no stream loses its own job's text only:
+-- an error here would leave those settled with it without a lease and without an end.
 local function settle(job, state, at, how)
   local ending, key, results = ENDINGS[state], JOB .. job.id, RESULTS .. job.id
   local own = tonumber(job[ending.ttl] or '') or 0
@@ -86,7 +87,7 @@ local function settle(job, state, at, how)
   add(result, 'exc_string', how.exc_string)
   call('HSET', key, unpack(fields))
   call('EXPIRE', key, ttl)
-  call('XADD', results, 'MAXLEN', 10, '*', unpack(result))
+  redis.pcall('XADD', results, 'MAXLEN', 10, '*', unpack(result))
   call('EXPIRE', results, ttl)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
   at.ended, at.totals, at.registries = at.ended or {}, at.totals or {}, at.registries or {}

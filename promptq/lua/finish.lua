@@ -10,7 +10,7 @@ local RUNNING = {'status', 'cache_key', 'result_ttl', 'failure_ttl'}
 
 local function share(job, text)
   if tonumber(ARGV[5]) > 0 then call('SET', CACHE .. job.cache_key, text, 'EX', ARGV[5]) end
-  local group = call('LRANGE', JOIN .. job.cache_key, 0, -1)
+  local group = redis.pcall('LRANGE', JOIN .. job.cache_key, 0, -1)
   if group[1] ~= job.id then return end
   for i = 2, #group do
     local joined = read(group[i])

@@ -80,6 +80,17 @@ class TestSubmitAndClaim:
         store.client.set(keys.JOB(broken), "what somebody else wrote")
         assert [claim.id for claim in store.claim("w", 5, NOW)] == [sound]
 
+    def test_keys_of_another_type_keep_nobody_from_ending(self, store: JobStore) -> None:
+        jobs = [submit(store, prompt).job.id for prompt in "abc"]
+        claims = store.claim("w", 3, NOW)
+        store.client.set(keys.RESULTS(jobs[0]), "no stream")
+        store.client.delete(join := keys.JOIN(new_job("b").cache_key(store.settings)))
+        store.client.set(join, "no list")
+        assert store.finish("w", [success(claim) for claim in claims], NOW) == [True] * 3
+        assert [store.client.hget(keys.JOB(job_id), "status") for job_id in jobs] == [b"finished"] * 3
+        assert store.get(jobs[2]).result is not None
+        assert store.client.zcard(keys.FINISHED("default")) == 3
+
     def test_a_vanished_job_is_skipped(self, store: JobStore) -> None:
         gone, stays = submit(store, cache=False).job, submit(store, cache=False).job
         store.client.delete(keys.JOB(gone.id))
