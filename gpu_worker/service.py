@@ -69,13 +69,13 @@ class Service:
 
     def _round(self, wait_seconds: float) -> None:
         """Take what was claimed, and make one step if any row is live."""
-        idle = not self._engine.live_rows()
-        claims = self._desk.take(wait_seconds if idle else 0.0, self._engine.free_slots())
+        live = self._engine.live_rows()
+        claims = self._desk.take(0.0 if live else wait_seconds, self._engine.free_slots())
         self._start(claims)
         self._apply_verdicts()
         if self._engine.live_rows():
             self._step()
-        if idle != (not self._engine.live_rows()):
+        if live != self._engine.live_rows():
             self._telemetry.slots()
             self._leases.nudge()
 
@@ -109,9 +109,7 @@ class Service:
         self._telemetry.stepped(time.perf_counter() - started)
         now = time.time()
         endings = [ending for event in events if (ending := self._absorb(event, now))]
-        if endings:
-            self._telemetry.slots()
-            self._desk.deliver(endings)
+        self._desk.deliver(endings)
 
     def _absorb(self, event: Event, now: float) -> Ending | None:
         run = self._runs.get(event.id)

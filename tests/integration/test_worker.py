@@ -110,8 +110,9 @@ def test_sigterm_finishes_what_runs_and_claims_no_more(
     server: EmbeddedServer, client: redis.Redis, store: JobStore
 ) -> None:
     with worker(server, slots=2, **SLOW) as process:
-        jobs = [put(store) for _ in range(4)]
-        reaches(store, jobs[1], Status.RUNNING)
+        jobs = [put(store, "word " * 20) for _ in range(4)]
+        # A claimed job runs in Redis's eyes; until its row is in the engine a drain would put it back.
+        wait_until(lambda: [seen.busy_slots for seen in Observer(client).workers()] == [2], what="both rows")
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == ExitCode.OK
     assert [store.get(job.id).status.value for job in jobs] == ["succeeded", "succeeded", "queued", "queued"]
