@@ -24,6 +24,11 @@ from promptq.settings import PREFIX, child_environment
 from tests.processes import ROOT, wait_until
 
 
+def _heed_hangups() -> None:
+    """What runs the tests may ignore them, as nohup does, and its children would too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Up:
     """One run of local.py in a folder of its own, with what it printed."""
 
@@ -34,8 +39,9 @@ class Up:
         self.log = folder / f"out-{len(list(folder.glob('out-*')))}"
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "local.py")], cwd=folder, env=environment, stdout=out, stderr=out
-            )
+                [sys.executable, str(ROOT / "local.py")], cwd=folder, env=environment, stdout=out, stderr=out,
+                preexec_fn=_heed_hangups,
+            )  # fmt: skip
         self.seen: dict[int, psutil.Process] = {}
 
     @property
