@@ -55,6 +55,12 @@ class FlatModel:
             hidden = layer(hidden, turn, index, attend)
         return self._head(self._norm(hidden[keep]))
 
+    def warm_up(self, ids: Tensor) -> None:
+        """Run each product once with so many tokens. One layer stands for all: their weights have the same shapes."""
+        hidden = self._embed(ids)
+        turn = _Rotation(*self._rotary(hidden[None], ids[None]))
+        self._head(self._norm(self._layers[0](hidden, turn, 0, lambda _layer, query, *_: query.flatten(1))))
+
 
 class _Layer:
     def __init__(self, layer: Any) -> None:

@@ -15,12 +15,14 @@ from transformers import PreTrainedModel
 from gpu_worker.engine.drafts import MOST_DRAFTS
 from gpu_worker.engine.flat_model import FlatModel
 from gpu_worker.engine.sampling import draws, next_tokens
-from gpu_worker.engine.segments import Segment, segments
+from gpu_worker.engine.segments import STEP_BUCKET, Segment, segments
 from gpu_worker.engine.sequence import Chunk
 from gpu_worker.engine.slots import SlotCache
 
 # Up to so many tokens a row, running rows with their drafts, attention is computed as plain products.
 FEW_TOKENS = MOST_DRAFTS + 1
+# For up to so many running rows the first step finds oneDNN's kernels made: 8 ms for each number of rows.
+WARM_ROWS = 16
 
 
 class FlatRunner:
@@ -36,14 +38,21 @@ class FlatRunner:
         self._key_heads = cache.stores[0].keys.shape[1]
         self._groups = model.config.num_attention_heads // self._key_heads
         self._model = FlatModel(model)
+        self._warm_up(min(WARM_ROWS, cache.slots))
 
     @torch.inference_mode()
     def run(self, chunks: Rows[Chunk]) -> list[int]:
         lines = zip(*map(_line, chunks), strict=True)
         ids, slots, columns = self._tensor([list(chain.from_iterable(line)) for line in lines])
         attend = _Attention(self.cache, slots, columns, self._parts(chunks, columns))
-        logits = self._model(ids, columns, self._tensor(_kept(chunks)), attend)
+        padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % STEP_BUCKET
+        logits = self._model(_padded(ids, padding), _padded(columns, padding), self._tensor(_kept(chunks)), attend)
         return next_tokens(logits, draws(chunks))
+
+    @torch.inference_mode()
+    def _warm_up(self, rows: int) -> None:
+        for count in range(1, rows + 1):
+            self._model.warm_up(self._tensor(range(count)))
 
     def _parts(self, chunks: Rows[Chunk], columns: Tensor) -> list[_Part]:
         parts, start = [], 0
@@ -100,10 +109,12 @@ class _Attention:
     parts: list[_Part]
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        store = self.cache.stores[layer]
-        store.keys[self.slots, :, self.columns] = key
-        store.values[self.slots, :, self.columns] = value
+        store, tokens = self.cache.stores[layer], len(self.slots)
+        store.keys[self.slots, :, self.columns] = key[:tokens]
+        store.values[self.slots, :, self.columns] = value[:tokens]
         attended = [_attend(part, query[part.tokens], store.keys, store.values) for part in self.parts]
+        if padding := len(query) - tokens:
+            attended.append(query.new_zeros(padding, attended[0].shape[1]))
         return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
@@ -154,6 +165,11 @@ def _spread(states: Tensor, live: Tensor | None, rows: int) -> Tensor:
     if live is None:
         return states
     return states.new_zeros(rows, *states.shape[1:]).index_copy_(0, live, states)
+
+
+def _padded(values: Tensor, padding: int) -> Tensor:
+    """Zeros behind a step's tokens. Attention leaves them out; products compute them, and nobody reads that."""
+    return functional.pad(values, (0, padding)) if padding else values
 
 
 def _line(chunk: Chunk) -> tuple[list[int], list[int], range]:

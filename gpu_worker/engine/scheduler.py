@@ -9,6 +9,7 @@ from typing import Literal
 
 from gpu_worker.engine.base import Row
 from gpu_worker.engine.drafts import DraftBudget
+from gpu_worker.engine.segments import STEP_BUCKET, round_up
 from gpu_worker.engine.sequence import Chunk, Sequence
 
 Batching = Literal["continuous", "static", "off"]
@@ -61,6 +62,7 @@ class Scheduler:
             chunks, so that the rows already running wait for no more than this.
         beside: at most so many, and one more for each running row, unless more rows wait than run. A step of n
             tokens takes a + b·n on a CPU: so prompts make it longer by a certain share, however many rows run.
+            What fills the step's last bucket is added: it would be computed as padding.
         free_tokens: tokens that a step computes in about the time of one; while no prompt is computed, rows that are
             fewer guess ahead.
 
@@ -141,7 +143,8 @@ class Scheduler:
         """
         waiting = self._waiting()
         few = len(waiting) <= running
-        budget = min(self.prefill_tokens, self._beside + running) if few else self.prefill_tokens
+        beside = round_up(self._beside + 2 * running, STEP_BUCKET) - running
+        budget = min(self.prefill_tokens, beside) if few else self.prefill_tokens
         chunks = []
         for sequence in waiting:
             if budget == 0:

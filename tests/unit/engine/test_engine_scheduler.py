@@ -58,13 +58,14 @@ def test_prompts_share_the_budget_and_long_ones_are_chunked():
     assert [(c.sequence.row.id, c.start, c.stop) for c in scheduler.plan_prefill()] == [("b", 6, 20), ("c", 0, 2)]
 
 
-def test_prompts_take_less_beside_running_rows():
-    scheduler = Scheduler(slots=4, prefill_tokens=16, beside=3)
-    for id, tokens in (("a", 1), ("b", 15), ("c", 50)):
+@pytest.mark.parametrize(("prefill_tokens", "budget"), [(31, 14), (9, 9)])
+def test_prompts_take_less_beside_running_rows_but_fill_the_bucket(prefill_tokens, budget):
+    scheduler = Scheduler(slots=4, prefill_tokens=prefill_tokens, beside=3)
+    for id, tokens in (("a", 1), ("b", prefill_tokens - 1), ("c", 50)):
         scheduler.add(sequence(id, tokens))
-    assert [chunk.stop - chunk.start for chunk in scheduler.plan()] == [1, 15]
+    assert [chunk.stop - chunk.start for chunk in scheduler.plan()] == [1, prefill_tokens - 1]
     compute(scheduler)
-    assert [(c.sequence.row.id, c.stop - c.start) for c in scheduler.plan()] == [("a", 1), ("b", 1), ("c", 5)]
+    assert [(c.sequence.row.id, c.stop - c.start) for c in scheduler.plan()] == [("a", 1), ("b", 1), ("c", budget)]
 
 
 def test_rank_goes_before_age_and_age_before_arrival():
