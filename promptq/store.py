@@ -272,7 +272,8 @@ _SCRIPTS = ("submit", "claim", "renew", "finish", "release", "reap", "take_back"
 
 def _source(name: str) -> str:
     folder = resources.files("promptq") / "lua"
-    before = {"read": (), "claim": ("common", "candidate")}.get(name, ("common",))
+    own = {"claim": "candidate", "submit": "admission"}
+    before = () if name == "read" else ("common", own[name]) if name in own else ("common",)
     parts = [*before, name]
     return keys.lua_prelude() + "".join((folder / f"{part}.lua").read_text() for part in parts)
 

@@ -44,6 +44,13 @@ def test_each_job_goes_the_way_it_would_have_gone_alone(store: JobStore) -> None
     assert store.reap(NOW + 6).expired == 1
 
 
+def test_what_is_sent_again_after_a_lost_reply_is_recognised(store: JobStore) -> None:
+    news = [new_job("a", cache=False), new_job("b"), new_job("b")]
+    assert [one.outcome for one in store.submit_many(news, NOW)] == ["new", "new", "join"]
+    assert [one.outcome for one in store.submit_many([new_job("c"), *news], NOW)] == ["new", *["repeat"] * 3]
+    assert store.client.llen(keys.QUEUE("default")) == 3
+
+
 def test_jobs_are_admitted_while_there_is_room_and_the_others_refused_in_turn(store: JobStore) -> None:
     store.client.set(keys.DRAIN_RATE(), "1")
     done = store.submit_many([new_job(f"p{i}") for i in range(11)], NOW)
