@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -143,19 +144,21 @@ def _median(rows: Sequence[Row]) -> Row:
 
 
 def depths(options: argparse.Namespace) -> dict[str, Any]:
-    """The same jobs through the store, on servers with ever more that wait; one server after the other, in turn."""
+    """The same jobs through the store, on servers with ever more that wait; all servers in turn."""
     report: dict[str, Any] = {}
     waiting = [int(depth) for depth in options.depths.split(",")]
     for size in (32, 8, 1):
         runs: dict[int, list[dict[str, Row]]] = {depth: [] for depth in waiting}
         report[str(size)] = runs
-    for depth in waiting:
+    with ExitStack() as stack:
         # A rewrite of a file grown by the filling would be measured instead: a fork, and a copy of each page written.
-        with serving("--auto-aof-rewrite-percentage", "0") as client:
+        servers = {depth: stack.enter_context(serving("--auto-aof-rewrite-percentage", "0")) for depth in waiting}
+        for depth, client in servers.items():
             Ours(32).fill(client, depth)
-            for _ in range(options.repeats):
-                for size in (32, 8, 1):
-                    report[str(size)][depth].append(_through(client, size, 1600 if size > 1 else 400))
+        for turn in range(options.repeats):
+            for size in (32, 8, 1):
+                for depth in waiting[::-1] if turn % 2 else waiting:
+                    report[str(size)][depth].append(_through(servers[depth], size, 1600 if size > 1 else 400))
     for size, runs in report.items():
         print(_depth_table(int(size), runs))
     return report
