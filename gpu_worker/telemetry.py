@@ -7,6 +7,7 @@ import logging
 from gpu_worker.engine.base import Engine, Event
 from gpu_worker.rows import Run
 from promptq.job import Status
+from promptq.keys import QUEUES
 from promptq.metrics import WorkerMetrics
 from promptq.store import Ending
 
@@ -25,7 +26,6 @@ class Telemetry:
         model = engine.info.model
         self._metrics = metrics
         self._engine = engine
-        self._model = model
         self._inter_token = metrics.inter_token_latency.labels(model)
         self._first_token = metrics.time_to_first_token.labels(model)
         self._batch_size = metrics.batch_size.labels(model)
@@ -33,6 +33,8 @@ class Telemetry:
         self._prefill = metrics.prefill.labels(model)
         self._finished = {status: metrics.finished.labels(model, status) for status in ENDS}
         self._drafts = {outcome: metrics.drafts.labels(model, outcome) for outcome in ("right", "wrong")}
+        self._queue_wait = {name: metrics.queue_wait.labels(name, model) for name in QUEUES}
+        self._job_duration = {name: metrics.job_duration.labels(name, model) for name in QUEUES}
         self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in ("prompt", "completion")}
         self.slots()
 
@@ -45,7 +47,7 @@ class Telemetry:
     def claimed(self, run: Run) -> None:
         """A job left the queue."""
         wait = max(0.0, run.claimed_at - run.claim.queued_at)
-        self._metrics.queue_wait.labels(run.claim.queue, self._model).observe(wait)
+        self._queue_wait[run.claim.queue].observe(wait)
 
     def stepped(self, seconds: float) -> None:
         """The engine made a step that took this long."""
@@ -76,19 +78,20 @@ class Telemetry:
         self._finished[status].inc()
         _log_end(ending, status, now)
         if accepted and ending.state is Status.SUCCEEDED:
-            duration = max(0.0, now - ending.claim.queued_at)
-            self._metrics.job_duration.labels(ending.claim.queue, self._model).observe(duration)
+            self._job_duration[ending.claim.queue].observe(max(0.0, now - ending.claim.queued_at))
 
 
 def _log_end(ending: Ending, status: str, now: float) -> None:
     """Never the text: prompts and answers are nobody's business in a log."""
+    level = logging.WARNING if status == "fenced" else logging.INFO
+    if not log.isEnabledFor(level):
+        return
     claim, result = ending.claim, ending.result
     tokens = result.completion_tokens if result else 0
     seconds = round(max(0.0, now - claim.queued_at), 3)
     numbers = {"status": status, "tokens": tokens, "seconds": seconds, "attempts": claim.attempts}
     reason = f" ({ending.error.type})" if ending.error else ""
     log.log(
-        logging.WARNING if status == "fenced" else logging.INFO,
-        "ended: %s%s, %d tokens, %.3f s after its submit", status, reason, tokens, seconds,
+        level, "ended: %s%s, %d tokens, %.3f s after its submit", status, reason, tokens, seconds,
         extra=claim.log_fields | numbers,
     )  # fmt: skip

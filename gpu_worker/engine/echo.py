@@ -104,16 +104,18 @@ class EchoEngine:
         limit = min(len(speaker.words), speaker.row.request.max_tokens)
         speaker.started = now if speaker.started is None else speaker.started
         due = min(limit, self._due(speaker.started, now))
+        # Without stop strings nothing depends on the single word.
+        at_once = 1 if speaker.row.request.stop else due - speaker.spoken
         while speaker.spoken < due and not speaker.stops.stopped:
-            self._say_word(speaker)
+            self._say(speaker, at_once)
         if speaker.stops.stopped or speaker.spoken == len(speaker.words):
             return FinishReason.STOP
         return FinishReason.LENGTH if speaker.spoken == limit else None
 
-    def _say_word(self, speaker: _Speaker) -> None:
+    def _say(self, speaker: _Speaker, count: int) -> None:
         gap = " " if speaker.spoken else ""
-        speaker.fresh.append(speaker.stops.push(gap + speaker.words[speaker.spoken]))
-        speaker.spoken += 1
+        speaker.fresh.append(speaker.stops.push(gap + " ".join(speaker.words[speaker.spoken :][:count])))
+        speaker.spoken += count
 
     def _due(self, started: float, now: float) -> int:
         if not self._pace:

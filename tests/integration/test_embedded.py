@@ -10,8 +10,10 @@ from promptq import embedded
 
 
 def test_its_allocator_keeps_free_memory_at_hand_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the benchmark shows the effect: `python -m benchmarks.queue --parts depth`. (The server's title overwrites its
-    environment, so a script in its place looks at it.)"""
+    """Only the benchmark shows the effect: `python -m benchmarks.queue --parts depth`.
+
+    The server's title overwrites its environment, so a script in its place looks at it.
+    """
     script, seen = tmp_path / "server", tmp_path / "seen"
     script.write_text(f'#!/bin/sh\necho "$GLIBC_TUNABLES" >{seen}\nexec {embedded.find_binary()} "$@"\n')
     script.chmod(0o755)
