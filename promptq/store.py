@@ -269,12 +269,13 @@ def retry_after(turn: bytes) -> int:
 _EXPIRED = encode_traceback("expired: the job waited longer than its ttl_seconds")
 _SCRIPTS = ("submit", "claim", "renew", "finish", "release", "reap", "take_back", "cancel", "retry", "read")
 
+_BEFORE = {"read": (), "claim": ("common", "candidate"), "submit": ("common", "admission")}
+"""What goes before a script; before any other only what is common."""
+
 
 def _source(name: str) -> str:
     folder = resources.files("promptq") / "lua"
-    own = {"claim": "candidate", "submit": "admission"}
-    before = () if name == "read" else ("common", own[name]) if name in own else ("common",)
-    parts = [*before, name]
+    parts = [*_BEFORE.get(name, ("common",)), name]
     return keys.lua_prelude() + "".join((folder / f"{part}.lua").read_text() for part in parts)
 
 

@@ -47,19 +47,16 @@ class FlatModel:
         self._norm = _Norm(inner.norm)
         self._head = product(model.lm_head.weight, model.lm_head.bias)
 
-    def __call__(self, ids: Tensor, positions: Tensor, keep: Tensor, attend: Attend) -> Tensor:
-        """One pass. Ids and positions [tokens]; returns the logits of the tokens in `keep`, [kept, vocabulary]."""
+    def __call__(
+        self, ids: Tensor, positions: Tensor, keep: Tensor, attend: Attend, layers: int | None = None
+    ) -> Tensor:
+        """One pass, through the first so many layers. Ids and positions [tokens]; returns the logits of the tokens in
+        `keep`, [kept, vocabulary]."""
         hidden = self._embed(ids)
         turn = _Rotation(*self._rotary(hidden[None], positions[None]))
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._layers[:layers]):
             hidden = layer(hidden, turn, index, attend)
         return self._head(self._norm(hidden[keep]))
-
-    def warm_up(self, ids: Tensor) -> None:
-        """Run each product once with so many tokens. One layer stands for all: their weights have the same shapes."""
-        hidden = self._embed(ids)
-        turn = _Rotation(*self._rotary(hidden[None], ids[None]))
-        self._head(self._norm(self._layers[0](hidden, turn, 0, lambda _layer, query, *_: query.flatten(1))))
 
 
 class _Layer:

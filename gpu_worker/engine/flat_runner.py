@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from gpu_worker.engine.drafts import MOST_DRAFTS
 from gpu_worker.engine.flat_model import FlatModel
+from gpu_worker.engine.products import has_onednn
 from gpu_worker.engine.sampling import draws, next_tokens
 from gpu_worker.engine.segments import STEP_BUCKET, Segment, segments
 from gpu_worker.engine.sequence import Chunk
@@ -38,7 +39,8 @@ class FlatRunner:
         self._key_heads = cache.stores[0].keys.shape[1]
         self._groups = model.config.num_attention_heads // self._key_heads
         self._model = FlatModel(model)
-        self._warm_up(min(WARM_ROWS, cache.slots))
+        if has_onednn(model.device, model.dtype):
+            self._warm_up(min(WARM_ROWS, cache.slots))
 
     @torch.inference_mode()
     def run(self, chunks: Rows[Chunk]) -> list[int]:
@@ -51,8 +53,10 @@ class FlatRunner:
 
     @torch.inference_mode()
     def _warm_up(self, rows: int) -> None:
+        """Every product once for each number of rows. One layer stands for all: their weights have the same shapes."""
         for count in range(1, rows + 1):
-            self._model.warm_up(self._tensor(range(count)))
+            ids = self._tensor(range(count))
+            self._model(ids, ids, ids, lambda _layer, query, *_: query.flatten(1), layers=1)
 
     def _parts(self, chunks: Rows[Chunk], columns: Tensor) -> list[_Part]:
         parts, start = [], 0

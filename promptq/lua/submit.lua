@@ -3,16 +3,15 @@
 --       record|'' and its ttl, fingerprint|'', how many values follow, the job's other fields as name, value, ...
 -- Reply: per job {'new', jobs ahead} | {'join'} | {'hit', return_value} | {'full', depth, seconds to its turn|''}
 --        | {'conflict', id} | {'repeat', id}
-local at = {now = tonumber(ARGV[1]), iso = ARGV[2], result_ttl = ARGV[4]}
-local moment = {at = at, now = ARGV[1], iso = at.iso, bound = tonumber(ARGV[3]), depth = waiting()}
+local at = {now = tonumber(ARGV[1]), iso = ARGV[2], bound = tonumber(ARGV[3]), result_ttl = ARGV[4], depth = waiting()}
 local jobs, names, reply, i = {}, {}, {}, 5
 while i <= #ARGV do
   jobs[#jobs + 1], names[#names + 1] = i, JOB .. ARGV[i]
   i = i + 8 + ARGV[i + 7]
 end
-moment.repeated = call('EXISTS', unpack(names)) > 0
+at.repeated = call('EXISTS', unpack(names)) > 0
 for n, i in ipairs(jobs) do
-  reply[n] = admit(moment, {unpack(ARGV, i + 8, i + 7 + ARGV[i + 7])}, unpack(ARGV, i, i + 6))
+  reply[n] = admit(at, {unpack(ARGV, i + 8, i + 7 + ARGV[i + 7])}, unpack(ARGV, i, i + 6))
 end
 for queue, ids in pairs(fed) do
   local ahead = bulk('RPUSH', QUEUE .. queue, ids) - #ids
