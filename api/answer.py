@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from flask import Response
-from werkzeug.datastructures import Headers
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 class JsonAnswer(Response):
-    """Its headers go out as they were set: werkzeug would parse and copy them once more. URLs in them are ASCII."""
+    """Goes out as it was set: werkzeug would parse and copy the headers once more, and look for a stream to close."""
 
     default_mimetype = "application/json"
 
-    def get_wsgi_headers(self, _environ: Any) -> Headers:
-        """The length was set with the body."""
-        return self.headers
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """The length was set with the body. URLs in the headers are ASCII."""
+        start_response(self.status, self.headers.to_wsgi_list())
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.get_data()]

@@ -16,6 +16,7 @@ from api.context import ContextLimit
 from api.gathering import Gathering
 from api.schemas import ErrorResponse
 from api.services import EXTENSION, Services, now
+from api.tally import Tally
 from api.waiters import Waiters
 from promptq import models
 from promptq.metrics import ApiMetrics
@@ -61,16 +62,19 @@ def create_app(
 def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | None) -> Services:
     store = store or JobStore(connect(settings.redis_url, settings.redis_timeout_seconds), settings)
     registry = CollectorRegistry()
+    metrics = ApiMetrics(registry)
+    tally = Tally(metrics, settings.model_id)
     return Services(
         settings=settings,
         store=store,
         observer=Observer(store.client),
         waiters=waiters or Waiters(settings.redis_url),
         registry=registry,
-        metrics=ApiMetrics(registry),
+        metrics=metrics,
         access=access.Access(settings, store),
         context=ContextLimit(partial(models.read, store.client, settings.model_id)),
-        gathering=Gathering(store, now),
+        gathering=Gathering(store, now, tally.count),
+        tally=tally,
     )
 
 

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from api.answer import JsonAnswer
+from api.instrument import count_refusal, request_id
 from api.schemas import ErrorDetail, ErrorResponse
 from promptq.errors import (
     IdempotencyConflict,
@@ -168,15 +169,15 @@ def _on_http_error(error: HTTPException) -> Response:
 
 
 def _on_bug(error: Exception) -> Response:
-    log.error("Request %s %s %s failed", g.get("request_id"), request.method, request.path, exc_info=error)
-    message = f"The server failed; its log has more under request id {g.get('request_id')}."
+    log.error("Request %s %s %s failed", request_id(), request.method, request.path, exc_info=error)
+    message = f"The server failed; its log has more under request id {request_id()}."
     return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message)
 
 
 def _answer(
     status: HTTPStatus, kind: str, message: str, param: str | None = None, job_id: str | None = None
 ) -> Response:
-    g.error_type = kind
+    count_refusal(kind)
     detail = ErrorDetail(type=kind, message=message, param=param, job_id=job_id)
     body = ErrorResponse(error=detail).model_dump_json(exclude=None if job_id else {"error": {"job_id"}})
     return JsonAnswer(body, status)

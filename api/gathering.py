@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from promptq.errors import RedisUnavailable
 from promptq.records import Admission, NewJob, Submitted
@@ -23,10 +23,14 @@ class Gathering:
 
     Args:
         clock: wall time in seconds.
+        count: told of what became of jobs that went together, before they are answered.
     """
 
-    def __init__(self, store: JobStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: JobStore, clock: Callable[[], float], count: Callable[[Sequence[Admission]], None]
+    ) -> None:
         self._store = store
+        self._count = count
         self._clock = clock
         self._entering = threading.Lock()
         self._sending = threading.Lock()
@@ -57,6 +61,7 @@ class Gathering:
                 if self._next is batch:
                     self._next = _Batch()
             batch.admissions = self._store.submit_many(batch.news, self._clock())
+            self._count(batch.admissions)
         except Exception as error:
             batch.error = error
         finally:

@@ -36,6 +36,7 @@ def job_resource(job: Job, model: str) -> JobResource:
         model: shown for a job that has no result to name one.
     """
     result = job.result.as_dict() if job.result else {}
+    url = url_of(job)
     return JobResource(
         id=job.id,
         status=job.status,
@@ -51,7 +52,7 @@ def job_resource(job: Job, model: str) -> JobResource:
         timings=_timings(job),
         cache=job.cache,
         error=Failure(type=job.error.type, message=job.error.message) if job.error else None,
-        urls=Urls(self_=url_of(job), cancel=f"{url_of(job)}/cancel"),
+        urls=Urls(self_=url, cancel=f"{url}/cancel"),
     )
 
 

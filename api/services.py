@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from api.context import ContextLimit
 from api.gathering import Gathering
+from api.tally import Tally
 from api.waiters import Waiters
 from promptq.job import Job
 from promptq.metrics import ApiMetrics
@@ -38,6 +39,7 @@ class Services:
     access: Access
     context: ContextLimit
     gathering: Gathering
+    tally: Tally
 
     def wait_for(self, job_id: str, seconds: float) -> Job:
         """The job, once it has ended or the time, clamped to the limit, is over."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -15,14 +14,15 @@ from pydantic import Field, ValidationError
 from api.access import owner
 from api.errors import invalid_request
 from api.gathering import JOBS_PER_SCRIPT
+from api.instrument import request_id
 from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services, now, services
+from api.tally import Outcome
 from promptq import logs
 from promptq.errors import IdempotencyConflict, InvalidRequest, PromptqError, RedisUnavailable
 from promptq.request import JobRequest
 from promptq.store import NewJob, Submitted
 
-Outcome = Submitted | PromptqError
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -51,7 +51,6 @@ def submit(
         raise
     g.acknowledged = True
     logs.add(job_id=done.job.id)
-    _count([done], parts)
     return done
 
 
@@ -67,7 +66,9 @@ def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[Outcome
     admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
     outcomes = [next(admitted) if isinstance(one, NewJob) else one for one in read]
     g.acknowledged = True
-    _count(outcomes, parts)
+    parts.tally.count(outcomes)
+    for kind in (one.type for one in outcomes if isinstance(one, PromptqError)):
+        parts.tally.refuse(kind)
     return outcomes
 
 
@@ -100,16 +101,6 @@ def _admit(news: Sequence[NewJob], parts: Services) -> list[Outcome]:
     return done
 
 
-def _count(outcomes: Sequence[Outcome], parts: Services) -> None:
-    new = [one.job for one in outcomes if isinstance(one, Submitted) and one.outcome != "repeat"]
-    for priority, count in Counter(job.priority for job in new).items():
-        parts.metrics.submitted.labels(priority, parts.settings.model_id).inc(count)
-    for cache, count in Counter(job.cache for job in new).items():
-        parts.metrics.cache_requests.labels(cache).inc(count)
-    for kind, count in Counter(one.type for one in outcomes if isinstance(one, PromptqError)).items():
-        parts.metrics.rejected.labels(kind).inc(count)
-
-
 def _check_limits(body: JobRequest, parts: Services, max_tokens_param: str) -> None:
     if body.input_chars > parts.settings.max_prompt_chars:
         message = f"The prompt has {body.input_chars} characters; the limit is {parts.settings.max_prompt_chars}."
@@ -126,7 +117,7 @@ def _new_job(body: JobRequest, job_id: str, key: str, parts: Services) -> NewJob
         idempotency_key=_record(key) if key else "",
         keep_seconds=parts.settings.idempotency_ttl_seconds if job_id or key else None,
         traceparent=_traceparent(),
-        request_id=g.request_id,
+        request_id=request_id(),
         owner=owner(),
     )
     return replace(new, id=job_id) if job_id else new

@@ -61,7 +61,7 @@ def read_body(model: type[Model]) -> Model:
     raw = _raw_body()
     body = model.model_validate_json(raw)
     # Second, and only for what is known to be small in structure and sane in its numbers.
-    json.loads(raw, object_pairs_hook=_refuse_duplicates)
+    _WITHOUT_DUPLICATES.decode(raw.decode())
     return body
 
 
@@ -108,6 +108,9 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
         if name in seen:
             raise InvalidRequest("The field is given more than once.", param=name)
         seen.add(name)
+
+
+_WITHOUT_DUPLICATES = json.JSONDecoder(object_pairs_hook=_refuse_duplicates)
 
 
 def readable_id(job_id: str) -> str:

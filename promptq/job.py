@@ -201,7 +201,7 @@ def _own_result(encoded: bytes) -> Result | None:
 
 def encode_call(kwargs: dict[str, Any]) -> bytes:
     """RQ's `data` field: the call, in JSONSerializer's form."""
-    return json.dumps([FUNCTION, None, [], kwargs], separators=(",", ":"), ensure_ascii=False).encode()
+    return to_json([FUNCTION, None, [], kwargs])
 
 
 def decode_call(data: bytes) -> dict[str, Any]:

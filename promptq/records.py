@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -38,7 +38,7 @@ class NewJob:
     @classmethod
     def create(cls, request: JobRequest, model_identity: str, **fields: Any) -> NewJob:
         """A job under a fresh random id."""
-        return cls(uuid.uuid4().hex, request, model_identity, **fields)
+        return cls(secrets.token_hex(16), request, model_identity, **fields)
 
     def cache_key(self, settings: CommonSettings) -> str:
         """The key under which the text is shared, or an empty string."""

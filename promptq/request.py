@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-CACHE_SCHEMA_VERSION = 1
+CACHE_SCHEMA_VERSION = 2
 MAX_SEED = 2**63 - 1
 Priority = Literal["high", "default", "low"]
 
@@ -88,8 +87,7 @@ class GenerateRequest(_Strict):
         Args:
             model: the model's identity, with revision and number format.
         """
-        fields = self.model_dump(include=_GENERATED)
-        return _digest([CACHE_SCHEMA_VERSION, model, fields])
+        return _digest(f"{CACHE_SCHEMA_VERSION}\0{model}\0{self.model_dump_json(include=_GENERATED)}")
 
 
 class JobRequest(GenerateRequest):
@@ -106,13 +104,12 @@ class JobRequest(GenerateRequest):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the whole body, to tell a repeat from a conflict."""
-        return _digest(self.model_dump(include=_SUBMITTED))
+        return _digest(self.model_dump_json(include=_SUBMITTED))
 
 
 _GENERATED = set(GenerateRequest.model_fields)
 _SUBMITTED = set(JobRequest.model_fields)
 
 
-def _digest(value: Any) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

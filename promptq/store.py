@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import uuid
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import chain
@@ -37,7 +37,7 @@ class JobStore:
         self.client = client
         self.settings = settings
         # One random token, then numbers: to ask the kernel each time would let another thread have the interpreter.
-        self._token, self._claimed = f"{uuid.uuid4().hex[:16]}-", itertools.count()
+        self._token, self._claimed = f"{secrets.token_hex(8)}-", itertools.count()
         self._scripts = {name: client.register_script(_source(name)) for name in _SCRIPTS}
 
     def ping(self) -> None:

@@ -18,7 +18,7 @@ from tests.processes import wait_until
 
 @pytest.fixture
 def gathering(store: JobStore) -> Gathering:
-    return Gathering(store, lambda: NOW)
+    return Gathering(store, lambda: NOW, lambda _: None)
 
 
 @contextmanager
