@@ -18,7 +18,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from api.errors import ForeignSite, TooManyRequests, Unauthorized
 from api.keys import digest, read_keys
-from api.services import services
+from api.services import of, services
 from promptq.errors import JobNotFound, RedisUnavailable
 from promptq.job import Job
 from promptq.keys import RATE
@@ -35,6 +35,8 @@ _HEADERS = [
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ]
 _JSON = ("Content-Type", "application/json")
+_ENTERED = "promptq.entered"
+"""Where in a request's environment the key is that it is counted for, as open."""
 _JSON_HEADERS = [
     *_HEADERS,
     ("Cache-Control", "no-store"),
@@ -124,10 +126,11 @@ class Access:
     def _refuse_other_sites(self) -> None:
         """Any web page can make a browser on this machine send requests here: by a form, or by a name of its own
         that it points at 127.0.0.1. Programs send no Origin, and call this machine by its own name."""
-        if self._for_this_machine and not _names_this_machine(request.headers.get("Host", "localhost")):
+        environ = request.environ
+        if self._for_this_machine and not _names_this_machine(environ.get("HTTP_HOST", "localhost")):
             raise ForeignSite("Call this service as localhost, or set up API keys.", param="Host")
-        origin = request.headers.get("Origin")
-        if origin is not None and origin != f"{request.scheme}://{request.headers.get('Host', '')}":
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and origin != f"{request.scheme}://{environ.get('HTTP_HOST', '')}":
             raise ForeignSite("Requests from web pages of other sites are refused.", param="Origin")
 
 
@@ -139,8 +142,7 @@ def _names_this_machine(host: str) -> bool:
 def register(app: Flask) -> None:
     """Guard every call about jobs, queues and workers; harden every answer."""
     app.before_request(_admit)
-    app.teardown_request(_leave)
-    app.wsgi_app = _hardened(app.wsgi_app)  # type: ignore[assignment, method-assign]
+    app.wsgi_app = _guarded(app.wsgi_app, of(app).access)  # type: ignore[assignment, method-assign]
 
 
 def owner() -> str:
@@ -149,27 +151,27 @@ def owner() -> str:
 
 
 def _admit() -> None:
-    if not (request.path.startswith("/v1/") or request.path == "/generate"):
+    path = request.path
+    if not (path.startswith("/v1/") or path == "/generate"):
         return
     access = services().access
-    g.owner = access.admit()
-    if g.owner:
-        access.enter(g.owner)
-        g.entered = g.owner
+    if name := access.admit():
+        g.owner = name
+        access.enter(name)
+        request.environ[_ENTERED] = name
 
 
-def _hardened(wsgi_app: WSGIApplication) -> WSGIApplication:
+def _guarded(wsgi_app: WSGIApplication, access: Access) -> WSGIApplication:
     """Outside Flask, where headers that are always the same cost no check of each."""
 
-    def harden(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
             return start_response(status, headers + (_JSON_HEADERS if _JSON in headers else _HEADERS), *error)
 
-        return wsgi_app(environ, start)
+        try:
+            return wsgi_app(environ, start)
+        finally:
+            if name := environ.get(_ENTERED):
+                access.leave(name)
 
-    return harden
-
-
-def _leave(_error: BaseException | None) -> None:
-    if name := g.pop("entered", ""):
-        services().access.leave(name)
+    return guard

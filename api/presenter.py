@@ -26,7 +26,7 @@ def job_answer(job: Job, status: HTTPStatus) -> Response:
 
 def json_answer(body: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """Any model as a JSON answer."""
-    return JsonAnswer(body.model_dump_json(by_alias=True), status)
+    return JsonAnswer(body.model_dump_json(by_alias=True), status.value)
 
 
 def job_resource(job: Job, model: str) -> JobResource:

@@ -130,5 +130,5 @@ def _record(key: str) -> str:
 
 
 def _traceparent() -> str:
-    header = request.headers.get("traceparent", "")
+    header = request.environ.get("HTTP_TRACEPARENT", "")
     return header if _TRACEPARENT.fullmatch(header) else ""

@@ -56,7 +56,7 @@ def read_body(model: type[Model]) -> Model:
         ValidationError: it does not fit, or is not JSON.
         InvalidRequest: a field is given twice, which JSON leaves open.
     """
-    if request.headers.get("Content-Encoding", "identity") != "identity":
+    if request.environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
         raise UnsupportedEncoding("Send the body uncompressed.", param="Content-Encoding")
     raw = _raw_body()
     body = model.model_validate_json(raw)
@@ -93,13 +93,15 @@ def _arguments(header: Any, path: Any, query: Any, body: Any, values: dict[str, 
 
 
 def _headers(model: type[BaseModel]) -> dict[str, str]:
-    given = ((name, request.headers.get(name)) for name in _aliases(model))
-    return {name: value for name, value in given if value is not None}
+    environ = request.environ
+    return {name: environ[key] for name, key in _names(model) if key in environ}
 
 
 @cache
-def _aliases(model: type[BaseModel]) -> list[str]:
-    return [field.alias for field in model.model_fields.values() if field.alias]
+def _names(model: type[BaseModel]) -> list[tuple[str, str]]:
+    """The headers' names, and WSGI's for them."""
+    aliases = [field.alias for field in model.model_fields.values() if field.alias]
+    return [(alias, f"HTTP_{alias.upper().replace('-', '_')}") for alias in aliases]
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -226,6 +227,7 @@ def encode_traceback(text: str) -> str:
     return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
+@lru_cache(16)  # jobs that are submitted together have one time
 def to_iso(seconds: float) -> str:
     """RQ's form of a time: UTC, microseconds, Z."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
