@@ -10,7 +10,8 @@ from api.parameters import BatchHeaders
 from api.presenter import job_resource, json_answer
 from api.schemas import Batch, BatchAnswer, BatchItem, ErrorResponse, ItemError
 from api.services import services
-from api.submission import Outcome, submit_many
+from api.submission import submit_many
+from api.tally import Outcome
 from api.validation import KEY_IF_ANY, StrictBlueprint
 from promptq.errors import PromptqError
 

@@ -68,7 +68,7 @@ def read_body(model: type[Model]) -> Model:
 def _raw_body() -> bytes:
     try:
         raw = request.get_data(cache=False)
-        if request.content_length is None:
+        if "HTTP_TRANSFER_ENCODING" in request.environ:
             # Werkzeug cuts a chunked body at the limit without a word; only a read past the limit makes it say so.
             request.stream.read(1)
     except RequestEntityTooLarge:
