@@ -18,15 +18,17 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 
 from benchmarks.floor import Floor
 from benchmarks.peers import GenerateBatch, Ours, Peer, StaticBatches, Vllm
 from benchmarks.workloads import WORKLOADS, Request, Words, make
 from gpu_worker.engine import packaged
+from gpu_worker.engine.kernels.library import Kernels, load_kernels
 from gpu_worker.engine.loader import load
+from gpu_worker.engine.products import PlainProduct, Product, product
 from promptq.settings import WorkerSettings
 
-FLOORS = {"floor: engine's products": False, "floor: plain linear": True}
 Times = dict[str, dict[str, list[float]]]
 
 
@@ -38,9 +40,10 @@ def main() -> None:
     settings = WorkerSettings(device="cpu", model=packaged.NAME)
     model, tokenizer = load(settings)
     chosen = {"slots": options.slots, "prefill_tokens": options.prefill_tokens, "drafts": options.drafts}
-    ours = Ours(model, tokenizer, context=2048, **chosen)
+    kernels = load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if options.kernels else None
+    ours = Ours(model, tokenizer, context=2048, kernels=kernels, **chosen)
     peers: dict[str, Peer] = {"ours": ours} | _peers(options, settings, model)
-    floors = {name: Floor(model, plain=plain) for name, plain in FLOORS.items()}
+    floors = {name: Floor(model, make) for name, make in _floors(kernels).items()}
     words = Words(tokenizer)
     report: dict[str, Any] = {"machine": _machine(), "options": vars(options), "workloads": {}}
     for name in options.workloads.split(","):
@@ -63,6 +66,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="threads of torch, vLLM's excepted; 0: its own choice")
     parser.add_argument("--slots", type=int, default=0, help="0: as `auto` takes")
     parser.add_argument("--no-drafts", dest="drafts", action="store_false", help="ours one token a row and step")
+    parser.add_argument("--no-kernels", dest="kernels", action="store_false", help="ours on torch's operators alone")
     parser.add_argument("--prefill-tokens", type=int, default=defaults.prefill_tokens)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engine.json"))
     return parser.parse_args()
@@ -78,6 +82,15 @@ def _peers(options: argparse.Namespace, settings: WorkerSettings, model: Any) ->
     if options.vllm:
         peers["vllm"] = Vllm(options.vllm, packaged.folder(settings.data_dir))
     return peers
+
+
+def _floors(kernels: Kernels | None) -> dict[str, Callable[[Tensor, Tensor | None], Product]]:
+    """The same products as the engine takes, as torch's best, and as transformers takes them."""
+    return {
+        "floor: engine's products": lambda weight, bias: product(weight, bias, kernels),
+        "floor: oneDNN": product,
+        "floor: plain linear": PlainProduct,
+    }
 
 
 def _compare(

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gpu_worker.engine.products import PlainProduct, Product, product
+from gpu_worker.engine.products import Product
 
 Pass = tuple[int, int]
 
 
 class Floor:
-    """All weights of a model, as the engine multiplies with them or as `torch.nn.functional.linear` does.
+    """All weights of a model.
 
     Args:
-        plain: True takes `linear` for each weight, as transformers does; False what the engine takes.
+        make: what multiplies with a weight [out, in] and its bias.
     """
 
-    def __init__(self, model: Any, *, plain: bool) -> None:
+    def __init__(self, model: Any, make: Callable[[Tensor, Tensor | None], Product]) -> None:
         head = model.get_output_embeddings()
         linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
-        make = PlainProduct if plain else product
         self._layers: list[Product] = [make(linear.weight, linear.bias) for linear in linears]
         self._inputs = [linear.in_features for linear in linears]
         self._head = make(head.weight, head.bias)

@@ -150,6 +150,9 @@ class WorkerSettings(CommonSettings):
     drafts: bool = Field(
         True, description="While few rows run, guess their next tokens from their own text; the output is the same."
     )
+    kernels: bool = Field(
+        True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
+    )
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(0, description="How long an idle engine gathers a batch.")
     drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
     worker_threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads for torch; 0: torch decides.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from gpu_worker.engine.drafts import MOST_DRAFTS
-from gpu_worker.engine.flat_model import FlatModel
+from gpu_worker.engine.flat_model import Attend, FlatModel, Rotation
+from gpu_worker.engine.kernels.library import Kernels, fits_attention
 from gpu_worker.engine.products import has_onednn
 from gpu_worker.engine.sampling import draws, next_tokens
 from gpu_worker.engine.segments import STEP_BUCKET, Segment, segments
@@ -31,35 +32,49 @@ class FlatRunner:
 
     takes_drafts = True
 
-    def __init__(self, model: PreTrainedModel, cache: SlotCache) -> None:
+    def __init__(self, model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None = None) -> None:
         self.cache = cache
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
         self._dtype = model.dtype
         self._key_heads = cache.stores[0].keys.shape[1]
         self._groups = model.config.num_attention_heads // self._key_heads
-        self._model = FlatModel(model)
-        if has_onednn(model.device, model.dtype):
+        self._kernels = kernels if fits_attention(cache.stores[0].keys.shape[3]) else None
+        self._model = FlatModel(model, self._kernels)
+        # oneDNN makes a kernel for each number of tokens, and keeps it.
+        makes_kernels = not self._kernels and has_onednn(model.device, model.dtype)
+        self._bucket = STEP_BUCKET if makes_kernels else 1
+        if makes_kernels:
             self._warm_up(min(WARM_ROWS, cache.slots))
 
     @torch.inference_mode()
     def run(self, chunks: Rows[Chunk]) -> list[int]:
         lines = zip(*map(_line, chunks), strict=True)
         ids, slots, columns = self._tensor([list(chain.from_iterable(line)) for line in lines])
-        attend = _Attention(self.cache, slots, columns, self._parts(chunks, columns))
-        padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % STEP_BUCKET
+        attend = self._attention(chunks, slots, columns)
+        padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % self._bucket
         logits = self._model(_padded(ids, padding), _padded(columns, padding), self._tensor(_kept(chunks)), attend)
         return next_tokens(logits, draws(chunks))
 
     @torch.inference_mode()
     def _warm_up(self, rows: int) -> None:
         """Every product once for each number of rows. One layer stands for all: their weights have the same shapes."""
+        heads = self._groups * self._key_heads
         for count in range(1, rows + 1):
             ids = self._tensor(range(count))
-            self._model(ids, ids, ids, lambda _layer, query, *_: query.flatten(1), layers=1)
+            self._model(ids, ids, ids, lambda _layer, states, _turn: states[:, :heads].flatten(1), layers=1)
 
-    def _parts(self, chunks: Rows[Chunk], columns: Tensor) -> list[_Part]:
-        parts, start = [], 0
+    def _attention(self, chunks: Rows[Chunk], slots: Tensor, columns: Tensor) -> Attend:
+        if self._kernels is None:
+            return _Attention(self.cache, slots, columns, self._parts(chunks, columns))
+        running = list(takewhile(lambda chunk: chunk.decodes, chunks))
+        tokens = sum(chunk.stop - chunk.start for chunk in running)
+        parts = self._parts(chunks[len(running) :], columns, tokens)
+        return _KernelAttention(self._kernels, self.cache, slots, columns, tokens, parts)
+
+    def _parts(self, chunks: Rows[Chunk], columns: Tensor, start: int = 0) -> list[_Part]:
+        """What is attended to by torch's operators: the tokens of these chunks, the first of which is `start`."""
+        parts = []
         for segment in segments(chunks):
             stop = start + len(segment.live) * segment.tokens
             live = self._tensor(segment.live) if len(segment.live) < segment.rows else None
@@ -112,14 +127,44 @@ class _Attention:
     columns: Tensor
     parts: list[_Part]
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def __call__(self, layer: int, states: Tensor, turn: Rotation) -> Tensor:
         store, tokens = self.cache.stores[layer], len(self.slots)
+        key_heads = store.keys.shape[1]
+        turned, value = turn(states[:, :-key_heads]), states[:, -key_heads:]
+        query, key = turned[:, :-key_heads], turned[:, -key_heads:]
         store.keys[self.slots, :, self.columns] = key[:tokens]
         store.values[self.slots, :, self.columns] = value[:tokens]
         attended = [_attend(part, query[part.tokens], store.keys, store.values) for part in self.parts]
         if padding := len(query) - tokens:
             attended.append(query.new_zeros(padding, attended[0].shape[1]))
         return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+
+@dataclass(frozen=True, slots=True)
+class _KernelAttention:
+    """The same with our kernels for running rows; prompts have torch's fused attention.
+
+    Attributes:
+        running: how many tokens, the first ones, are of running rows.
+        parts: the others.
+    """
+
+    kernels: Kernels
+    cache: SlotCache
+    slots: Tensor
+    columns: Tensor
+    running: int
+    parts: list[_Part]
+
+    def __call__(self, layer: int, states: Tensor, turn: Rotation) -> Tensor:
+        keys, values = self.cache.stores[layer].keys, self.cache.stores[layer].values
+        heads = states.shape[1] - 2 * keys.shape[1]
+        self.kernels.place(states, turn.cosine, turn.sine, self.slots, self.columns, keys, values)
+        out = states.new_empty(len(states), heads * states.shape[2])
+        self.kernels.attend(states, keys, values, self.slots, self.columns, self.running, out)
+        for part in self.parts:
+            out[part.tokens] = _attend(part, states[part.tokens, :heads], keys, values)
+        return out
 
 
 def _attend(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

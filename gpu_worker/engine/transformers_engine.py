@@ -20,13 +20,14 @@ from gpu_worker.engine.drafts import confirmed
 from gpu_worker.engine.faults import Failure, failure, run_in_halves
 from gpu_worker.engine.flat_model import is_known
 from gpu_worker.engine.flat_runner import FlatRunner
+from gpu_worker.engine.kernels.library import Kernels, load_kernels
 from gpu_worker.engine.loader import limit_context, load
 from gpu_worker.engine.model_runner import ModelRunner, Runner, layer_shapes
 from gpu_worker.engine.prompts import encode, tokenizer_json
 from gpu_worker.engine.sampling import NOT_FINITE
 from gpu_worker.engine.scheduler import Batching, Scheduler, check_rows
 from gpu_worker.engine.sequence import Chunk, Sequence
-from gpu_worker.engine.slots import allocate
+from gpu_worker.engine.slots import SlotCache, allocate
 from gpu_worker.engine.text import Decode, TextStream
 from promptq.settings import WorkerSettings
 
@@ -59,6 +60,7 @@ class TransformersEngine:
         name: what `info` shows as the model.
         flat: False runs every model through transformers' own code, as those are that FlatModel does not know.
         drafts: whether few rows guess ahead; only where the runner takes drafts.
+        kernels: our own for a CPU, for models that run flat; None: torch's operators alone.
 
     Raises:
         EngineError: the model cannot be batched, or the slots do not fit into the device's memory.
@@ -76,11 +78,12 @@ class TransformersEngine:
         name: str = "",
         flat: bool = True,
         drafts: bool = True,
+        kernels: Kernels | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._context = context
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
-        self._runner: Runner = (FlatRunner if flat and is_known(model) else ModelRunner)(model, cache)
+        self._runner: Runner = _runner(model, cache, kernels) if flat else ModelRunner(model, cache)
         ahead = FREE_TOKENS[model.device.type] if drafts and self._runner.takes_drafts else 0
         budget = prefill_budget(prefill_tokens, model.device)
         self._scheduler = Scheduler(cache.slots, *budget, batching=batching, free_tokens=ahead)
@@ -111,6 +114,7 @@ class TransformersEngine:
             batching=settings.batching,
             drafts=settings.drafts,
             name=settings.model,
+            kernels=_kernels(settings, model),
         )
         done("memory")
         return engine
@@ -255,6 +259,14 @@ class TransformersEngine:
 
     def _of(self, sequence: Sequence) -> _Progress:
         return self._progress.setdefault(sequence.row.id, _Progress())
+
+
+def _runner(model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None) -> Runner:
+    return FlatRunner(model, cache, kernels) if is_known(model) else ModelRunner(model, cache)
+
+
+def _kernels(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | None:
+    return load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if settings.kernels else None
 
 
 def prefill_budget(asked: int, device: torch.device) -> tuple[int, int]:
