@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.peers import row
 from benchmarks.workloads import Words
+from gpu_worker.engine.kernels.library import load_kernels
 from gpu_worker.engine.loader import load
 from gpu_worker.engine.transformers_engine import TransformersEngine
 from promptq.settings import WorkerSettings
@@ -26,13 +27,15 @@ BAR = 2.5
 def main() -> None:
     """Measure every mix of running rows and pace of arrivals, and print one line each."""
     options = _options()
-    model, tokenizer = load(WorkerSettings(device="cpu"))
+    settings = WorkerSettings(device="cpu")
+    model, tokenizer = load(settings)
+    kernels = load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if options.kernels else None
     words = Words(tokenizer)
     print("running rows, steps between arrivals: median ms, 95th percentile ms, ratio")
     for rows in options.rows:
         for every in options.every:
             engine = TransformersEngine(
-                model, tokenizer, slots=rows + 16, context=2048, prefill_tokens=options.prefill_tokens
+                model, tokenizer, slots=rows + 16, context=2048, prefill_tokens=options.prefill_tokens, kernels=kernels
             )
             engine._eos = frozenset()
             seconds = list(measure(engine, words, rows, every, options.steps))
@@ -60,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", default=[4, 12, 24])
     parser.add_argument("--every", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--no-kernels", dest="kernels", action="store_false", help="torch's operators alone")
     parser.add_argument("--prefill-tokens", type=int, default=WorkerSettings(_env_file=None).prefill_tokens)
     return parser.parse_args()
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 # The longest run of tokens that is looked for, then shorter ones.
 RUNS = (3, 2, 1)
-MOST_DRAFTS = 5
+MOST_DRAFTS = 8
 # What is known of the first guess before there was one, and how much one more counts.
 FIRST_RIGHT = 0.5
 NEWS_SHARE = 0.05
@@ -52,15 +52,15 @@ class DraftBudget:
     """How many tokens rows may guess: as many as get the most text out of a second.
 
     Args:
-        free_tokens: tokens that a step computes in the time of one. From there on it takes longer, twice as long for
-            four times as many (measured on a CPU). 0: nobody guesses.
+        free_tokens: tokens that a step computes in about the time of one. 0: nobody guesses.
+        double_tokens: so many more, and it takes twice as long.
 
     Attributes:
         right: how often a row's first guess was right lately, from 0 to 1.
     """
 
-    def __init__(self, free_tokens: int) -> None:
-        self._free_tokens = free_tokens
+    def __init__(self, free_tokens: int, double_tokens: int) -> None:
+        self._free_tokens, self._double_tokens = free_tokens, double_tokens
         self.right = FIRST_RIGHT
 
     def each(self, rows: int, room: int) -> int:
@@ -79,7 +79,7 @@ class DraftBudget:
         """
         tokens = sum(self.right**ahead for ahead in range(drafts + 1))
         beyond = max(0, rows * (drafts + 1) - self._free_tokens)
-        return tokens / (1 + beyond / (3 * self._free_tokens))
+        return tokens / (1 + beyond / self._double_tokens)
 
 
 def confirmed(drafts: tuple[int, ...], tokens: list[int]) -> list[int]:

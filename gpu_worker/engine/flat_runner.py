@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from gpu_worker.engine import pace
 from gpu_worker.engine.drafts import MOST_DRAFTS
 from gpu_worker.engine.flat_model import Attend, FlatModel, Rotation
 from gpu_worker.engine.kernels.library import Kernels, fits_attention
 from gpu_worker.engine.products import has_onednn
 from gpu_worker.engine.sampling import draws, next_tokens
-from gpu_worker.engine.segments import STEP_BUCKET, Segment, segments
+from gpu_worker.engine.segments import Segment, segments
 from gpu_worker.engine.sequence import Chunk
 from gpu_worker.engine.slots import SlotCache
 
@@ -30,8 +31,6 @@ WARM_ROWS = 16
 class FlatRunner:
     """Computes chunks in the slots of one cache. See `model_runner.Runner` for the contract."""
 
-    takes_drafts = True
-
     def __init__(self, model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None = None) -> None:
         self.cache = cache
         self._device = model.device
@@ -41,10 +40,8 @@ class FlatRunner:
         self._groups = model.config.num_attention_heads // self._key_heads
         self._kernels = kernels if fits_attention(cache.stores[0].keys.shape[3]) else None
         self._model = FlatModel(model, self._kernels)
-        # oneDNN makes a kernel for each number of tokens, and keeps it.
-        makes_kernels = not self._kernels and has_onednn(model.device, model.dtype)
-        self._bucket = STEP_BUCKET if makes_kernels else 1
-        if makes_kernels:
+        self.pace = pace.CUDA if model.device.type == "cuda" else pace.CPU_KERNELS if self._kernels else pace.CPU
+        if not self._kernels and has_onednn(model.device, model.dtype):
             self._warm_up(min(WARM_ROWS, cache.slots))
 
     @torch.inference_mode()
@@ -52,7 +49,7 @@ class FlatRunner:
         lines = zip(*map(_line, chunks), strict=True)
         ids, slots, columns = self._tensor([list(chain.from_iterable(line)) for line in lines])
         attend = self._attention(chunks, slots, columns)
-        padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % self._bucket
+        padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % self.pace.bucket
         logits = self._model(_padded(ids, padding), _padded(columns, padding), self._tensor(_kept(chunks)), attend)
         return next_tokens(logits, draws(chunks))
 

@@ -7,6 +7,7 @@ models in transformers do.
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from gpu_worker.engine import pace
+from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.sampling import NOT_FINITE, draws, next_tokens
 from gpu_worker.engine.sequence import Chunk
 from gpu_worker.engine.slots import LayerShape, PackedAccess, RowAccess, SlotCache, round_up
@@ -28,11 +31,11 @@ class Runner(Protocol):
     with fewer rows.
 
     Attributes:
-        takes_drafts: whether chunks of running rows may have drafts.
+        pace: how long its steps take; free_tokens is 0 if chunks of running rows may have no drafts.
     """
 
     cache: SlotCache
-    takes_drafts: bool
+    pace: Pace
 
     def run(self, chunks: Rows[Chunk]) -> list[int]:
         """Compute chunks, of running rows first and by slot; returns the tokens that each gives, in order.
@@ -45,10 +48,9 @@ class Runner(Protocol):
 class ModelRunner:
     """The runner for models that FlatRunner does not know."""
 
-    takes_drafts = False
-
     def __init__(self, model: PreTrainedModel, cache: SlotCache) -> None:
         self.cache = cache
+        self.pace = replace(pace.CUDA if model.device.type == "cuda" else pace.CPU, free_tokens=0, bucket=1)
         self._model = model
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min

@@ -1,8 +1,8 @@
 """Products with a model's weights: the bulk of every step. On a CPU the weights are laid out anew beforehand.
 
-Plain `linear` goes through MKL, which lays the weights out at each call: at 8 to 48 rows it takes 1.5 to 3 times as long
-as oneDNN with weights that it has laid out, and that takes 1.3 to 1.6 times as long as our own kernel. oneDNN's operators
-are those that torch's own compiler emits; they can also add, multiply or apply SiLU on the way out.
+Plain `linear` goes through MKL, which lays the weights out at each call: at 8 to 48 rows it takes 1.5 to 3 times as
+long as oneDNN with weights that it has laid out, and that takes 1.3 to 1.6 times as long as our own kernel. oneDNN's
+operators are those that torch's own compiler emits; they can also add, multiply or apply SiLU on the way out.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from typing import Literal
 
 from gpu_worker.engine.base import Row
 from gpu_worker.engine.drafts import DraftBudget
-from gpu_worker.engine.segments import STEP_BUCKET, round_up
+from gpu_worker.engine.pace import Pace
+from gpu_worker.engine.segments import round_up
 from gpu_worker.engine.sequence import Chunk, Sequence
 
 Batching = Literal["continuous", "static", "off"]
@@ -58,27 +59,17 @@ class Scheduler:
 
     Args:
         slots: rows that fit.
-        prefill_tokens: the most prompt tokens of one step, over all rows. A longer prompt is computed in
-            chunks, so that the rows already running wait for no more than this.
-        beside: at most so many, and one more for each running row, unless more rows wait than run. A step of n
-            tokens takes a + b·n on a CPU: so prompts make it longer by a certain share, however many rows run.
-            What fills the step's last bucket is added: it would be computed as padding.
-        free_tokens: tokens that a step computes in about the time of one; while no prompt is computed, rows that are
-            fewer guess ahead.
+        pace: how long steps take.
 
     Attributes:
-        drafts: how far they guess.
+        drafts: how far rows guess ahead, while no prompt is computed.
     """
 
-    def __init__(
-        self, slots: int, prefill_tokens: int, beside: int | None = None, batching: Batching = "continuous",
-        free_tokens: int = 0,
-    ) -> None:  # fmt: skip
+    def __init__(self, slots: int, pace: Pace, batching: Batching = "continuous") -> None:
         self.slots = slots
-        self.prefill_tokens = prefill_tokens
+        self.pace = pace
         self.batching: Batching = batching
-        self._beside = prefill_tokens if beside is None else beside
-        self.drafts = DraftBudget(free_tokens)
+        self.drafts = DraftBudget(pace.free_tokens, pace.double_tokens)
         self.live: list[Sequence] = []
         self._vacant = list(range(slots))
 
@@ -142,9 +133,7 @@ class Scheduler:
         A row whose turn comes gets the lowest vacant slot: decoding runs over the slots below the highest live one.
         """
         waiting = self._waiting()
-        few = len(waiting) <= running
-        beside = round_up(self._beside + 2 * running, STEP_BUCKET) - running
-        budget = min(self.prefill_tokens, beside) if few else self.prefill_tokens
+        budget = self._prefill_budget(running, len(waiting))
         chunks = []
         for sequence in waiting:
             if budget == 0:
@@ -153,6 +142,13 @@ class Scheduler:
             chunks.append(self._chunk(sequence, budget))
             budget -= chunks[-1].stop - chunks[-1].start
         return chunks
+
+    def _prefill_budget(self, running: int, waiting: int) -> int:
+        """Prompt tokens of this step. What fills its last bucket is added: it would be computed as padding."""
+        pace = self.pace
+        if pace.beside is None or waiting > running:
+            return pace.prefill_tokens
+        return min(pace.prefill_tokens, round_up(pace.beside + 2 * running, pace.bucket) - running)
 
     def _waiting(self) -> list[Sequence]:
         # sorted() is stable: among equals the order of arrival stands.

@@ -14,9 +14,6 @@ from gpu_worker.engine.sequence import Chunk
 
 # Columns are read in multiples of this.
 READ_BUCKET = 16
-# A step with prompts has a multiple of so many tokens. oneDNN makes a kernel of 0.6 MB or more for each product and
-# number of tokens, and keeps it; prompts would otherwise have all numbers.
-STEP_BUCKET = 16
 # What one more call costs, in columns of one row (measured on a CPU: 40 µs against 0.1 µs).
 CALL_COLUMNS = 400
 

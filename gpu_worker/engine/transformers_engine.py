@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -23,6 +23,7 @@ from gpu_worker.engine.flat_runner import FlatRunner
 from gpu_worker.engine.kernels.library import Kernels, load_kernels
 from gpu_worker.engine.loader import limit_context, load
 from gpu_worker.engine.model_runner import ModelRunner, Runner, layer_shapes
+from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.prompts import encode, tokenizer_json
 from gpu_worker.engine.sampling import NOT_FINITE
 from gpu_worker.engine.scheduler import Batching, Scheduler, check_rows
@@ -30,14 +31,6 @@ from gpu_worker.engine.sequence import Chunk, Sequence
 from gpu_worker.engine.slots import SlotCache, allocate
 from gpu_worker.engine.text import Decode, TextStream
 from promptq.settings import WorkerSettings
-
-# On a CPU a step of n tokens takes about 20 + 1.2·n ms of a small model: more than these gain little, and beside
-# running rows a step may take about twice as long as without prompts.
-CPU_PREFILL_TOKENS = 512
-CPU_TOKENS_BESIDE = 20
-CUDA_PREFILL_TOKENS = 2048
-# A step of so many tokens takes about as long as a step of one: the weights have to be read for either.
-FREE_TOKENS = {"cpu": 6, "cuda": 32}
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +77,7 @@ class TransformersEngine:
         self._context = context
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
         self._runner: Runner = _runner(model, cache, kernels) if flat else ModelRunner(model, cache)
-        ahead = FREE_TOKENS[model.device.type] if drafts and self._runner.takes_drafts else 0
-        budget = prefill_budget(prefill_tokens, model.device)
-        self._scheduler = Scheduler(cache.slots, *budget, batching=batching, free_tokens=ahead)
+        self._scheduler = Scheduler(cache.slots, _pace(self._runner.pace, prefill_tokens, drafts), batching)
         self._eos = end_tokens(model, tokenizer)
         self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
@@ -269,12 +260,11 @@ def _kernels(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | None
     return load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if settings.kernels else None
 
 
-def prefill_budget(asked: int, device: torch.device) -> tuple[int, int]:
-    """Prompt tokens of a step, and how many of them beside running rows; `asked` 0 leaves it to the device."""
-    if device.type == "cpu" and not asked:
-        return CPU_PREFILL_TOKENS, CPU_TOKENS_BESIDE
-    tokens = asked or CUDA_PREFILL_TOKENS
-    return tokens, tokens
+def _pace(pace: Pace, prefill_tokens: int, drafts: bool) -> Pace:
+    """The runner's, with what the settings say of it; `prefill_tokens` 0 says nothing."""
+    if prefill_tokens:
+        pace = replace(pace, prefill_tokens=prefill_tokens, beside=None)
+    return pace if drafts else replace(pace, free_tokens=0)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Collection[int]:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gpu_worker.engine.base import Row
 from gpu_worker.engine.drafts import MOST_DRAFTS, DraftBudget, Drafter, confirmed
+from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.scheduler import Scheduler
 from gpu_worker.engine.sequence import Sequence
 from promptq.request import GenerateRequest
@@ -57,7 +58,7 @@ def test_what_stands_is_what_one_token_a_step_would_have_given(truth, guesses):
 
 
 def test_the_fewer_rows_and_the_better_it_goes_the_more_is_guessed():
-    budget = DraftBudget(free_tokens=6)
+    budget = DraftBudget(free_tokens=6, double_tokens=18)
     assert [budget.each(rows, room=100) for rows in (0, 1, 2, 6, 48)] == [0, 5, 2, 1, 0]
     for _ in range(100):
         budget.note(True)
@@ -65,12 +66,12 @@ def test_the_fewer_rows_and_the_better_it_goes_the_more_is_guessed():
     for _ in range(60):
         budget.note(False)
     assert [budget.each(rows, room=100) for rows in (1, 2, 3, 4, 5)] == [5, 2, 1, 0, 0]
-    assert DraftBudget(free_tokens=0).each(1, room=100) == 0
-    assert DraftBudget(free_tokens=6).each(1, room=2) == 2
+    assert DraftBudget(0, 1).each(1, room=100) == 0
+    assert DraftBudget(free_tokens=6, double_tokens=18).each(1, room=2) == 2
 
 
 def test_all_running_rows_get_as_many_or_none():
-    scheduler = Scheduler(slots=4, prefill_tokens=10, free_tokens=6)
+    scheduler = Scheduler(4, Pace(prefill_tokens=10, free_tokens=6, double_tokens=18))
     known, fresh = (Sequence(Row(id, REQUEST), prompt=[0], limit=9, slot=slot) for slot, id in enumerate("ab"))
     for row in (known, fresh):
         row.computed, row.last = 1, 4
@@ -84,7 +85,7 @@ def test_all_running_rows_get_as_many_or_none():
 
 
 def test_nobody_guesses_while_a_prompt_is_computed():
-    scheduler = Scheduler(slots=4, prefill_tokens=10, free_tokens=6)
+    scheduler = Scheduler(4, Pace(prefill_tokens=10, free_tokens=6, double_tokens=18))
     row = Sequence(Row("a", REQUEST), prompt=[0], limit=9, slot=0, computed=1)
     row.drafter.extend([0, 0, 0, 0])
     scheduler.add(row)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_worker.engine.base import Row
+from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.scheduler import AGEING_STEPS, Scheduler, check_rows, free_slots
 from gpu_worker.engine.sequence import Sequence
 from promptq.request import GenerateRequest
@@ -45,7 +46,7 @@ def test_free_slots_by_mode(batching, live, free):
 
 
 def test_prompts_share_the_budget_and_long_ones_are_chunked():
-    scheduler = Scheduler(slots=4, prefill_tokens=16)
+    scheduler = Scheduler(4, Pace(prefill_tokens=16))
     for id, tokens in (("a", 10), ("b", 20), ("c", 3)):
         scheduler.add(sequence(id, tokens))
     first = scheduler.plan_prefill()
@@ -60,7 +61,7 @@ def test_prompts_share_the_budget_and_long_ones_are_chunked():
 
 @pytest.mark.parametrize(("prefill_tokens", "budget"), [(31, 14), (9, 9)])
 def test_prompts_take_less_beside_running_rows_but_fill_the_bucket(prefill_tokens, budget):
-    scheduler = Scheduler(slots=4, prefill_tokens=prefill_tokens, beside=3)
+    scheduler = Scheduler(4, Pace(prefill_tokens, beside=3, bucket=16))
     for id, tokens in (("a", 1), ("b", prefill_tokens - 1), ("c", 50)):
         scheduler.add(sequence(id, tokens))
     assert [chunk.stop - chunk.start for chunk in scheduler.plan()] == [1, prefill_tokens - 1]
@@ -69,7 +70,7 @@ def test_prompts_take_less_beside_running_rows_but_fill_the_bucket(prefill_token
 
 
 def test_rank_goes_before_age_and_age_before_arrival():
-    scheduler = Scheduler(slots=4, prefill_tokens=100)
+    scheduler = Scheduler(4, Pace(prefill_tokens=100))
     scheduler.add(sequence("low", rank=2, queued_at=1))
     scheduler.add(sequence("young", rank=1, queued_at=9))
     scheduler.add(sequence("old", rank=1, queued_at=5))
@@ -78,7 +79,7 @@ def test_rank_goes_before_age_and_age_before_arrival():
 
 
 def test_a_row_takes_the_lowest_vacant_slot_when_its_turn_comes():
-    scheduler = Scheduler(slots=3, prefill_tokens=10)
+    scheduler = Scheduler(3, Pace(prefill_tokens=10))
     rows = [sequence(id) for id in "abc"]
     for row in rows:
         scheduler.add(row)
@@ -91,7 +92,7 @@ def test_a_row_takes_the_lowest_vacant_slot_when_its_turn_comes():
 
 
 def test_the_last_row_fills_a_slot_that_was_left():
-    scheduler = Scheduler(slots=4, prefill_tokens=100)
+    scheduler = Scheduler(4, Pace(prefill_tokens=100))
     rows = [sequence(id) for id in "abcd"]
     for row in rows:
         scheduler.add(row)
@@ -109,7 +110,7 @@ def test_the_last_row_fills_a_slot_that_was_left():
 
 
 def test_a_slot_is_left_to_a_row_that_has_none_and_a_prompt_is_not_moved():
-    scheduler = Scheduler(slots=3, prefill_tokens=10)
+    scheduler = Scheduler(3, Pace(prefill_tokens=10))
     first, long = sequence("first", 4), sequence("long", 30)
     for row in (first, long):
         scheduler.add(row)
@@ -125,7 +126,7 @@ def test_a_slot_is_left_to_a_row_that_has_none_and_a_prompt_is_not_moved():
 
 
 def test_running_rows_come_by_slot_and_only_once_prefilled():
-    scheduler = Scheduler(slots=2, prefill_tokens=10)
+    scheduler = Scheduler(2, Pace(prefill_tokens=10))
     first, second = sequence("a", 15), sequence("b", 4)
     scheduler.add(first)
     scheduler.add(second)
@@ -136,7 +137,7 @@ def test_running_rows_come_by_slot_and_only_once_prefilled():
 
 
 def test_urgent_prompts_cannot_hold_back_a_patient_one():
-    scheduler = Scheduler(slots=4, prefill_tokens=10)
+    scheduler = Scheduler(4, Pace(prefill_tokens=10))
     patient = sequence("patient", rank=2)
     scheduler.add(patient)
     for step in range(4 * AGEING_STEPS):
@@ -168,7 +169,7 @@ arrivals = st.lists(
 @given(arrivals, st.integers(1, 6), st.integers(1, 40), st.sampled_from(["continuous", "static", "off"]))
 def test_never_above_slots_or_budget_and_everyone_is_served(rows, slots, budget, batching):
     """Rows are (prompt tokens, rank, queued at, tokens to generate, step of arrival)."""
-    scheduler = Scheduler(slots, budget, batching=batching)
+    scheduler = Scheduler(slots, Pace(budget), batching)
     todo = {f"{index}": row for index, row in enumerate(rows)}
     served, left = set(), {}
     for step in range(3000):
