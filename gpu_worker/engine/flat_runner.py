@@ -40,8 +40,10 @@ class FlatRunner:
         self._groups = model.config.num_attention_heads // self._key_heads
         self._kernels = kernels if fits_attention(cache.stores[0].keys.shape[3]) else None
         self._model = FlatModel(model, self._kernels)
+        onednn = has_onednn(model.device, model.dtype)
+        self.products = "kernels" if self._kernels else "onednn" if onednn else "torch"
         self.pace = pace.CUDA if model.device.type == "cuda" else pace.CPU_KERNELS if self._kernels else pace.CPU
-        if not self._kernels and has_onednn(model.device, model.dtype):
+        if self.products == "onednn":
             self._warm_up(min(WARM_ROWS, cache.slots))
 
     @torch.inference_mode()

@@ -32,10 +32,12 @@ class Runner(Protocol):
 
     Attributes:
         pace: how long its steps take; free_tokens is 0 if chunks of running rows may have no drafts.
+        products: what multiplies with the weights: `kernels`, `onednn` or `torch`.
     """
 
     cache: SlotCache
     pace: Pace
+    products: str
 
     def run(self, chunks: Rows[Chunk]) -> list[int]:
         """Compute chunks, of running rows first and by slot; returns the tokens that each gives, in order.
@@ -47,6 +49,8 @@ class Runner(Protocol):
 
 class ModelRunner:
     """The runner for models that FlatRunner does not know."""
+
+    products = "torch"
 
     def __init__(self, model: PreTrainedModel, cache: SlotCache) -> None:
         self.cache = cache

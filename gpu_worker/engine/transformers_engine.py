@@ -285,6 +285,7 @@ def _describe(model: PreTrainedModel, runner: Runner, name: str, context: int, t
     details = {
         "runner": type(runner).__name__,
         "attention": str(model.config._attn_implementation),
+        "products": runner.products,
         "kv_bytes": str(runner.cache.bytes),
         "torch": torch.__version__,
     }

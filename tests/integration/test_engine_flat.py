@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from gpu_worker.engine import products
 from gpu_worker.engine.flat_model import is_known
-from gpu_worker.engine.products import OneDnnProduct, PlainProduct, has_onednn, product
+from gpu_worker.engine.products import OneDnnProduct, PlainProduct, gated, has_onednn, product
 from tests.integration.tiny_engines import DEEP, SHAPE, tiny_engine, tiny_model
 
 CPU = torch.device("cpu")
@@ -29,9 +29,18 @@ def test_a_product_and_what_is_done_to_it_on_the_way_out(kind, biased, rows):
     made, wanted = kind(weight, bias), functional.linear(x, weight, bias)
     close = torch.testing.assert_close
     close(made(x), wanted)
-    close(made.silu(x), functional.silu(wanted))
-    close(made.times(x, other.clone()), wanted * other)
     close(made.plus(x, other.clone()), wanted + other)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 7, 130])
+def test_a_gated_product(onednn, rows, monkeypatch):
+    if not onednn:
+        monkeypatch.setattr(products, "has_onednn", lambda device, dtype: False)
+    torch.manual_seed(rows)
+    gate, up, x = torch.randn(24, 40), torch.randn(24, 40), torch.randn(rows, 40)
+    wanted = functional.silu(functional.linear(x, gate)) * functional.linear(x, up)
+    torch.testing.assert_close(gated(gate, up)(x), wanted)
 
 
 def test_the_product_for_a_device(monkeypatch):

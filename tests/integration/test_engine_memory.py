@@ -10,11 +10,12 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 import torch
 
 from gpu_worker.engine.base import Row
 from promptq.request import GenerateRequest
-from tests.integration.tiny_engines import Recorder, drive, tiny_engine, tiny_model
+from tests.integration.tiny_engines import WAYS, Recorder, drive, tiny_engine, tiny_model
 
 REQUESTS = 2000
 WARM_UP = 200
@@ -42,7 +43,7 @@ def rows(rng: random.Random, first: int, stop: int) -> list[Row]:
 def main() -> None:
     """Print the resident bytes after the warm-up and at the end."""
     torch.set_num_threads(1)  # tiny products gain nothing from two
-    rng, engine = random.Random(3), tiny_engine(tiny_model("llama"), slots=16)
+    rng, engine = random.Random(3), tiny_engine(tiny_model("llama"), slots=16, **WAYS[sys.argv[1]])
     for first, stop in ((0, WARM_UP), (WARM_UP, REQUESTS)):
         recorder = Recorder()
         drive(engine, recorder, rows(rng, first, stop), {f"{id}" for id in range(first, stop, 10)}, rng)
@@ -50,11 +51,12 @@ def main() -> None:
         print(psutil.Process().memory_info().rss)
 
 
-def test_resident_memory_is_flat():
-    command = [sys.executable, "-m", "tests.integration.test_engine_memory"]
+@pytest.mark.parametrize("way", ["kernels", "operators"])
+def test_resident_memory_is_flat(way):
+    command = [sys.executable, "-m", "tests.integration.test_engine_memory", way]
     output = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     warm, end = (int(line) for line in output.split())
-    print(f"{warm / 2**20:.0f} MiB after {WARM_UP} requests, {end / 2**20:.0f} MiB after {REQUESTS}")
+    print(f"{way}: {warm / 2**20:.0f} MiB after {WARM_UP} requests, {end / 2**20:.0f} MiB after {REQUESTS}")
     assert end <= warm * (1 + SHARE)
 
 

@@ -25,6 +25,8 @@ from promptq.request import GenerateRequest, Message
 from promptq.settings import WorkerSettings
 from tests.integration.tiny_engines import (
     CONTEXT,
+    KERNELS,
+    WAYS,
     Recorder,
     Reference,
     byte_tokenizer,
@@ -35,8 +37,11 @@ from tests.integration.tiny_engines import (
     tiny_model,
 )
 
-# Model, and whether it runs flat: both runners, with and without biases, heads grouped and not.
-KINDS = [("llama", True), ("qwen2", True), ("llama", False), ("gpt2", False)]
+# Model, and the way through it: with and without biases, heads grouped and not.
+KINDS = [
+    ("llama", "kernels"), ("qwen2", "kernels"), ("llama", "operators"), ("qwen2", "operators"),
+    ("llama", "transformers"), ("gpt2", "transformers"),
+]  # fmt: skip
 LONGEST = 40
 CHAT = ["What is the capital of France?", "Write a haiku about rain.", "Explain in two sentences why the sky is blue."]
 PLAIN = [
@@ -66,8 +71,8 @@ def mixes(request) -> int:
     return request.config.getoption("--mixes")
 
 
-@pytest.mark.parametrize(("name", "flat"), KINDS)
-def test_tiny_models_in_random_mixes(name, flat, mixes):
+@pytest.mark.parametrize(("name", "way"), KINDS)
+def test_tiny_models_in_random_mixes(name, way, mixes):
     """Random prompts, lengths, limits, arrivals and cancellations, with few slots and a small prefill budget."""
     model, tokenizer = tiny_model(name), byte_tokenizer()
     eos = list(end_tokens(model, tokenizer))
@@ -82,11 +87,11 @@ def test_tiny_models_in_random_mixes(name, flat, mixes):
     counts: Counter[str] = Counter()
     for seed in range(mixes):
         rng = random.Random(seed)
-        engine = tiny_engine(model, slots=rng.randint(1, 6), prefill_tokens=rng.choice([5, 24, 200]), flat=flat)
+        engine = tiny_engine(model, slots=rng.randint(1, 6), prefill_tokens=rng.choice([5, 24, 200]), **WAYS[way])
         picked = [rng.choice(pool) for _ in range(rng.randint(2, 10))]
         requests = [GenerateRequest(prompt=prompt, max_tokens=rng.randint(1, LONGEST)) for prompt in picked]
         counts += compare(engine, requests, rng, lambda request: wanted(request.prompt))
-    report(f"{name}, {engine.info.details['runner']}", mixes, counts)
+    report(f"{name}, {way}", mixes, counts)
 
 
 def compare(
@@ -143,9 +148,9 @@ def test_smollm2_in_random_mixes(smollm, mixes):
     mixes = max(1, mixes // 5)
     for seed in range(mixes):
         rng = random.Random(seed)
-        engine = TransformersEngine(
-            model, tokenizer, slots=rng.randint(4, 8), context=512, prefill_tokens=rng.choice([64, 128])
-        )
+        options = {"slots": rng.randint(4, 8), "prefill_tokens": rng.choice([64, 128])}
+        kernels = KERNELS if seed % 3 < 2 else None
+        engine = TransformersEngine(model, tokenizer, context=512, kernels=kernels, **options)
         requests = pool
         if seed:
             picked = [rng.choice(pool) for _ in range(rng.randint(4, 12))]
@@ -161,7 +166,7 @@ def test_smollm2_in_random_mixes(smollm, mixes):
 
 def test_smollm2_speaks(smollm):
     model, tokenizer = smollm
-    engine = TransformersEngine(model, tokenizer, slots=2, context=512)
+    engine = TransformersEngine(model, tokenizer, slots=2, context=512, kernels=KERNELS)
     recorder = Recorder()
     recorder.watch(engine)
     question = GenerateRequest(messages=[Message(role="user", content=CHAT[0])], max_tokens=12)

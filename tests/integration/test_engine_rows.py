@@ -13,6 +13,7 @@ from gpu_worker.engine.transformers_engine import end_tokens
 from promptq.request import GenerateRequest, Message
 from tests.integration.tiny_engines import (
     CONTEXT,
+    WAYS,
     Recorder,
     byte_tokenizer,
     reference,
@@ -28,10 +29,10 @@ def model():
     return tiny_model("llama")
 
 
-@pytest.fixture(params=[True, False], ids=["flat", "transformers"])
+@pytest.fixture(params=WAYS)
 def build(request):
-    """Makes an engine, with either runner."""
-    return partial(tiny_engine, flat=request.param)
+    """Makes an engine, each way through the model."""
+    return partial(tiny_engine, **WAYS[request.param])
 
 
 def intercept(engine, check) -> None:

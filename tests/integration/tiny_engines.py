@@ -18,8 +18,14 @@ from transformers import (
 )
 
 from gpu_worker.engine.base import Row
+from gpu_worker.engine.kernels.library import load_kernels
 from gpu_worker.engine.transformers_engine import TransformersEngine
+from tests.processes import ROOT
 
+# As a worker has them; None on a processor that they are not for.
+KERNELS = load_kernels(ROOT / ".promptq" / "kernels", torch.device("cpu"), torch.float32)
+# The three ways through a model, as options of an engine.
+WAYS = {"kernels": {"kernels": KERNELS}, "operators": {"kernels": None}, "transformers": {"flat": False}}
 NEAR_TIE = 1e-4
 CONTEXT = 96
 EOS = 256
@@ -58,7 +64,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_engine(model, **options) -> TransformersEngine:
-    options = {"slots": 4, "context": CONTEXT, "prefill_tokens": 24} | options
+    options = {"slots": 4, "context": CONTEXT, "prefill_tokens": 24, "kernels": KERNELS} | options
     return TransformersEngine(model, byte_tokenizer(), **options)
 
 

@@ -137,7 +137,7 @@ def test_images_are_built_in_stages_and_run_as_nobody_in_particular(name: str) -
 def test_what_a_dockerfile_copies_exists_and_is_not_ignored(name: str) -> None:
     kept = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.M))
     copied = set(re.findall(r"^COPY (?!--from)(\S+) ", dockerfile(name), re.M))
-    assert copied <= kept
+    assert {path.split("/")[0] for path in copied} <= kept
     assert all((ROOT / path).is_dir() for path in copied)
 
 

@@ -17,6 +17,8 @@ from filelock import FileLock
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
+# What came with the program, in an image without a compiler.
+BUILT = HERE / "built"
 SOURCES = ("product.c", "attention.c", "rows.c")
 HEADERS = ("vectors.h",)
 # Named in place of -march=native, so that a file that is kept serves every machine with AVX2. -ffast-math is not taken:
@@ -40,7 +42,7 @@ def library(folder: Path) -> Path:
         BuildError: no compiler, one that fails, or a folder that cannot be written.
     """
     name = f"kernels-{_version()}.so"
-    for place in (HERE / "built", folder):
+    for place in (BUILT, folder):
         if (place / name).is_file():
             return place / name
     try:
@@ -72,6 +74,7 @@ def _compile(target: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"{compiler} took more than {TIME_LIMIT_SECONDS} s") from error
     if done.returncode:
+        partial.unlink(missing_ok=True)
         raise BuildError(f"{compiler}: {(done.stderr.strip() or 'failed without a word').splitlines()[0]}")
     partial.rename(target)
     log.info("compiled the kernels to %s", target)
