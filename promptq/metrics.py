@@ -69,6 +69,9 @@ class WorkerMetrics:
         self.finished = counter("promptq_jobs_finished_total", "Jobs this worker ended.", ["model", "status"])
         self.tokens = counter("promptq_tokens_total", "Tokens, by type: prompt, completion.", ["model", "type"])
         self.drafts = counter("promptq_draft_tokens_total", "Guessed tokens: right, wrong.", ["model", "outcome"])
+        self.reused = counter(
+            "promptq_prompt_tokens_reused_total", "Prompt tokens that were in memory, and not computed.", ["model"]
+        )
         self.busy_seconds = counter("promptq_worker_busy_seconds_total", "Time spent in engine steps.", [])
 
 

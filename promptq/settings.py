@@ -150,6 +150,9 @@ class WorkerSettings(CommonSettings):
     drafts: bool = Field(
         True, description="While few rows run, guess their next tokens from their own text; the output is the same."
     )
+    prefixes: bool = Field(
+        True, description="A prompt that begins like another one in memory is computed from where they part."
+    )
     kernels: bool = Field(
         True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
     )

@@ -79,6 +79,7 @@ class StepStats:
     Attributes:
         rows: rows that decoded in this step.
         prefill_tokens: prompt tokens that were computed in this step.
+        reused_tokens: prompt tokens of rows that began in it which were copied from another slot instead.
         prefill_seconds: how long the step took, if it computed prompt tokens, else 0.
         decode_seconds: how long the step took, if rows decoded in it, else 0.
         right_drafts, wrong_drafts: guessed tokens that stood, and those that did not.
@@ -86,6 +87,7 @@ class StepStats:
 
     rows: int = 0
     prefill_tokens: int = 0
+    reused_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     right_drafts: int = 0

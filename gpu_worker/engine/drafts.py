@@ -20,32 +20,36 @@ NEWS_SHARE = 0.05
 
 
 class Drafter:
-    """One row's text, and where each short run of tokens in it was last followed by another one."""
+    """One row's text, and where each short run of tokens in it was last followed by another one.
+
+    Attributes:
+        text: the prompt and what was generated.
+    """
 
     def __init__(self) -> None:
-        self._text: list[int] = []
+        self.text: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}
         self._known = 0
 
     def extend(self, tokens: Iterable[int]) -> None:
         """Add what the text goes on with."""
-        self._text += tokens
+        self.text += tokens
 
     def guess(self, count: int) -> list[int]:
         """The next `count` tokens: as the text went on before, and then round again; none if it never said the same."""
         self._learn()
         for run in RUNS:
-            start = self._after.get(tuple(self._text[-run:]))
+            start = self._after.get(tuple(self.text[-run:]))
             if start is not None:
-                period = len(self._text) - start
-                return [self._text[start + index % period] for index in range(count)]
+                period = len(self.text) - start
+                return [self.text[start + index % period] for index in range(count)]
         return []
 
     def _learn(self) -> None:
         """Take in what was added since the last guess: in a full batch nobody guesses, and this costs nothing."""
-        for place in range(self._known, len(self._text)):
-            self._after.update((tuple(self._text[place - run : place]), place) for run in RUNS if run <= place)
-        self._known = len(self._text)
+        for place in range(self._known, len(self.text)):
+            self._after.update((tuple(self.text[place - run : place]), place) for run in RUNS if run <= place)
+        self._known = len(self.text)
 
 
 class DraftBudget:

@@ -10,6 +10,7 @@ from typing import Literal
 from gpu_worker.engine.base import Row
 from gpu_worker.engine.drafts import DraftBudget
 from gpu_worker.engine.pace import Pace
+from gpu_worker.engine.prefixes import Copy, Prefixes
 from gpu_worker.engine.segments import round_up
 from gpu_worker.engine.sequence import Chunk, Sequence
 
@@ -60,16 +61,21 @@ class Scheduler:
     Args:
         slots: rows that fit.
         pace: how long steps take.
+        reuse: whether a prompt's beginning may be copied from a slot that holds it.
 
     Attributes:
         drafts: how far rows guess ahead, while no prompt is computed.
+        prefixes: what the slots hold.
+        copies: to be made, in this order, before the planned step is run.
     """
 
-    def __init__(self, slots: int, pace: Pace, batching: Batching = "continuous") -> None:
+    def __init__(self, slots: int, pace: Pace, batching: Batching = "continuous", *, reuse: bool = True) -> None:
         self.slots = slots
         self.pace = pace
         self.batching: Batching = batching
         self.drafts = DraftBudget(pace.free_tokens, pace.double_tokens)
+        self.prefixes = Prefixes(reuse=reuse)
+        self.copies: list[Copy] = []
         self.live: list[Sequence] = []
         self._vacant = list(range(slots))
 
@@ -102,6 +108,8 @@ class Scheduler:
     def moved(self, move: Move) -> None:
         """The row's keys and values are in the other slot now."""
         move.sequence.slot = heapq.heapreplace(self._vacant, move.source)
+        self.prefixes.hold(move.target, move.sequence)
+        self.prefixes.forget(move.source)
 
     def note_batch(self) -> None:
         """Let every live sequence know how many share this step."""
@@ -110,6 +118,7 @@ class Scheduler:
 
     def plan(self) -> list[Chunk]:
         """Choose this step's tokens: one of each running row, by slot, then those of prompts."""
+        self.copies = []
         running = self.running()
         prompts = self.plan_prefill(len(running))
         guesses = {} if prompts else self._guesses(running)
@@ -131,12 +140,13 @@ class Scheduler:
         """Choose this step's prompt tokens, beside so many running rows; the most urgent row first.
 
         A row whose turn comes gets the lowest vacant slot: decoding runs over the slots below the highest live one.
+        What another slot holds of its prompt's beginning is copied.
         """
         waiting = self._waiting()
         budget = self._prefill_budget(running, len(waiting))
-        chunks = []
+        chunks: list[Chunk] = []
         for sequence in waiting:
-            if budget == 0:
+            if budget == 0 or self._had_better_wait(sequence, chunks):
                 sequence.passed_over += 1
                 continue
             chunks.append(self._chunk(sequence, budget))
@@ -154,11 +164,29 @@ class Scheduler:
         # sorted() is stable: among equals the order of arrival stands.
         return sorted((sequence for sequence in self.live if not sequence.is_prefilled), key=_urgency)
 
+    def _had_better_wait(self, sequence: Sequence, chunks: list[Chunk]) -> bool:
+        """Whether rows whose turn it is compute at least half of what this one, which has not begun, lacks."""
+        if sequence.slot is not None or not chunks:
+            return False
+        coming = self.prefixes.coming(sequence.prompt, chunks)
+        if not coming:
+            return False
+        _, held = self.prefixes.best(sequence.prompt)
+        return 2 * (coming - held) >= len(sequence.prompt) - held
+
     def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
         if sequence.slot is None:
-            sequence.slot = heapq.heappop(self._vacant)
+            self._admit(sequence)
         stop = min(len(sequence.prompt), sequence.computed + budget)
         return Chunk(sequence, sequence.computed, stop)
+
+    def _admit(self, sequence: Sequence) -> None:
+        source, sequence.computed = self.prefixes.best(sequence.prompt)
+        sequence.slot = heapq.heappop(self._vacant)
+        if sequence.computed and source != sequence.slot:
+            self.copies.append(Copy(source, sequence.slot, sequence.computed))
+        sequence.reused = sequence.computed
+        self.prefixes.hold(sequence.slot, sequence)
 
 
 def _decode(sequence: Sequence, drafts: tuple[int, ...]) -> Chunk:

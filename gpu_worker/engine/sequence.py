@@ -19,6 +19,7 @@ class Sequence:
         seed: decides every draw of this row.
         slot: where its KV memory is; None until the scheduler admits it.
         computed: tokens whose keys and values are in the slot.
+        reused: of these, prompt tokens that were copied from another slot, not computed.
         generated: completion tokens so far; an end-of-sequence token is not one.
         last: the newest token, not yet in the slot.
         batch_size: the most rows that were live in one step with it, itself included.
@@ -33,6 +34,7 @@ class Sequence:
     seed: int = 0
     slot: int | None = None
     computed: int = 0
+    reused: int = 0
     generated: int = 0
     last: int = 0
     batch_size: int = 0
@@ -44,6 +46,11 @@ class Sequence:
     def is_prefilled(self) -> bool:
         """Whether the whole prompt is in the slot, so that the row decodes."""
         return self.computed >= len(self.prompt)
+
+    @property
+    def text(self) -> list[int]:
+        """All its tokens: those of the prompt and those generated; the first `computed` are in the slot."""
+        return self.drafter.text
 
     def end(self, reason: FinishReason, error: Failure | None = None) -> None:
         """Note how the row is to end. The first reason stands."""

@@ -25,6 +25,7 @@ from gpu_worker.engine.loader import limit_context, load
 from gpu_worker.engine.model_runner import ModelRunner, Runner, layer_shapes
 from gpu_worker.engine.pace import Pace
 from gpu_worker.engine.prompts import encode, tokenizer_json
+from gpu_worker.engine.reports import describe, step_stats
 from gpu_worker.engine.sampling import NOT_FINITE
 from gpu_worker.engine.scheduler import Batching, Scheduler, check_rows
 from gpu_worker.engine.sequence import Chunk, Sequence
@@ -53,6 +54,7 @@ class TransformersEngine:
         name: what `info` shows as the model.
         flat: False runs every model through transformers' own code, as those are that FlatModel does not know.
         drafts: whether few rows guess ahead; only where the runner takes drafts.
+        prefixes: whether a prompt's beginning is copied from a slot that holds it.
         kernels: our own for a CPU, for models that run flat; None: torch's operators alone.
 
     Raises:
@@ -71,19 +73,22 @@ class TransformersEngine:
         name: str = "",
         flat: bool = True,
         drafts: bool = True,
+        prefixes: bool = True,
         kernels: Kernels | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._context = context
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
         self._runner: Runner = _runner(model, cache, kernels) if flat else ModelRunner(model, cache)
-        self._scheduler = Scheduler(cache.slots, _pace(self._runner.pace, prefill_tokens, drafts), batching)
+        self._scheduler = Scheduler(
+            cache.slots, _pace(self._runner.pace, prefill_tokens, drafts), batching, reuse=prefixes
+        )
         self._eos = end_tokens(model, tokenizer)
         self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        self._info = _describe(model, self._runner, name, context, tokenizer_json(tokenizer))
+        self._info = describe(model, self._runner, name, context, tokenizer_json(tokenizer))
         self._texts: dict[str, TextStream] = {}
         self._progress: dict[str, _Progress] = {}
         self._right_drafts = 0
@@ -104,6 +109,7 @@ class TransformersEngine:
             prefill_tokens=settings.prefill_tokens,
             batching=settings.batching,
             drafts=settings.drafts,
+            prefixes=settings.prefixes,
             name=settings.model,
             kernels=_kernels(settings, model),
         )
@@ -142,9 +148,11 @@ class TransformersEngine:
         self._close_up()
         self._scheduler.note_batch()
         chunks = self._scheduler.plan()
+        for copy in self._scheduler.copies:
+            self._runner.cache.move(copy.source, copy.target, copy.columns)
         started = time.perf_counter()
         self._run(chunks)
-        self._stats = _stats(chunks, self._right_drafts, time.perf_counter() - started)
+        self._stats = step_stats(chunks, self._right_drafts, time.perf_counter() - started)
         return [Event(id, done.text, done.tokens, done.finished) for id, done in self._progress.items()]
 
     def _sequence(self, row: Row) -> Sequence:
@@ -246,6 +254,7 @@ class TransformersEngine:
         """Free the row's slot. Before its first token nobody knows whether the numbers in it are finite."""
         if sequence.slot is not None and not sound:
             self._runner.cache.clear(sequence.slot)
+            self._scheduler.prefixes.forget(sequence.slot)
         self._scheduler.remove(sequence)
 
     def _of(self, sequence: Sequence) -> _Progress:
@@ -272,22 +281,3 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Co
     configured: Any = model.generation_config.eos_token_id if model.generation_config else None
     ids = configured if isinstance(configured, list) else [configured]
     return {id for id in [*ids, tokenizer.eos_token_id] if id is not None}
-
-
-def _stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
-    rows = sum(chunk.decodes for chunk in chunks)
-    prefilled = sum(chunk.stop - chunk.start for chunk in chunks if not chunk.decodes)
-    wrong = sum(len(chunk.drafts) for chunk in chunks) - right
-    return StepStats(rows, prefilled, seconds if prefilled else 0.0, seconds if rows else 0.0, right, wrong)
-
-
-def _describe(model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str) -> EngineInfo:
-    details = {
-        "runner": type(runner).__name__,
-        "attention": str(model.config._attn_implementation),
-        "products": runner.products,
-        "kv_bytes": str(runner.cache.bytes),
-        "torch": torch.__version__,
-    }
-    dtype = str(model.dtype).removeprefix("torch.")
-    return EngineInfo(name, str(model.device), dtype, runner.cache.slots, context, details, tokenizer)

@@ -19,6 +19,7 @@ import torch
 
 from gpu_worker.engine.base import FinishReason, Row
 from gpu_worker.engine.loader import limit_context, load
+from gpu_worker.engine.prefixes import LEAST_TOKENS
 from gpu_worker.engine.prompts import encode
 from gpu_worker.engine.transformers_engine import TransformersEngine, end_tokens
 from promptq.request import GenerateRequest, Message
@@ -78,6 +79,8 @@ def test_tiny_models_in_random_mixes(name, way, mixes):
     eos = list(end_tokens(model, tokenizer))
     rng = random.Random(11)
     pool = ["".join(chr(rng.randint(32, 126)) for _ in range(rng.randint(1, 70))) for _ in range(8 + mixes)]
+    # Every third one goes on from somewhere in another one, so that slots have something to copy.
+    pool += [text[: rng.randint(10, 70)] + str(index) * rng.randint(0, 3) for index, text in enumerate(pool[::3])]
 
     @cache
     def wanted(prompt: str) -> Reference:
@@ -92,6 +95,7 @@ def test_tiny_models_in_random_mixes(name, way, mixes):
         requests = [GenerateRequest(prompt=prompt, max_tokens=rng.randint(1, LONGEST)) for prompt in picked]
         counts += compare(engine, requests, rng, lambda request: wanted(request.prompt))
     report(f"{name}, {way}", mixes, counts)
+    assert counts["reused"] > LEAST_TOKENS * mixes // 4, "the mixes are to have beginnings in common"
 
 
 def compare(
@@ -107,7 +111,7 @@ def compare(
     cancelled = {id for id in rows if rng.random() < 0.15}
     drive(engine, recorder, [Row(id, row, rank=rng.randint(0, 2)) for id, row in rows.items()], cancelled, rng)
     assert recorder.finished.keys() == rows.keys()
-    counts: Counter[str] = Counter()
+    counts = Counter(reused=recorder.reused)
     for id, request in rows.items():
         got, finished = recorder.tokens.get(id, []), recorder.finished[id]
         alone = wanted(request)

@@ -97,11 +97,16 @@ def reference(model, prompt: list[int], max_tokens: int, eos: list[int]) -> Refe
 
 @dataclass
 class Recorder:
-    """Records each row's tokens as the engine takes them."""
+    """Records each row's tokens as the engine takes them.
+
+    Attributes:
+        reused: prompt tokens that were copied from another slot.
+    """
 
     tokens: dict[str, list[int]] = field(default_factory=dict)
     finished: dict = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
+    reused: int = 0
 
     def watch(self, engine: TransformersEngine) -> None:
         append = engine._append
@@ -110,6 +115,12 @@ class Recorder:
             self.tokens.setdefault(sequence.row.id, []).append(token)
             append(sequence, token)
 
+        def stepped(now):
+            events = step(now)
+            self.reused += engine.stats.reused_tokens
+            return events
+
+        step, engine.step = engine.step, stepped
         engine._append = recorded
 
     def take(self, events) -> None:
