@@ -1,14 +1,19 @@
--- Put before submit.lua: one job's way in. `at` has besides: bound on waiting jobs, their depth, repeated (see `known`).
+-- Put before submit.lua: one job's way in. `at` has besides: bound on waiting jobs, their depth, repeated (see
+-- `known`), texts (the cached ones by key).
 local fed, queued, admitted = {}, {}, 0
 
-local function write(id, queue, status, fields, at)
+-- `first` and `last`: where in ARGV the job's own fields are; `more`: those that the script adds.
+local function write(at, id, queue, status, first, last, more)
   -- The first write must be one that a full server refuses.
   if admitted == 0 or not fed[queue] then call('SADD', QUEUE_NAMES, QUEUE .. queue) end
   -- Those who were refused did not come back: their turns are void.
   if admitted == 0 and at.depth * 2 < at.bound then call('DEL', TURN) end
   admitted = admitted + 1
-  call('HSET', JOB .. id, 'status', status, 'origin', queue, 'created_at', at.iso, 'enqueued_at', at.iso,
-    'queued_at', ARGV[1], unpack(fields))
+  local key, values = JOB .. id, #more
+  for i = first, values > 0 and last or 0 do more[values + 1 + i - first] = ARGV[i] end
+  if values > 0 then first, last = 1, #more end
+  call('HSET', key, 'status', status, 'origin', queue, 'created_at', at.iso, 'enqueued_at', at.iso, 'queued_at', ARGV[1],
+    unpack(values > 0 and more or ARGV, first, last))
 end
 
 -- What was sent before: by a client under its key or id, or by our own connection, which repeats a call whose answer was
@@ -20,18 +25,20 @@ local function known(id, record, fingerprint, at)
   end
 end
 
--- The job's own part of the reply. It gets into its queue later, with the others.
-local function admit(at, fields, id, queue, expires_at, cache_key, record, keep, fingerprint)
+-- The job whose values begin at ARGV[i], and its own part of the reply. It gets into its queue later, with the others.
+local function admit(at, i)
+  local id, queue, expires_at, cache_key, record, keep, fingerprint, values = unpack(ARGV, i, i + 7)
   local seen = known(id, record, fingerprint, at)
   if seen then return seen end
-  local text = cache_key ~= '' and call('GET', CACHE .. cache_key)
+  local text = cache_key ~= '' and at.texts[CACHE .. cache_key]
   if not text and at.depth >= at.bound then return refuse(at.depth, at.bound, at.now) end
   local joins = not text and cache_key ~= '' and join(cache_key, id)
-  add(fields, 'cache', text and 'hit' or joins and 'join')
-  add(fields, 'expires_at', not text and expires_at)
-  add(fields, 'cache_key', not text and cache_key)
-  add(fields, 'fingerprint', fingerprint)
-  write(id, queue, joins and 'deferred' or 'queued', fields, at)
+  local more = {}
+  add(more, 'cache', text and 'hit' or joins and 'join')
+  add(more, 'expires_at', not text and expires_at)
+  add(more, 'cache_key', not text and cache_key)
+  add(more, 'fingerprint', fingerprint)
+  write(at, id, queue, joins and 'deferred' or 'queued', i + 8, i + 7 + values, more)
   if record ~= '' then call('SET', IDEMPOTENCY .. record, id, 'EX', keep) end
   if text then
     call('HINCRBY', TOTALS, 'hits', 1)
