@@ -18,7 +18,10 @@ from promptq.store import connect
 START_SECONDS = 60.0
 SAFE_OPTIONS = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "notice")
 # Small jobs in little memory: a result's stream would begin at 4 kB, and a hash with a prompt be a table of pointers.
-LEAN_OPTIONS = ("--stream-node-max-bytes", "256", "--hash-max-listpack-value", "1024")
+# A job has fewer than 64 fields; the hash of those that may be joined has more, and must not be searched from end to end.
+LEAN_OPTIONS = (
+    "--stream-node-max-bytes", "256", "--hash-max-listpack-value", "1024", "--hash-max-listpack-entries", "64",
+)  # fmt: skip
 # This server is built with the C library's malloc, which looks through long lists of free pieces when many jobs wait.
 # With more pieces kept at hand by size a job costs a tenth less, and with a million waiting half, for 20 MB.
 ALLOCATOR = "glibc.malloc.tcache_count=1000:glibc.malloc.tcache_max=4096"

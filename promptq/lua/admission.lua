@@ -1,5 +1,5 @@
 -- Put before submit.lua: one job's way in. `at` has besides: bound on waiting jobs, their depth, repeated (see
--- `known`), texts (the cached ones by key).
+-- `known`), by cache key the cached texts and the leaders of groups (see keys.py), and those led anew.
 local fed, queued, admitted = {}, {}, 0
 
 -- `first` and `last`: where in ARGV the job's own fields are; `more`: those that the script adds.
@@ -25,14 +25,29 @@ local function known(id, record, fingerprint, at)
   end
 end
 
+-- Put a new job into its join group. Tells whether a live job leads it; if not, the new one does. Most have no twin, and
+-- these are written into one hash, all at once: only the second of a group makes it a list.
+local function join(at, cache_key, id)
+  local first, key = at.leaders[cache_key], JOIN .. cache_key
+  at.leaders[cache_key] = first and '' or id
+  if first ~= '' then at.led[cache_key] = at.leaders[cache_key] end
+  if not first then return false end
+  if first ~= '' then call('RPUSH', key, first) end
+  if call('RPUSH', key, id) == 1 then return false end
+  call('RPOP', key)
+  local leads = leader(cache_key)
+  call('RPUSH', key, id)
+  return leads
+end
+
 -- The job whose values begin at ARGV[i], and its own part of the reply. It gets into its queue later, with the others.
 local function admit(at, i)
   local id, queue, expires_at, cache_key, record, keep, fingerprint, values = unpack(ARGV, i, i + 7)
   local seen = known(id, record, fingerprint, at)
   if seen then return seen end
-  local text = cache_key ~= '' and at.texts[CACHE .. cache_key]
+  local text = cache_key ~= '' and at.texts[cache_key]
   if not text and at.depth >= at.bound then return refuse(at.depth, at.bound, at.now) end
-  local joins = not text and cache_key ~= '' and join(cache_key, id)
+  local joins = not text and cache_key ~= '' and join(at, cache_key, id)
   local more = {}
   add(more, 'cache', text and 'hit' or joins and 'join')
   add(more, 'expires_at', not text and expires_at)

@@ -144,22 +144,12 @@ local function leader(cache_key)
   end
 end
 
--- Put a new job into its join group. Tells whether a live job leads it; if not, the new one does.
-local function join(cache_key, id)
-  local key = JOIN .. cache_key
-  if call('RPUSH', key, id) == 1 then return false end
-  call('RPOP', key)
-  local leads = leader(cache_key)
-  call('RPUSH', key, id)
-  return leads
-end
-
 -- Take a job that ends without a text out of its join group; the next one leads.
 local function leave(job)
-  if job.cache_key then
-    call('LREM', JOIN .. job.cache_key, 1, job.id)
-    leader(job.cache_key)
-  end
+  if not job.cache_key then return end
+  local first = call('HGET', LEADERS, job.cache_key)
+  if first ~= job.id then call('LREM', JOIN .. job.cache_key, 1, job.id) end
+  if first == job.id or not leader(job.cache_key) and first == '' then call('HDEL', LEADERS, job.cache_key) end
 end
 
 -- What becomes of a running job whose worker is gone: back to the front of its queue, or its end, where a cancel waits

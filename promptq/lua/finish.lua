@@ -7,10 +7,18 @@
 insist()
 local at = {now = tonumber(ARGV[1]), iso = ARGV[2], result_ttl = ARGV[3], failure_ttl = ARGV[4]}
 local reply, counts, shared, members, held = {}, {}, {}, {}, {}
-local jobs, cached, next_one = {}, tonumber(ARGV[5]) > 0, 8
+local jobs, cache_keys, leaders, gone, next_one = {}, {}, {}, {}, 8
+
+-- What finish needs of a running job: one that runs has no place in promptq:expiry any more.
+local function running(id, queue)
+  local values = redis.pcall('HMGET', JOB .. id, 'status', 'cache_key', 'result_ttl', 'failure_ttl')
+  return {id = id, queue = queue, status = values[1], cache_key = values[2], result_ttl = values[3],
+    failure_ttl = values[4]}
+end
 
 local function share(job, text)
-  if cached then call('SET', CACHE .. job.cache_key, text, 'EX', ARGV[5]) end
+  if tonumber(ARGV[5]) > 0 then call('SET', CACHE .. job.cache_key, text, 'EX', ARGV[5]) end
+  if leaders[job.cache_key] == job.id then gone[#gone + 1] = job.cache_key return end
   local group = redis.pcall('LRANGE', JOIN .. job.cache_key, 0, -1)
   if group[1] ~= job.id then return end
   for i = 2, #group do
@@ -21,6 +29,7 @@ local function share(job, text)
     end
   end
   shared[#shared + 1] = JOIN .. job.cache_key
+  if leaders[job.cache_key] == '' then gone[#gone + 1] = job.cache_key end
 end
 
 while next_one <= #ARGV do
@@ -34,10 +43,16 @@ for wip, some in pairs(members) do
   for i, score in ipairs(call('ZMSCORE', wip, unpack(some))) do held[some[i]] = score end
   call('ZREM', wip, unpack(some))
 end
-for n, one in ipairs(jobs) do
-  local job, state = {}, one.state
-  if held[one.member] then job = read(one.id, one.queue) end
+for _, one in ipairs(jobs) do
+  one.job = held[one.member] and running(one.id, one.queue) or {}
   held[one.member] = nil
+  if one.job.cache_key then cache_keys[#cache_keys + 1] = one.job.cache_key end
+end
+if #cache_keys > 0 then
+  for n, id in ipairs(call('HMGET', LEADERS, unpack(cache_keys))) do leaders[cache_keys[n]] = id end
+end
+for n, one in ipairs(jobs) do
+  local job, state = one.job, one.state
   local ends = job.status == 'started'
   if ends then
     local how = {worker = ARGV[7], return_value = ARGV[one.at + 4]}
@@ -50,6 +65,7 @@ for n, one in ipairs(jobs) do
   reply[n] = ends and 1 or 0
 end
 if #shared > 0 then call('DEL', unpack(shared)) end
+if #gone > 0 then call('HDEL', LEADERS, unpack(gone)) end
 conclude(at)
 if next(counts) and call('EXISTS', ARGV[6]) == 1 then
   for field, count in pairs(counts) do call('HINCRBY', ARGV[6], field, count) end
