@@ -134,6 +134,7 @@ class TestDesk:
         self, fake_store: JobStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("gpu_worker.batching.AHEAD_SECONDS", 60)
+        monkeypatch.setattr("gpu_worker.desk.YIELD_JOBS", 4)
         sent: list[int] = []
         turn = fake_store.turn
         monkeypatch.setattr(fake_store, "turn", lambda *values: (sent.append(len(values[1])), turn(*values))[1])
