@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote
 
 from flask import Response, request
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from api.answer import JsonAnswer
-from api.schemas import Failure, JobResource, Output, Timings, Urls, Usage
+from api.schemas import JobResource, Timings
 from api.services import services
 from promptq.job import Job, to_iso
 
 POLL_SECONDS = 1
+_NO_TIMINGS: dict[str, Any] = dict.fromkeys(Timings.model_fields)
 
 
 def job_answer(job: Job, status: HTTPStatus) -> Response:
     """The job as an answer; while it lives, with the time after which to ask again."""
-    response = json_answer(job_resource(job, services().settings.model_id), status)
+    response = JsonAnswer(to_json(job_fields(job, services().settings.model_id)), status.value)
     if not job.status.is_terminal:
         response.headers["Retry-After"] = str(POLL_SECONDS)
     return response
@@ -30,35 +33,41 @@ def json_answer(body: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response
 
 
 def job_resource(job: Job, model: str) -> JobResource:
-    """The job's fields.
+    """The job as a part of an answer."""
+    return JobResource.model_validate(job_fields(job, model))
+
+
+def job_fields(job: Job, model: str) -> dict[str, Any]:
+    """What `JobResource` says, as it is: to check our own values costs as much as to write them.
 
     Args:
         model: shown for a job that has no result to name one.
     """
     result = job.result.as_dict() if job.result else {}
     url = url_of(job)
-    return JobResource(
-        id=job.id,
-        status=job.status,
-        model=result.get("model", model),
-        priority=job.priority,
-        created_at=to_iso(job.created_at),
-        started_at=iso_or_none(job.started_at),
-        finished_at=iso_or_none(job.finished_at),
-        attempts=job.attempts,
-        queue_position=job.queue_position,
-        output=Output(**result["output"]) if result else None,
-        usage=Usage(**result["usage"]) if result else None,
-        timings=_timings(job),
-        cache=job.cache,
-        error=Failure(type=job.error.type, message=job.error.message) if job.error else None,
-        urls=Urls(self_=url, cancel=f"{url}/cancel"),
-    )
+    return {
+        "id": job.id,
+        "status": job.status.value,
+        "model": result.get("model", model),
+        "priority": job.priority,
+        "created_at": to_iso(job.created_at),
+        "started_at": iso_or_none(job.started_at),
+        "finished_at": iso_or_none(job.finished_at),
+        "attempts": job.attempts,
+        "queue_position": job.queue_position,
+        "output": result.get("output"),
+        "usage": result.get("usage"),
+        "timings": _timings(job),
+        "cache": job.cache,
+        "error": {"type": job.error.type, "message": job.error.message} if job.error else None,
+        "urls": {"self": url, "cancel": f"{url}/cancel"},
+    }
 
 
 def url_of(job: Job) -> str:
     """Where the job is read. Flask's `url_for` would take longer than everything else that is shown of it."""
-    return f"{quote(request.root_path)}/v1/jobs/{job.id}"
+    root = request.environ.get("SCRIPT_NAME", "")
+    return f"{quote(root.rstrip('/'))}/v1/jobs/{job.id}" if root else f"/v1/jobs/{job.id}"
 
 
 def iso_or_none(seconds: float | None) -> str | None:
@@ -66,15 +75,14 @@ def iso_or_none(seconds: float | None) -> str | None:
     return None if seconds is None else to_iso(seconds)
 
 
-def _timings(job: Job) -> Timings:
+def _timings(job: Job) -> dict[str, Any]:
     """A shared text carries the timings of the run that made it; those are not this job's."""
     if job.cache in ("hit", "join") and job.status.is_terminal:
-        return Timings(queue_seconds=_between(job.created_at, job.finished_at), run_seconds=0.0)
+        return _NO_TIMINGS | {"queue_seconds": _between(job.created_at, job.finished_at), "run_seconds": 0.0}
     if job.result:
-        return Timings(**job.result.as_dict()["timings"])
-    return Timings(
-        queue_seconds=_between(job.created_at, job.started_at), run_seconds=_between(job.started_at, job.finished_at)
-    )
+        return {**_NO_TIMINGS, **job.result.as_dict()["timings"]}
+    queued, ran = _between(job.created_at, job.started_at), _between(job.started_at, job.finished_at)
+    return _NO_TIMINGS | {"queue_seconds": queued, "run_seconds": ran}
 
 
 def _between(start: float | None, end: float | None) -> float | None:

@@ -111,7 +111,7 @@ class Failure(BaseModel):
 class Urls(BaseModel):
     """Where to go on."""
 
-    self_: str = Field(serialization_alias="self")
+    self_: str = Field(alias="self")
     cancel: str
 
 

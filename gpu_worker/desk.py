@@ -15,6 +15,11 @@ from promptq.store import Claim, Ending, JobStore
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.25
+YIELD_JOBS = 16
+"""Of smaller batches several go together when it does not step aside, and a round trip saved is worth more there."""
+YIELD_SECONDS = 2e-5
+"""An engine that is through at once keeps the interpreter, and would go on to its next batch before these endings are
+sent: then it waits while Redis works, and Redis while it does. So it steps aside for as long as sending them takes."""
 
 
 class Desk(threading.Thread):
@@ -26,7 +31,11 @@ class Desk(threading.Thread):
     """
 
     def __init__(
-        self, store: JobStore, worker: str, batching: Batching, on_stored: Callable[[Ending, bool], None]
+        self,
+        store: JobStore,
+        worker: str,
+        batching: Batching,
+        on_stored: Callable[[Sequence[Ending], Sequence[bool]], None],
     ) -> None:
         super().__init__(name="desk", daemon=True)
         self._store = store
@@ -68,6 +77,9 @@ class Desk(threading.Thread):
             self._unfinished.difference_update(ending.claim.execution for ending in endings)
             self._awake = True
             self._changed.notify_all()
+            quick = self._ahead >= YIELD_JOBS
+        if quick:
+            time.sleep(YIELD_SECONDS)
 
     def forget(self, claims: Iterable[Claim]) -> None:
         """These claims are no longer ours: nothing is to be stored for them."""
@@ -169,8 +181,8 @@ class Desk(threading.Thread):
                 self._gathered.clear()
             if claims or self._ready:
                 self._changed.notify_all()
-        for ending, accepted in zip(endings, stored, strict=True):
-            self._on_stored(ending, accepted)
+        if endings:
+            self._on_stored(endings, stored)
 
     def _hold(self, claims: list[Claim], room: int) -> None:
         if claims and not self._gathered:

@@ -43,6 +43,7 @@ class Service:
         self._engine = engine
         self._worker = worker
         self._telemetry = telemetry
+        self._model = engine.info.model
         self._settings = settings
         self._runs: dict[str, Run] = {}
         self._lost: deque[Claim] = deque()
@@ -109,6 +110,7 @@ class Service:
         self._telemetry.stepped(time.perf_counter() - started)
         now = time.time()
         endings = [ending for event in events if (ending := self._absorb(event, now))]
+        self._telemetry.completed(sum(event.tokens for event in events))
         self._desk.deliver(endings)
 
     def _absorb(self, event: Event, now: float) -> Ending | None:
@@ -120,7 +122,7 @@ class Service:
         if event.finished is None:
             return None
         del self._runs[event.id]
-        return rows.ending(run, event.finished, self._engine.info.model, now)
+        return rows.ending(run, event.finished, self._model, now)
 
     def _apply_verdicts(self) -> None:
         while self._cancelled:
@@ -171,8 +173,8 @@ class Service:
         phase = "draining" if self._draining else "busy" if busy else "idle"
         self._worker.beat(phase, busy)
 
-    def _on_stored(self, ending: Ending, accepted: bool) -> None:
-        self._telemetry.stored(ending, accepted, time.time())
+    def _on_stored(self, endings: Sequence[Ending], accepted: Sequence[bool]) -> None:
+        self._telemetry.stored(endings, accepted, time.time())
 
     def _on_message(self, channel: str, text: str) -> None:
         if channel == keys.CANCEL_CHANNEL:

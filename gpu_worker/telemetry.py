@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 
 from gpu_worker.engine.base import Engine, Event
 from gpu_worker.rows import Run
@@ -32,6 +34,7 @@ class Telemetry:
         self._decode = metrics.decode_step.labels(model)
         self._prefill = metrics.prefill.labels(model)
         self._finished = {status: metrics.finished.labels(model, status) for status in ENDS}
+        self._reused = metrics.reused.labels(model)
         self._drafts = {outcome: metrics.drafts.labels(model, outcome) for outcome in ("right", "wrong")}
         self._queue_wait = {name: metrics.queue_wait.labels(name, model) for name in QUEUES}
         self._job_duration = {name: metrics.job_duration.labels(name, model) for name in QUEUES}
@@ -58,13 +61,13 @@ class Telemetry:
             self._decode.observe(stats.decode_seconds)
         self._drafts["right"].inc(stats.right_drafts)
         self._drafts["wrong"].inc(stats.wrong_drafts)
+        self._reused.inc(stats.reused_tokens)
         if stats.prefill_tokens:
             self._prefill.observe(stats.prefill_seconds)
             self._tokens["prompt"].inc(stats.prefill_tokens)
 
     def tokens(self, run: Run, event: Event, now: float) -> None:
-        """A row got tokens; keeps the times of its first and last one."""
-        self._tokens["completion"].inc(event.tokens)
+        """A row got tokens; keeps the times of its first and last one. `completed` counts them."""
         if run.first_token_at is None or run.last_token_at is None:
             run.first_token_at = now
             self._first_token.observe(max(0.0, now - run.claimed_at))
@@ -72,13 +75,20 @@ class Telemetry:
             self._inter_token.observe(max(0.0, now - run.last_token_at) / event.tokens)
         run.last_token_at = now
 
-    def stored(self, ending: Ending, accepted: bool, now: float) -> None:
-        """An ending was written, or refused because the claim was lost."""
-        status = ending.state.value if accepted else "fenced"
-        self._finished[status].inc()
-        _log_end(ending, status, now)
-        if accepted and ending.state is Status.SUCCEEDED:
-            self._job_duration[ending.claim.queue].observe(max(0.0, now - ending.claim.queued_at))
+    def completed(self, tokens: int) -> None:
+        """A step gave so many tokens, over all rows."""
+        self._tokens["completion"].inc(tokens)
+
+    def stored(self, endings: Sequence[Ending], accepted: Sequence[bool], now: float) -> None:
+        """Endings were written or, where the claim was lost, refused."""
+        rows = zip(endings, accepted, strict=True)
+        statuses = [ending.state.value if written else "fenced" for ending, written in rows]
+        for status, count in Counter(statuses).items():
+            self._finished[status].inc(count)
+        for ending, status in zip(endings, statuses, strict=True):
+            _log_end(ending, status, now)
+            if status == Status.SUCCEEDED:
+                self._job_duration[ending.claim.queue].observe(max(0.0, now - ending.claim.queued_at))
 
 
 def _log_end(ending: Ending, status: str, now: float) -> None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from promptq.errors import InvalidRequest
 from promptq.keys import FUNCTION
@@ -212,8 +212,8 @@ def decode_call(data: bytes) -> dict[str, Any]:
         InvalidRequest: the data is not JSON, or names anything but `promptq.generate`.
     """
     try:
-        function, instance, args, kwargs = json.loads(_inflate(data))
-    except (ValueError, TypeError, RecursionError) as error:
+        function, instance, args, kwargs = from_json(_inflate(data))
+    except (ValueError, TypeError) as error:
         raise InvalidRequest(f"The job's data is not a JSON call; enqueue with JSONSerializer ({error}).") from None
     if function != FUNCTION:
         raise InvalidRequest(f"This queue runs {FUNCTION!r} only, not {function!r}.", param="function")

@@ -63,9 +63,13 @@ WORKER = Key(
     "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url",
 )  # fmt: skip
 CACHE = Key("CACHE", "cache:", "{sha256}", "string", "cache_ttl_seconds", "a return_value, as in rq:results")
+LEADERS = Key(
+    "LEADERS", "promptq:leaders", "", "hash", "a field leaves when its leading job ends",
+    "by cache key: the id of the live job that has no twin yet, or an empty string: see promptq:join",
+)  # fmt: skip
 JOIN = Key(
     "JOIN", "promptq:join:", "{sha256}", "list", "deleted when the leading job ends; checked by the reaper",
-    "ids of identical live jobs, the leading one first",
+    "ids of identical live jobs, where there are several, the leading one first",
 )  # fmt: skip
 IDEMPOTENCY = Key("IDEMPOTENCY", "promptq:idempotency:", "{sha256}", "string", "idempotency_ttl_seconds", "a job id")
 EXPIRY = Key(

@@ -108,13 +108,14 @@ class Claim:
     alone: bool = False
 
     @classmethod
-    def from_row(cls, row: Sequence[Any], max_attempts: int) -> Claim:
+    def from_row(cls, row: Sequence[Any], execution: str, max_attempts: int) -> Claim:
         """Read one row of the claim script's reply."""
-        job_id, queue, execution, data, attempts, queued_at, timeout, refused, traceparent, request_id = row
+        job_id, queue, data, attempts, queued_at, request_id, *rare = row
+        timeout, refused, traceparent = rare or (b"", b"", b"")
         return cls(
-            job_id.decode(), queue.decode(), execution.decode(), data, attempts, _number(queued_at) or 0.0,
-            _number(timeout), refused.decode(), traceparent.decode(errors="replace"),
-            request_id.decode(errors="replace"), 1 < attempts >= max_attempts,
+            job_id.decode(), queue.decode(), execution, data, attempts, _number(queued_at) or 0.0, _number(timeout),
+            refused.decode(), traceparent.decode(errors="replace"), request_id.decode(errors="replace"),
+            1 < attempts >= max_attempts,
         )  # fmt: skip
 
     @property
@@ -133,12 +134,13 @@ class Ending:
     error: JobError | None = None
 
     def arguments(self) -> list[str]:
-        """The script's eight values for one job."""
-        error = self.error or JobError("", "")
-        value = self.result.encode() if self.result else ""
-        trace = encode_traceback(f"{error.type}: {error.message}") if self.error else ""
-        claim = self.claim
-        return [claim.queue, claim.id, claim.execution, self.state, value, error.type, error.message, trace]
+        """The script's values for one job: five, and three more for one that failed."""
+        claim, value = self.claim, self.result.encode() if self.result else ""
+        values = [claim.queue, claim.id, claim.execution, self.state, value]
+        if self.state is Status.FAILED:
+            error = self.error or JobError("failed", "The job failed.")
+            values += [error.type, error.message, encode_traceback(f"{error.type}: {error.message}")]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,8 @@ class Reaped:
 
 def _number(raw: bytes) -> float | None:
     """A positive number, or None: whatever a job's field holds, it must not cost its batch mates their claim."""
+    if not raw:
+        return None
     try:
         value = float(raw)
     except ValueError:

@@ -85,7 +85,8 @@ class JobStore:
         """
         if count < 1:
             return []
-        return self._claims(self._run("claim", [], self._claim_values(worker, count, now, busy)))
+        token = self._new_token()
+        return self._claims(self._run("claim", [], self._claim_values(worker, count, now, busy, token)), token)
 
     def renew(self, claims: Sequence[Claim], now: float) -> list[str]:
         """Extend leases. Tells for each claim `ok`, `lost` or `cancel` (a client asked for it)."""
@@ -105,12 +106,13 @@ class JobStore:
         """`finish`, then `claim`, in one round trip where both have something to do."""
         if not endings or not count:
             return self.finish(worker, endings, now), self.claim(worker, count, now, busy)
+        token = self._new_token()
         calls = [
             ("finish", self._finish_values(worker, endings, now)),
-            ("claim", self._claim_values(worker, count, now, busy)),
+            ("claim", self._claim_values(worker, count, now, busy, token)),
         ]
         stored, rows = self._run_together(calls)
-        return [reply == 1 for reply in stored], self._claims(rows)
+        return [reply == 1 for reply in stored], self._claims(rows, token)
 
     def release(self, claims: Sequence[Claim], now: float) -> int:
         """Put claimed jobs back at the front of their queues, in the order given; the attempt is not counted."""
@@ -211,12 +213,17 @@ class JobStore:
         rows = zip(calls, replies, refused, strict=True)
         return [self._run(call[0], [], call[1]) if again else reply for call, reply, again in rows]
 
-    def _claims(self, rows: Sequence[Any]) -> list[Claim]:
-        return [Claim.from_row(row, self.settings.max_attempts) for row in rows]
+    def _new_token(self) -> str:
+        """What the executions of one call begin with. A repeat of a call whose answer was lost has the same."""
+        return f"{self._token}{next(self._claimed)}-"
 
-    def _claim_values(self, worker: str, count: int, now: float, busy: bool) -> list[Any]:
+    def _claims(self, rows: Sequence[Any], token: str) -> list[Claim]:
+        most = self.settings.max_attempts
+        return [Claim.from_row(row, f"{token}{place}", most) for place, row in enumerate(rows)]
+
+    def _claim_values(self, worker: str, count: int, now: float, busy: bool, token: str) -> list[Any]:
         return [
-            count, now, to_iso(now), self._score(now), worker, f"{self._token}{next(self._claimed)}-",
+            count, now, to_iso(now), self._score(now), worker, token,
             self.settings.ageing_seconds, self.settings.max_attempts, "1" if busy else "",
             self.settings.failure_ttl_seconds, _EXPIRED,
         ]  # fmt: skip
@@ -226,7 +233,7 @@ class JobStore:
         return [*head, *chain.from_iterable(ending.arguments() for ending in endings)]
 
     def _score(self, now: float) -> float:
-        return now + self.settings.lease_seconds + keys.LEASE_GRACE_SECONDS
+        return round(now + self.settings.lease_seconds + keys.LEASE_GRACE_SECONDS, 3)
 
     def _at(self, now: float) -> list[Any]:
         return [now, to_iso(now), self.settings.result_ttl_seconds, self.settings.failure_ttl_seconds]

@@ -51,10 +51,11 @@ class EchoEngine:
         self._live: dict[str, _Speaker] = {}
         self._cancelled: set[str] = set()
         self._stats = StepStats()
+        self._info = EngineInfo(model="echo", device="cpu", dtype="none", slots=slots, context_length=0)
 
     @property
     def info(self) -> EngineInfo:
-        return EngineInfo(model="echo", device="cpu", dtype="none", slots=self._slots, context_length=0)
+        return self._info
 
     @property
     def stats(self) -> StepStats:
@@ -75,8 +76,10 @@ class EchoEngine:
 
     def step(self, now: float) -> list[Event]:
         """Say every word that is due at `now`; sleep a little if none is."""
+        live = len(self._live)
         for speaker in self._live.values():
-            speaker.batch_size = max(speaker.batch_size, len(self._live))
+            if speaker.batch_size < live:
+                speaker.batch_size = live
         events = [event for speaker in list(self._live.values()) if (event := self._turn(speaker, now))]
         self._stats = StepStats(rows=sum(event.tokens > 0 for event in events))
         if not events:
@@ -114,7 +117,8 @@ class EchoEngine:
 
     def _say(self, speaker: _Speaker, count: int) -> None:
         gap = " " if speaker.spoken else ""
-        speaker.fresh.append(speaker.stops.push(gap + " ".join(speaker.words[speaker.spoken :][:count])))
+        text = gap + " ".join(speaker.words[speaker.spoken :][:count])
+        speaker.fresh.append(speaker.stops.push(text) if speaker.row.request.stop else text)
         speaker.spoken += count
 
     def _due(self, started: float, now: float) -> int:

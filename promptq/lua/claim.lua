@@ -5,10 +5,11 @@
 -- is claimed alone, so that it takes nobody with it.
 -- KEYS: none fixed. ARGV: count, now, iso, wip score, worker, token, ageing, max_attempts, busy ('1'|''), failure_ttl,
 --       expired exc_string.
--- Reply: {{id, queue, execution, data, attempts, queued_at, timeout|'', RQ features we refuse|'', traceparent|'',
---         request_id|''}, ...}
+-- Reply: {{id, queue, data, attempts, queued_at, request_id|'' and, of a job that has any of these, timeout|'',
+--         RQ features we refuse|'', traceparent|''}, ...}; the execution of each is the token and its place, from 0.
 insist()
 local count, now, iso, score, worker, token, ageing, max_attempts, busy = tonumber(ARGV[1]), unpack(ARGV, 2, 9)
+max_attempts = tonumber(max_attempts)
 local at = {now = tonumber(now), iso = iso, failure_ttl = ARGV[10]}
 local lines, claimed, expired, leases = {}, {}, {}, {}
 
@@ -20,15 +21,18 @@ local function look(line)
   if not line.ids[place + 1] then return end
   line.job = candidate(line.ids[place + 1], line.queue, now)
   line.rank = (tonumber(line.job.queued_at) or 0) + line.handicap
-  line.alone = line.job.attempts > 1 and line.job.attempts >= tonumber(max_attempts)
+  line.alone = line.job.attempts > 1 and line.job.attempts >= max_attempts
 end
 
 local function start(job, execution)
   call('HSET', JOB .. job.id, 'status', 'started', 'started_at', iso, 'worker_name', worker, 'attempts', job.attempts)
   renewed(job)
   note(leases, WIP .. job.queue, score, job.id .. ':' .. execution)
-  return {job.id, job.queue, execution, job.data, job.attempts, job.queued_at,
-    job.timeout_seconds or job.timeout or '', job.refused, job.traceparent or '', job.request_id or ''}
+  if not job.timeout and job.refused == '' and job.traceparent == '' then
+    return {job.id, job.queue, job.data, job.attempts, job.queued_at, job.request_id}
+  end
+  return {job.id, job.queue, job.data, job.attempts, job.queued_at, job.request_id, job.timeout or '', job.refused,
+    job.traceparent}
 end
 
 for i, queue in ipairs(QUEUE_ORDER) do
@@ -47,6 +51,6 @@ for _ = 1, count + 100 do
 end
 for _, line in ipairs(lines) do if line.seen > 1 then call('LPOP', QUEUE .. line.queue, line.seen - 1) end end
 for wip, entries in pairs(leases) do bulk('ZADD', wip, entries) end
-for _, job in ipairs(expired) do expire(job, at, ARGV[11]) end
+for _, job in ipairs(expired) do expire(read(job.id, job.queue), at, ARGV[11]) end
 conclude(at)
 return claimed

@@ -21,10 +21,10 @@ local function note(lists, key, first, second)
 end
 
 local ENDINGS = {
-  succeeded = {status = 'finished', registry = FINISHED, type = 1, ttl = 'result_ttl'},
-  cancelled = {status = 'canceled', registry = CANCELED, type = 3, ttl = 'result_ttl'},
-  failed = {status = 'failed', registry = FAILED, type = 2, ttl = 'failure_ttl'},
-  expired = {status = 'failed', registry = FAILED, type = 2, ttl = 'failure_ttl'},
+  succeeded = {status = 'finished', registry = FINISHED, type = '1', ttl = 'result_ttl'},
+  cancelled = {status = 'canceled', registry = CANCELED, type = '3', ttl = 'result_ttl'},
+  failed = {status = 'failed', registry = FAILED, type = '2', ttl = 'failure_ttl'},
+  expired = {status = 'failed', registry = FAILED, type = '2', ttl = 'failure_ttl'},
 }
 
 -- A full server (maxmemory) refuses a script at its first write, if that one needs memory, and later ones never. What
@@ -50,18 +50,14 @@ local function refuse(depth, bound, now)
   return {'full', depth, string.format('%.3f', turn - now)}
 end
 
--- What of a job the transitions need.
-local FIELDS = {'status', 'origin', 'attempts', 'cache_key', 'expires_at', 'cancel_requested', 'error_type',
-  'result_ttl', 'failure_ttl'}
-
--- A job's fields by name, those that it has, with its id and queue. What is no hash is no job: it must not keep others
--- from being read.
-local function read(id, queue, names)
-  names = names or FIELDS
-  local job, values = {}, redis.pcall('HMGET', JOB .. id, unpack(names))
-  for i = 1, #names do job[names[i]] = values[i] or nil end
-  job.id, job.queue = id, queue or job.origin
-  return job
+-- What of a job the transitions need, by name; false for a field that it has not. What is no hash is no job: it must not
+-- keep others from being read. (A table that is written out is made in one piece; one that grows is made anew each time.)
+local function read(id, queue)
+  local values = redis.pcall('HMGET', JOB .. id, 'status', 'origin', 'attempts', 'cache_key', 'expires_at',
+    'cancel_requested', 'error_type', 'result_ttl', 'failure_ttl')
+  return {id = id, queue = queue or values[2], status = values[1], attempts = values[3], cache_key = values[4],
+    expires_at = values[5], cancel_requested = values[6], error_type = values[7], result_ttl = values[8],
+    failure_ttl = values[9]}
 end
 
 -- Put name and value behind what is in `fields`, where there is a value.
@@ -72,26 +68,47 @@ local function add(fields, name, value)
   end
 end
 
+-- How long an ended job is kept: its own time, or that of all. Also the moment when that is over, the same text for all
+-- that are settled at once: to write out a moment and to read it again costs as much as a short command.
+local function lifetime(own, at, kind)
+  own = own and tonumber(own) or 0
+  local ttl = own > 0 and own or at[kind]
+  at.untils = at.untils or {}
+  at.untils[ttl] = at.untils[ttl] or string.format('%.6f', at.now + ttl)
+  return ttl, at.untils[ttl]
+end
+
+-- An entry of RQ's results stream. A results key that is no stream loses its own job's text only: an error here would
+-- leave those settled with it without a lease and without an end.
+local function record(results, kind, how)
+  local worker, text, trace = how.worker or '', how.return_value or '', how.exc_string or ''
+  if trace == '' and text ~= '' then
+    redis.pcall('XADD', results, 'MAXLEN', '10', '*', 'type', kind, 'worker_name', worker, 'return_value', text)
+    return
+  end
+  local entry = {'type', kind, 'worker_name', worker}
+  add(entry, 'return_value', text)
+  add(entry, 'exc_string', trace)
+  redis.pcall('XADD', results, 'MAXLEN', '10', '*', unpack(entry))
+end
+
 -- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message, and for RQ's results stream
--- return_value and exc_string, both encoded by the caller. A results key that is no stream loses its own job's text only:
--- an error here would leave those settled with it without a lease and without an end.
+-- return_value and exc_string, both encoded by the caller.
 local function settle(job, state, at, how)
   local ending, key, results = ENDINGS[state], JOB .. job.id, RESULTS .. job.id
-  local own = tonumber(job[ending.ttl] or '') or 0
-  local ttl = own > 0 and own or tonumber(at[ending.ttl])
-  local fields = {'status', ending.status, 'ended_at', at.iso}
-  local result = {'type', ending.type, 'worker_name', how.worker or ''}
-  add(fields, 'error_type', how.error_type)
-  add(fields, 'error_message', how.error_message)
-  add(result, 'return_value', how.return_value)
-  add(result, 'exc_string', how.exc_string)
-  call('HSET', key, unpack(fields))
+  local ttl, over = lifetime(job[ending.ttl], at, ending.ttl)
+  if (how.error_type or '') == '' then
+    call('HSET', key, 'status', ending.status, 'ended_at', at.iso)
+  else
+    call('HSET', key, 'status', ending.status, 'ended_at', at.iso, 'error_type', how.error_type,
+      'error_message', how.error_message)
+  end
   call('EXPIRE', key, ttl)
-  redis.pcall('XADD', results, 'MAXLEN', 10, '*', unpack(result))
+  record(results, ending.type, how)
   call('EXPIRE', results, ttl)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
   at.ended, at.totals, at.registries = at.ended or {}, at.totals or {}, at.registries or {}
-  note(at.registries, ending.registry .. job.queue, at.now + ttl, job.id)
+  note(at.registries, ending.registry .. job.queue, over, job.id)
   at.ended[#at.ended + 1] = job.id
   at.totals[state] = (at.totals[state] or 0) + 1
 end
@@ -127,22 +144,12 @@ local function leader(cache_key)
   end
 end
 
--- Put a new job into its join group. Tells whether a live job leads it; if not, the new one does.
-local function join(cache_key, id)
-  local key = JOIN .. cache_key
-  if call('RPUSH', key, id) == 1 then return false end
-  call('RPOP', key)
-  local leads = leader(cache_key)
-  call('RPUSH', key, id)
-  return leads
-end
-
 -- Take a job that ends without a text out of its join group; the next one leads.
 local function leave(job)
-  if job.cache_key then
-    call('LREM', JOIN .. job.cache_key, 1, job.id)
-    leader(job.cache_key)
-  end
+  if not job.cache_key then return end
+  local first = call('HGET', LEADERS, job.cache_key)
+  if first ~= job.id then call('LREM', JOIN .. job.cache_key, 1, job.id) end
+  if first == job.id or not leader(job.cache_key) and first == '' then call('HDEL', LEADERS, job.cache_key) end
 end
 
 -- What becomes of a running job whose worker is gone: back to the front of its queue, or its end, where a cancel waits

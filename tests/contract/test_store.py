@@ -81,7 +81,7 @@ class TestSubmitAndClaim:
         assert [claim.id for claim in store.claim("w", 5, NOW)] == [sound]
 
     def test_keys_of_another_type_keep_nobody_from_ending(self, store: JobStore) -> None:
-        jobs = [submit(store, prompt).job.id for prompt in "abc"]
+        jobs = [submit(store, prompt).job.id for prompt in "abcb"][:3]
         claims = store.claim("w", 3, NOW)
         store.client.set(keys.RESULTS(jobs[0]), "no stream")
         store.client.delete(join := keys.JOIN(new_job("b").cache_key(store.settings)))
@@ -279,6 +279,15 @@ class TestCacheAndJoin:
         assert {store.get(job.id).result.text for job in jobs} == {"shared"}
         assert {store.get(job.id).cache for job in jobs} == {"miss", "join"}
         assert store.client.exists(keys.JOIN(new_job().cache_key(store.settings))) == 0
+
+    def test_only_a_twin_makes_a_list(self, store: JobStore) -> None:
+        submit(store, "other")
+        jobs = [submit(store).job for _ in range(2)]
+        (join,) = store.client.scan_iter(keys.JOIN("*"))
+        assert store.client.lrange(join, 0, -1) == [job.id.encode() for job in jobs]
+        assert store.client.hlen(keys.LEADERS()) == 2
+        store.finish("w", [success(claim) for claim in store.claim("w", 2, NOW)], NOW)
+        assert store.client.exists(join, keys.LEADERS()) == 0
 
     @pytest.mark.parametrize("how", ["fails", "is cancelled waiting", "is cancelled running", "expires", "is lost"])
     def test_when_the_leader_ends_without_a_text_the_next_one_leads(self, store: JobStore, how: str) -> None:

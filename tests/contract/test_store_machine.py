@@ -196,6 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
         left = [kind(queue) for kind in (keys.QUEUE, keys.WIP, keys.DEFERRED) for queue in keys.QUEUES]
         assert self.client.exists(*left, keys.EXPIRY()) == 0
         assert list(self.client.scan_iter(keys.JOIN("*"))) == []
+        assert self.client.hgetall(keys.LEADERS()) == {}
 
     def _live(self) -> list[str]:
         return [job_id for job_id in set(self.ids) if not self.store.get(job_id).status.is_terminal]

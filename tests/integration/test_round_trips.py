@@ -65,7 +65,7 @@ def test_the_store_takes_one_for_each_call_whatever_the_batch(warm: JobStore, si
         assert counted == {"evalsha": 1}, call
 
 
-@pytest.mark.parametrize(("cache", "most"), [(False, 9.5), (True, 13.5)])
+@pytest.mark.parametrize(("cache", "most"), [(False, 9.5), (True, 10.5)])
 def test_a_job_of_a_batch_costs_few_commands(warm: JobStore, cache: bool, most: float) -> None:
     """From submit to finish, those that the scripts call included: what one job of 32 has no part of is called once."""
 

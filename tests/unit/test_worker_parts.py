@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -127,6 +128,31 @@ class TestDesk:
         assert desk.take(0.0, 0) == []
         assert {claim.id for claim in desk.held()} == set(ids[8:])
         assert [claim.id for claim in desk.stop_claiming()] == ids[12:]
+        desk.close(5)
+
+    def test_a_quick_engine_steps_aside_until_its_endings_are_on_their_way(
+        self, fake_store: JobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gpu_worker.batching.AHEAD_SECONDS", 60)
+        monkeypatch.setattr("gpu_worker.desk.YIELD_JOBS", 4)
+        sent: list[int] = []
+        turn = fake_store.turn
+        monkeypatch.setattr(fake_store, "turn", lambda *values: (sent.append(len(values[1])), turn(*values))[1])
+        for _ in range(200):
+            submit(fake_store, cache=False)
+        desk, interval = self.desk(fake_store), sys.getswitchinterval()
+        seen = []
+        try:
+            sys.setswitchinterval(60)  # nobody is made to give the interpreter away
+            for _ in range(20):
+                claims = desk.take(5, 4)
+                sent.clear()
+                desk.deliver([success(claim) for claim in claims])
+                seen.append(sum(sent))
+                time.sleep(0.01)
+        finally:
+            sys.setswitchinterval(interval)
+        assert seen.count(4) > 10
         desk.close(5)
 
     def test_a_wake_brings_new_work(self, fake_store: JobStore) -> None:

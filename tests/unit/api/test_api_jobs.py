@@ -11,6 +11,7 @@ import pytest
 import redis
 from flask.testing import FlaskClient
 
+from api.schemas import JobResource
 from api.waiters import Waiters
 from promptq.job import Status
 from promptq.store import Claim, Ending, JobStore, NewJob
@@ -252,3 +253,19 @@ def _take_away(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(store.client, "execute_command", refuse)
     monkeypatch.setattr(redis.client.Pipeline, "execute", refuse)
+
+
+def test_the_answer_is_what_the_schema_says(http: FlaskClient, finish: Finish) -> None:
+    """It is written as it is, without the check that other answers get."""
+    bodies = [http.post("/v1/jobs", json=BODY).data]
+    for end in (success, failure, cancelled):
+        url = http.post("/v1/jobs", json={"prompt": end.__name__}).headers["Location"]
+        finish(end)
+        bodies.append(http.get(url).data)
+    for body in bodies:
+        assert JobResource.model_validate_json(body).model_dump_json(by_alias=True).encode() == body
+
+
+def test_urls_have_the_prefix_that_the_application_is_mounted_under(http: FlaskClient) -> None:
+    answer = http.post("/v1/jobs", json=BODY, environ_overrides={"SCRIPT_NAME": "/a b/"})
+    assert answer.json["urls"]["self"] == f"/a%20b/v1/jobs/{answer.json['id']}"
