@@ -206,6 +206,7 @@ def test_the_worker_exports_its_metrics(server: EmbeddedServer, client: redis.Re
     assert 'promptq_jobs_finished_total{model="echo",status="succeeded"} 3.0' in shown
     assert 'promptq_tokens_total{model="echo",type="completion"} 9.0' in shown
     assert 'promptq_draft_tokens_total{model="echo",outcome="right"} 0.0' in shown
+    assert 'promptq_prompt_tokens_reused_total{model="echo"} 0.0' in shown
     for name in (
         "promptq_job_queue_wait_seconds", "promptq_job_duration_seconds", "promptq_time_to_first_token_seconds",
         "promptq_inter_token_latency_seconds", "promptq_batch_size", "promptq_decode_step_seconds",
