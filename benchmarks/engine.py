@@ -24,9 +24,10 @@ from benchmarks.floor import Floor
 from benchmarks.peers import GenerateBatch, Ours, Peer, StaticBatches, Vllm
 from benchmarks.workloads import WORKLOADS, Request, Words, make
 from gpu_worker.engine import packaged
-from gpu_worker.engine.kernels.library import Kernels, load_kernels
+from gpu_worker.engine.kernels.library import Kernels
 from gpu_worker.engine.loader import load
 from gpu_worker.engine.products import PlainProduct, Product, product
+from gpu_worker.engine.transformers_engine import kernels_for
 from promptq.settings import WorkerSettings
 
 Times = dict[str, dict[str, list[float]]]
@@ -37,10 +38,10 @@ def main() -> None:
     options = _options()
     if options.threads:
         torch.set_num_threads(options.threads)
-    settings = WorkerSettings(device="cpu", model=packaged.NAME)
+    settings = WorkerSettings(device="cpu", model=packaged.NAME, kernels=options.kernels)
     model, tokenizer = load(settings)
     chosen = {"slots": options.slots, "prefill_tokens": options.prefill_tokens, "drafts": options.drafts}
-    kernels = load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if options.kernels else None
+    kernels = kernels_for(settings, model)
     ours = Ours(model, tokenizer, context=2048, kernels=kernels, **chosen)
     peers: dict[str, Peer] = {"ours": ours} | _peers(options, settings, model)
     floors = {name: Floor(model, make) for name, make in _floors(kernels).items()}

@@ -14,9 +14,8 @@ from typing import Any
 
 from benchmarks.peers import row
 from benchmarks.workloads import Words
-from gpu_worker.engine.kernels.library import load_kernels
 from gpu_worker.engine.loader import load
-from gpu_worker.engine.transformers_engine import TransformersEngine
+from gpu_worker.engine.transformers_engine import TransformersEngine, kernels_for
 from promptq.settings import WorkerSettings
 
 PROMPT_TOKENS = 96
@@ -27,9 +26,9 @@ BAR = 2.5
 def main() -> None:
     """Measure every mix of running rows and pace of arrivals, and print one line each."""
     options = _options()
-    settings = WorkerSettings(device="cpu")
+    settings = WorkerSettings(device="cpu", kernels=options.kernels)
     model, tokenizer = load(settings)
-    kernels = load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if options.kernels else None
+    kernels = kernels_for(settings, model)
     words = Words(tokenizer)
     print("running rows, steps between arrivals: median ms, 95th percentile ms, ratio")
     for rows in options.rows:

@@ -118,14 +118,14 @@ class Rotation:
         self.cosine, self.sine = cosine, sine
 
     def __call__(self, states: Tensor) -> Tensor:
-        half, signed = self._signed
-        return torch.addcmul(states * self.cosine[:, None], states.roll(half, -1), signed)
+        half = states.shape[-1] // 2
+        return torch.addcmul(states * self.cosine[:, None], states.roll(half, -1), self._signed)
 
     @cached_property
-    def _signed(self) -> tuple[int, Tensor]:
+    def _signed(self) -> Tensor:
         # The halves change places, and the one that comes first changes its sign.
         half = self.sine.shape[-1] // 2
-        return half, torch.cat((-self.sine[:, :half], self.sine[:, half:]), -1)[:, None]
+        return torch.cat((-self.sine[:, :half], self.sine[:, half:]), -1)[:, None]
 
 
 def _joined(kernels: Kernels | None, *linears: Any) -> Product:

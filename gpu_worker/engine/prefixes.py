@@ -50,8 +50,9 @@ class Prefixes:
 
         The prompt's last token is always left to compute: its output is what the first new token is chosen by.
         """
-        found = ((shared(prompt, row.text, row.computed), -slot) for slot, row in self._rows.items())
-        columns, slot = max(found, default=(0, 1)) if self._reuse else (0, 1)
+        rows = self._rows.items() if self._reuse else ()
+        found = ((shared(prompt, row.text, row.computed), -slot) for slot, row in rows)
+        columns, slot = max(found, default=(0, 1))  # of equals the lowest slot
         return (-slot, columns) if columns else (-1, 0)
 
     def coming(self, prompt: list[int], chunks: Iterable[Chunk]) -> int:

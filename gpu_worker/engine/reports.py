@@ -27,7 +27,7 @@ def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
 
 
 def describe(model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str) -> EngineInfo:
-    """The engine, for `/v1/workers` and the log."""
+    """The engine, for the worker's registration; the details for its log."""
     details = {
         "runner": type(runner).__name__,
         "attention": str(model.config._attn_implementation),

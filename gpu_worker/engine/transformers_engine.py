@@ -79,7 +79,7 @@ class TransformersEngine:
         self._tokenizer = tokenizer
         self._context = context
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
-        self._runner: Runner = _runner(model, cache, kernels) if flat else ModelRunner(model, cache)
+        self._runner = _runner(model, cache, flat, kernels)
         self._scheduler = Scheduler(
             cache.slots, _pace(self._runner.pace, prefill_tokens, drafts), batching, reuse=prefixes
         )
@@ -111,7 +111,7 @@ class TransformersEngine:
             drafts=settings.drafts,
             prefixes=settings.prefixes,
             name=settings.model,
-            kernels=_kernels(settings, model),
+            kernels=kernels_for(settings, model),
         )
         done("memory")
         return engine
@@ -261,11 +261,12 @@ class TransformersEngine:
         return self._progress.setdefault(sequence.row.id, _Progress())
 
 
-def _runner(model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None) -> Runner:
-    return FlatRunner(model, cache, kernels) if is_known(model) else ModelRunner(model, cache)
+def _runner(model: PreTrainedModel, cache: SlotCache, flat: bool, kernels: Kernels | None) -> Runner:
+    return FlatRunner(model, cache, kernels) if flat and is_known(model) else ModelRunner(model, cache)
 
 
-def _kernels(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | None:
+def kernels_for(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | None:
+    """Our kernels for this model, kept in the data folder; None where they are turned off or of no use."""
     return load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if settings.kernels else None
 
 

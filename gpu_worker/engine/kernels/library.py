@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gpu_worker.engine.kernels.build import BuildError, library
 
+# As in product.c, vectors.h and attention.c.
 PANEL = 16
 LANES = 8
 MOST_DIM = 256

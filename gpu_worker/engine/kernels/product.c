@@ -5,8 +5,6 @@
  * panel stays in the cache while up to 6 rows at a time are multiplied with it, and meanwhile the next one is fetched,
  * a little with each row group. Twelve sums, two weights and one x are what 16 registers hold.
  */
-#include <stddef.h>
-
 #include "vectors.h"
 
 enum { PANEL = 2 * LANES, ROWS = 6, CACHE_LINE = 64, LEAST_FETCH = 8 };
