@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fakeredis
@@ -29,11 +29,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 
 @pytest.fixture(scope="session")
-def models_folder() -> Path:
-    """Where the default model lies converted: a clean checkout has none, and a worker would take a while over it."""
-    from gpu_worker.engine import packaged  # imports torch, which most tests do without
+def warm() -> Callable[[Path], None]:
+    """Puts into a data folder what a worker would make at its first start, which takes it a while and a compiler: the
+    default model, converted, and the kernels."""
+    import torch  # most tests do without
 
-    return packaged.folder(ROOT / ".promptq").parent
+    from gpu_worker.engine import packaged
+    from gpu_worker.engine.kernels.library import load_kernels
+
+    data = ROOT / ".promptq"
+    packaged.folder(data)
+    load_kernels(data / "kernels", torch.device("cpu"), torch.float32)
+    made = [folder for name in ("models", "kernels") if (folder := data / name).is_dir()]
+
+    def link(folder: Path) -> None:
+        for each in made:
+            (folder / each.name).symlink_to(each)
+
+    return link
 
 
 @pytest.fixture

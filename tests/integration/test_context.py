@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,11 @@ MIXED = "Zürich, 12 345 €;\n\n\tif x  >= 10:  # 東京 🏔️ \u0301 <|im_st
 
 @pytest.fixture(scope="module")
 def facts(
-    server: EmbeddedServer, models_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    server: EmbeddedServer, warm: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[redis.Redis]:
     """A client of a server that has the default model's facts from a live worker."""
     folder = tmp_path_factory.mktemp("worker")
-    (folder / "models").symlink_to(models_folder)
+    warm(folder)
     with connect(server.url) as client:
         client.flushall()  # a worker would run what earlier tests left in the queue, on the real model
     with (
@@ -111,9 +111,9 @@ def test_the_tokenizer_is_sent_once_and_again_when_redis_has_lost_it(facts: redi
 
 
 def test_a_restarted_worker_with_another_context_is_believed(
-    facts: redis.Redis, server: EmbeddedServer, models_folder: Path, tmp_path: Path
+    facts: redis.Redis, server: EmbeddedServer, warm: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    (tmp_path / "models").symlink_to(models_folder)
+    warm(tmp_path)
     with worker(server, "small", engine="transformers", data_dir=tmp_path, slots=1, context_length=512):
 
         def context() -> int:

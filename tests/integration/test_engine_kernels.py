@@ -164,6 +164,17 @@ def test_a_compiler_that_fails_leaves_its_first_line_and_no_file(tmp_path, monke
     assert [path.name for path in (tmp_path / "kernels").iterdir()] == ["kernels.lock"]
 
 
+def test_a_compiler_that_hangs_is_given_up_and_leaves_no_file(tmp_path, monkeypatch):
+    gcc = tmp_path / "gcc"
+    gcc.write_text("#!/bin/sh\nexec sleep 60\n")
+    gcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(build, "TIME_LIMIT_SECONDS", 0.2)
+    with pytest.raises(BuildError, match=r"gcc took more than 0.2 s$"):
+        library(tmp_path / "kernels")
+    assert [path.name for path in (tmp_path / "kernels").iterdir()] == ["kernels.lock"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BuildError, match=str(tmp_path / "file")):

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,9 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(models_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(warm: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
-    (folder / "models").symlink_to(models_folder)
+    warm(folder)
     running = Service(folder, ENGINE="transformers")
     try:
         wait_until(running.is_ready, 240, "a worker with the model")

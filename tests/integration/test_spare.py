@@ -276,10 +276,10 @@ print(sorted(name for name in set(sys.modules) - known if not name.startswith("t
 
 
 def test_preloading_asks_no_gpu_and_leaves_nothing_to_import_nor_threads_fixed(
-    models_folder: Path, tmp_path: Path
+    warm: Callable[[Path], None], tmp_path: Path
 ) -> None:
     """CUDA reads CUDA_VISIBLE_DEVICES when it is first asked, and a spare gets that later."""
-    (tmp_path / "models").symlink_to(models_folder)
+    warm(tmp_path)
     values = environment(data_dir=tmp_path, device="cpu", slots=2, worker_threads=3) | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", PRELOADS], cwd=ROOT, env=values, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
@@ -289,12 +289,12 @@ def test_preloading_asks_no_gpu_and_leaves_nothing_to_import_nor_threads_fixed(
 def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
     server: EmbeddedServer,
     store: JobStore,
-    models_folder: Path,
+    warm: Callable[[Path], None],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """`python -m scaler` with the default model: registered only once assigned, then a worker like any other."""
-    (tmp_path / "models").symlink_to(models_folder)
+    warm(tmp_path)
     model = {"engine": "transformers", "data_dir": tmp_path, "device": "cpu", "slots": 2, "lease_seconds": 15}
     with scaler(server, **model) as running:
         wait_until(lambda: len(running.children()) == 2, 60, "the spare beside the first worker")

@@ -10,6 +10,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from filelock import FileLock
@@ -67,17 +68,21 @@ def _compile(target: Path) -> None:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise BuildError(f"no compiler: none of {', '.join(COMPILERS)} is on the PATH")
-    partial = target.with_suffix(".partial")
-    command = [compiler, *FLAGS, *(str(HERE / source) for source in SOURCES), "-o", str(partial), "-lm"]
+    # In a folder of its own: of a worker that was killed here the compiler goes on, and writes its file.
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        partial = Path(folder) / target.name
+        _run([compiler, *FLAGS, *(str(HERE / source) for source in SOURCES), "-o", str(partial), "-lm"])
+        partial.rename(target)
+    log.info("compiled the kernels to %s", target)
+
+
+def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise BuildError(f"{compiler} took more than {TIME_LIMIT_SECONDS} s") from error
+        raise BuildError(f"{command[0]} took more than {TIME_LIMIT_SECONDS} s") from error
     if done.returncode:
-        partial.unlink(missing_ok=True)
-        raise BuildError(f"{compiler}: {(done.stderr.strip() or 'failed without a word').splitlines()[0]}")
-    partial.rename(target)
-    log.info("compiled the kernels to %s", target)
+        raise BuildError(f"{command[0]}: {(done.stderr.strip() or 'failed without a word').splitlines()[0]}")
 
 
 if __name__ == "__main__":
