@@ -31,6 +31,7 @@ WARM_UP = 0.2
 """Share of the jobs before the clock starts: the workers begin one after the other."""
 DEFAULTS = (
     "--stream-node-max-bytes", "4096", "--hash-max-listpack-value", "64", "--hash-max-listpack-entries", "512",
+    "--zset-max-listpack-entries", "128",
 )  # fmt: skip
 """Redis's own, where the embedded server is leaner."""
 TEXT = "one two three four " * 5

@@ -55,20 +55,27 @@ class NewJob:
 
     def arguments(self, cache_key: str, now: float) -> list[Any]:
         """The submit script's values for one job."""
-        ttl, fields = self.request.ttl_seconds, self.fields()
+        ttl, fingerprint = self.request.ttl_seconds, self.fingerprint()
+        expires_at = "" if ttl is None else now + ttl
+        fields = self.fields(cache_key=cache_key, expires_at=expires_at, fingerprint=fingerprint)
         return [
-            self.id, self.request.priority, "" if ttl is None else now + ttl, cache_key, self.idempotency_key,
-            self.keep_seconds or "", self.fingerprint(), len(fields), *fields,
+            self.id, self.request.priority, expires_at, cache_key, self.idempotency_key, self.keep_seconds or "",
+            fingerprint, encode_call(self.request.kwargs()), len(fields), *fields,
         ]  # fmt: skip
 
-    def fields(self) -> list[Any]:
-        """The job's own fields as name, value, name, value."""
-        fields: dict[str, Any] = {"data": encode_call(self.request.kwargs())}
+    def fields(self, **values: Any) -> list[Any]:
+        """The job's own fields as name, value, name, value, but for its data.
+
+        One that has no `attempts` before its first claim is plain: the claim asks for nothing more of it.
+        """
+        fields = {name: value for name, value in values.items() if value != ""}
         if self.request.timeout_seconds is not None:
             fields["timeout_seconds"] = self.request.timeout_seconds
         if self.keep_seconds:
             fields["result_ttl"] = self.keep_seconds
         fields |= {name: value for name in ("traceparent", "request_id", "owner") if (value := getattr(self, name))}
+        if self.traceparent or self.request.timeout_seconds is not None or self.request.ttl_seconds is not None:
+            fields["attempts"] = 0
         return list(chain.from_iterable(fields.items()))
 
 

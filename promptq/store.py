@@ -72,7 +72,7 @@ class JobStore:
         values = [new.arguments(cache_key, now) for new, cache_key in zip(news, cache_keys, strict=True)]
         head = [now, to_iso(now), self.settings.max_queue_jobs, self.settings.result_ttl_seconds]
         replies = self._run("submit", [], [*head, *chain.from_iterable(values)])
-        repeats = [reply[1].decode() for reply in replies if reply[0] == b"repeat"]
+        repeats = [reply[1].decode() for reply in replies if not isinstance(reply, int) and reply[0] == b"repeat"]
         seen = dict(zip(repeats, self.get_many(repeats), strict=True))
         rows = zip(replies, news, cache_keys, strict=True)
         return [_admission(reply, new, cache_key, seen, now) for reply, new, cache_key in rows]
@@ -240,11 +240,14 @@ class JobStore:
 
 
 def _admission(
-    reply: Sequence[Any], new: NewJob, cache_key: str, seen: Mapping[str, Job | None], now: float
+    reply: int | Sequence[Any], new: NewJob, cache_key: str, seen: Mapping[str, Job | None], now: float
 ) -> Admission:
     """What the script said of one job."""
-    outcome, *details = reply
     priority = new.request.priority
+    if isinstance(reply, int):
+        cache = "miss" if cache_key else "bypass"
+        return Submitted("new", Job(new.id, Status.QUEUED, priority, now, queue_position=reply, cache=cache))
+    outcome, *details = reply
     match outcome.decode():
         case "full":
             return _full(details)
@@ -257,10 +260,7 @@ def _admission(
         case "hit":
             result = Result.decode(details[0])
             return Submitted("hit", Job(new.id, Status.SUCCEEDED, priority, now, None, now, cache="hit", result=result))
-        case "join":
-            return Submitted("join", Job(new.id, Status.QUEUED, priority, now, cache="join"))
-    cache = "miss" if cache_key else "bypass"
-    return Submitted("new", Job(new.id, Status.QUEUED, priority, now, queue_position=details[0], cache=cache))
+    return Submitted("join", Job(new.id, Status.QUEUED, priority, now, cache="join"))
 
 
 def _full(details: Sequence[Any]) -> QueueFull:

@@ -3,7 +3,7 @@
 -- Reply: {'missing'} | {'cancelled'} | {'requested'} | {'terminal', status, error_type|''}
 insist()
 local id, now, iso, result_ttl = unpack(ARGV)
-local job, at = read(id), {now = tonumber(now), iso = iso, result_ttl = result_ttl}
+local job, at = read(id), moment(now, iso, result_ttl)
 if not job.status then return {'missing'} end
 if job.status == 'queued' or job.status == 'deferred' then
   call('LREM', QUEUE .. job.queue, 1, id)

@@ -12,17 +12,26 @@ local function foreign(job)
   job.timeout, job.refused = job.timeout or values[1], table.concat(names, ', ')
 end
 
--- The job with what a claim needs. Plain RQ writes no queued_at; a failed job that is queued again (`rq requeue`) begins
--- anew; `attempts` counts the one to come.
-local function candidate(id, queue, now)
-  local v = redis.pcall('HMGET', JOB .. id, 'status', 'data', 'queued_at', 'attempts', 'request_id', 'expires_at',
-    'error_type', 'timeout_seconds', 'traceparent', 'cancel_requested', 'group_id')
-  local job = {id = id, queue = queue, status = v[1], data = v[2], queued_at = v[3] or now, request_id = v[5] or '',
-    attempts = (not v[7] and tonumber(v[4] or '') or 0) + 1, expires_at = v[6], error_type = v[7], timeout = v[8],
-    traceparent = v[9] or '', cancel_requested = v[10], group_id = v[11], refused = '',
-    deadline = v[6] and not v[7] and tonumber(v[6]) or math.huge}
-  if job.status and not v[3] then call('HSET', JOB .. id, 'queued_at', now) end
+-- Add what few jobs have. Plain RQ writes no queued_at; a failed job that is queued again (`rq requeue`) begins anew.
+local function unusual(job, attempts, now)
+  local v = redis.pcall('HMGET', JOB .. job.id, 'expires_at', 'error_type', 'timeout_seconds', 'traceparent',
+    'cancel_requested')
+  job.unusual, job.expires_at, job.error_type, job.timeout = true, v[1], v[2], v[3]
+  job.traceparent, job.cancel_requested, job.refused = v[4] or '', v[5], ''
+  job.deadline = v[1] and not v[2] and tonumber(v[1])
+  job.attempts = (not v[2] and tonumber(attempts or '') or 0) + 1
+  if job.status and not job.queued_at then call('HSET', JOB .. job.id, 'queued_at', now) end
+  job.queued_at = job.queued_at or now
   if job.group_id then foreign(job) end
+end
+
+-- The job with what a claim needs; `attempts` counts the one to come. Asking for a field costs, and most jobs are plain:
+-- those that we admitted without anything unusual, and that nobody has claimed, have no attempts yet.
+local function candidate(id, queue, now)
+  local v = redis.pcall('HMGET', JOB .. id, 'status', 'data', 'queued_at', 'request_id', 'attempts', 'group_id')
+  local job = {id = id, queue = queue, status = v[1], data = v[2], queued_at = v[3], request_id = v[4] or '',
+    attempts = 1, group_id = v[6]}
+  if v[5] or v[6] or not v[3] then unusual(job, v[5], now) end
   return job
 end
 

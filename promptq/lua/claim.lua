@@ -5,32 +5,44 @@
 -- is claimed alone, so that it takes nobody with it.
 -- KEYS: none fixed. ARGV: count, now, iso, wip score, worker, token, ageing, max_attempts, busy ('1'|''), failure_ttl,
 --       expired exc_string.
--- Reply: {{id, queue, data, attempts, queued_at, request_id|'' and, of a job that has any of these, timeout|'',
+-- Reply: {{id, queue, data, attempts, queued_at, request_id|'' and, of a job that has something unusual, timeout|'',
 --         RQ features we refuse|'', traceparent|''}, ...}; the execution of each is the token and its place, from 0.
 insist()
 local count, now, iso, score, worker, token, ageing, max_attempts, busy = tonumber(ARGV[1]), unpack(ARGV, 2, 9)
 max_attempts = tonumber(max_attempts)
-local at = {now = tonumber(now), iso = iso, failure_ttl = ARGV[10]}
+local at = moment(now, iso, nil, ARGV[10])
 local lines, claimed, expired, leases = {}, {}, {}, {}
 
 -- Look at the next job of a queue. Nothing is taken out yet.
 local function look(line)
   local place = line.seen % count
   if place == 0 then line.ids = call('LRANGE', QUEUE .. line.queue, line.seen, line.seen + count - 1) end
-  line.seen, line.job, line.rank = line.seen + 1, nil, math.huge
+  line.seen, line.job, line.rank = line.seen + 1, nil, nil
   if not line.ids[place + 1] then return end
   line.job = candidate(line.ids[place + 1], line.queue, now)
-  line.rank = (tonumber(line.job.queued_at) or 0) + line.handicap
   line.alone = line.job.attempts > 1 and line.job.attempts >= max_attempts
+end
+
+-- A number is made of a text only where two queues have jobs.
+local function rank(line)
+  line.rank = line.rank or (tonumber(line.job.queued_at) or 0) + line.handicap
+  return line.rank
+end
+
+local function foremost()
+  local first
+  for i = 1, #lines do
+    local line = lines[i]
+    if line.job and (not first or rank(line) < rank(first)) then first = line end
+  end
+  return first
 end
 
 local function start(job, execution)
   call('HSET', JOB .. job.id, 'status', 'started', 'started_at', iso, 'worker_name', worker, 'attempts', job.attempts)
-  renewed(job)
   note(leases, WIP .. job.queue, score, job.id .. ':' .. execution)
-  if not job.timeout and job.refused == '' and job.traceparent == '' then
-    return {job.id, job.queue, job.data, job.attempts, job.queued_at, job.request_id}
-  end
+  if not job.unusual then return {job.id, job.queue, job.data, 1, job.queued_at, job.request_id} end
+  renewed(job)
   return {job.id, job.queue, job.data, job.attempts, job.queued_at, job.request_id, job.timeout or '', job.refused,
     job.traceparent}
 end
@@ -40,11 +52,10 @@ for i, queue in ipairs(QUEUE_ORDER) do
   look(lines[i])
 end
 for _ = 1, count + 100 do
-  local line = lines[1]
-  for i = 2, #lines do if lines[i].rank < line.rank then line = lines[i] end end
-  if not line.job or #claimed >= count or line.alone and (busy == '1' or #claimed > 0) then break end
+  local line = foremost()
+  if not line or #claimed >= count or line.alone and (busy == '1' or #claimed > 0) then break end
   local job, alone = line.job, line.alone
-  if job.status == 'queued' and job.deadline <= at.now then expired[#expired + 1] = job
+  if job.status == 'queued' and job.deadline and job.deadline <= at.now then expired[#expired + 1] = job
   elseif job.status == 'queued' then claimed[#claimed + 1] = start(job, token .. #claimed) end
   look(line)
   if alone and #claimed > 0 then break end

@@ -1,6 +1,4 @@
 -- Put before every script but read, after the key names of keys.py.
--- `at` is the moment of a transition: {now, iso, result_ttl, failure_ttl}; now in seconds, iso as RQ writes times. What
--- ended is noted there, for conclude(at).
 -- A call of a command costs more than most commands: so few calls, with many arguments each, of all jobs together.
 local call = redis.call
 
@@ -68,22 +66,25 @@ local function add(fields, name, value)
   end
 end
 
--- How long an ended job is kept: its own time, or that of all. Also the moment when that is over, the same text for all
--- that are settled at once: to write out a moment and to read it again costs as much as a short command.
-local function lifetime(own, at, kind)
+-- Until when an ended job is kept, by its own time or that of all: in ms of the server's clock, as it ends keys, and in
+-- seconds of the caller's for a registry. Those that are settled at once share both: they cost as much as a command.
+local function keep_until(own, at, kind)
   own = own and tonumber(own) or 0
   local ttl = own > 0 and own or at[kind]
-  at.untils = at.untils or {}
-  at.untils[ttl] = at.untils[ttl] or string.format('%.6f', at.now + ttl)
-  return ttl, at.untils[ttl]
+  local known = at.untils[ttl]
+  if not known then
+    known = {string.format('%.0f', 1000 * (call('TIME')[1] + ttl)), string.format('%.6f', at.now + ttl)}
+    at.untils[ttl] = known
+  end
+  return known[1], known[2]
 end
 
 -- An entry of RQ's results stream. A results key that is no stream loses its own job's text only: an error here would
--- leave those settled with it without a lease and without an end.
+-- leave those settled with it without a lease and without an end. Lives that ended badly leave ten, as with RQ.
 local function record(results, kind, how)
   local worker, text, trace = how.worker or '', how.return_value or '', how.exc_string or ''
   if trace == '' and text ~= '' then
-    redis.pcall('XADD', results, 'MAXLEN', '10', '*', 'type', kind, 'worker_name', worker, 'return_value', text)
+    redis.pcall('XADD', results, '*', 'type', kind, 'worker_name', worker, 'return_value', text)
     return
   end
   local entry = {'type', kind, 'worker_name', worker}
@@ -92,32 +93,38 @@ local function record(results, kind, how)
   redis.pcall('XADD', results, 'MAXLEN', '10', '*', unpack(entry))
 end
 
+-- The moment of a transition, and what ended in it, for conclude(at): now in seconds, iso as RQ writes times, and how many
+-- seconds ended jobs are kept.
+local function moment(now, iso, result_ttl, failure_ttl)
+  return {now = tonumber(now), iso = iso, result_ttl = result_ttl, failure_ttl = failure_ttl, untils = {}, ended = {},
+    totals = {}, registries = {}}
+end
+
 -- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message, and for RQ's results stream
 -- return_value and exc_string, both encoded by the caller.
 local function settle(job, state, at, how)
   local ending, key, results = ENDINGS[state], JOB .. job.id, RESULTS .. job.id
-  local ttl, over = lifetime(job[ending.ttl], at, ending.ttl)
+  local over, score = keep_until(job[ending.ttl], at, ending.ttl)
   if (how.error_type or '') == '' then
     call('HSET', key, 'status', ending.status, 'ended_at', at.iso)
   else
     call('HSET', key, 'status', ending.status, 'ended_at', at.iso, 'error_type', how.error_type,
       'error_message', how.error_message)
   end
-  call('EXPIRE', key, ttl)
+  call('PEXPIREAT', key, over)
   record(results, ending.type, how)
-  call('EXPIRE', results, ttl)
+  call('PEXPIREAT', results, over)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
-  at.ended, at.totals, at.registries = at.ended or {}, at.totals or {}, at.registries or {}
-  note(at.registries, ending.registry .. job.queue, over, job.id)
+  note(at.registries, ending.registry .. job.queue, score, job.id)
   at.ended[#at.ended + 1] = job.id
   at.totals[state] = (at.totals[state] or 0) + 1
 end
 
 -- Register, count and announce what was settled, once for all.
 local function conclude(at)
-  for registry, entries in pairs(at.registries or {}) do bulk('ZADD', registry, entries) end
-  for state, count in pairs(at.totals or {}) do call('HINCRBY', TOTALS, state, count) end
-  if at.ended then call('PUBLISH', DONE, table.concat(at.ended, ' ')) end
+  for registry, entries in pairs(at.registries) do bulk('ZADD', registry, entries) end
+  for state, count in pairs(at.totals) do call('HINCRBY', TOTALS, state, count) end
+  if at.ended[1] then call('PUBLISH', DONE, table.concat(at.ended, ' ')) end
 end
 
 -- Put a job that ran, or waited on another, at the front of its queue.

@@ -3,7 +3,7 @@
 --       expired exc_string.
 -- Reply: {requeued, worker_lost, cancelled, expired}
 insist()
-local at = {now = tonumber(ARGV[1]), iso = ARGV[2], result_ttl = ARGV[3], failure_ttl = ARGV[4]}
+local at = moment(unpack(ARGV, 1, 4))
 local done = {requeued = 0, worker_lost = 0, cancelled = 0, expired = 0}
 
 for _, queue in ipairs(QUEUE_ORDER) do

@@ -2,7 +2,7 @@
 -- ARGV: now, iso, result_ttl, then per claim: queue, id, execution; the last one given ends up first in line.
 -- Reply: the number of jobs put back or, where a cancel was waiting, cancelled.
 insist()
-local at = {now = tonumber(ARGV[1]), iso = ARGV[2], result_ttl = ARGV[3]}
+local at = moment(unpack(ARGV, 1, 3))
 local released = 0
 for i = 4, #ARGV, 3 do
   local queue, id, execution = unpack(ARGV, i, i + 2)

@@ -2,7 +2,7 @@
 -- ARGV: now, iso, result_ttl, failure_ttl, worker, max_attempts, worker_lost exc_string.
 -- Reply: {requeued, worker_lost, cancelled}
 insist()
-local at = {now = tonumber(ARGV[1]), iso = ARGV[2], result_ttl = ARGV[3], failure_ttl = ARGV[4]}
+local at = moment(unpack(ARGV, 1, 4))
 local done = {requeued = 0, worker_lost = 0, cancelled = 0}
 for _, queue in ipairs(QUEUE_ORDER) do
   for _, member in ipairs(call('ZREVRANGE', WIP .. queue, 0, -1)) do

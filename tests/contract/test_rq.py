@@ -147,6 +147,17 @@ def test_rq_requeue_brings_a_failed_job_back(server: EmbeddedServer, client: red
     assert (seen.result.text, seen.error, seen.attempts) == ("one two", None, 1)
 
 
+def test_a_cancelled_job_that_rq_queues_again_is_read_whole(client: redis.Redis, store: JobStore) -> None:
+    """We had admitted it as a plain one; what RQ adds must be seen all the same, and its end no longer be near."""
+    job = submit(store).job
+    store.cancel(job.id, NOW)
+    again = fetch(client, job.id)
+    again.timeout = 7
+    Queue("default", connection=client, serializer=JSONSerializer).enqueue_job(again)
+    (claim,) = store.claim("w", 1, NOW)
+    assert (claim.id, claim.timeout_seconds, client.ttl(keys.JOB(job.id))) == (job.id, 7, -1)
+
+
 @pytest.mark.parametrize("running", [False, True])
 def test_a_job_cancelled_through_rq_stays_cancelled(client: redis.Redis, store: JobStore, running: bool) -> None:
     job = submit(store).job

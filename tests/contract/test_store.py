@@ -57,6 +57,17 @@ class TestSubmitAndClaim:
         seen = store.get(job.id)
         assert (seen.status, seen.started_at, seen.attempts) == (Status.RUNNING, NOW + 1, 1)
 
+    @pytest.mark.parametrize(
+        ("unusual", "fields"), [(False, {}), (True, {"ttl_seconds": 9}), (True, {"timeout_seconds": 9})]
+    )
+    def test_only_a_job_with_something_unusual_says_so_before_its_claim(
+        self, store: JobStore, unusual: bool, fields: dict[str, int]
+    ) -> None:
+        job = submit(store, **fields).job
+        assert store.client.hexists(keys.JOB(job.id), "attempts") == unusual
+        (claim,) = store.claim("w", 1, NOW)
+        assert (claim.attempts, claim.timeout_seconds) == (1, fields.get("timeout_seconds"))
+
     def test_a_claim_takes_no_more_than_asked(self, store: JobStore) -> None:
         for _ in range(5):
             submit(store, cache=False)
@@ -111,6 +122,20 @@ class TestFinish:
         assert places(store, job.id) == ["rq:finished:default"]
         for key in (keys.JOB(job.id), keys.RESULTS(job.id)):
             assert 0 < store.client.ttl(key) <= store.settings.result_ttl_seconds
+
+    def test_its_lifetime_is_by_the_clock_of_the_server(self, store: JobStore) -> None:
+        """A worker's own clock may be years off: what it ends must not be gone at once."""
+        job = submit(store).job
+        store.finish("w", [success(store.claim("w", 1, NOW)[0])], 1000.0)
+        for key in (keys.JOB(job.id), keys.RESULTS(job.id)):
+            assert 0 < store.client.ttl(key) <= store.settings.result_ttl_seconds
+
+    def test_failed_lives_leave_ten_results_at_most(self, store: JobStore) -> None:
+        job = submit(store).job
+        for _ in range(12):
+            store.finish("w", [failure(store.claim("w", 1, NOW)[0])], NOW)
+            store.retry(job.id, NOW)
+        assert store.client.xlen(keys.RESULTS(job.id)) == 10
 
     def test_finishing_twice_writes_once(self, store: JobStore) -> None:
         job = submit(store).job

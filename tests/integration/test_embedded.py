@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,12 @@ def test_what_the_operator_preloads_comes_first(
     monkeypatch.setattr(embedded, "find_allocator", lambda: "libm.so.6")
     monkeypatch.setenv("LD_PRELOAD", "libdl.so.2")
     assert environment()["LD_PRELOAD"] == "libdl.so.2 libm.so.6"
+
+
+def test_compose_gives_its_server_the_same_lean_options() -> None:
+    command = " ".join(re.findall(r"[\w-]+", Path("docker-compose.yml").read_text().replace('"', "")))
+    for name, value in zip(embedded.LEAN_OPTIONS[::2], embedded.LEAN_OPTIONS[1::2], strict=True):
+        assert f"{name} {value}" in command
 
 
 def test_the_benchmark_fills_its_queue_with_jobs_like_those_it_measures() -> None:
