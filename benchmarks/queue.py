@@ -192,7 +192,7 @@ def _through(client: redis.Redis, size: int, jobs: int) -> dict[str, Row]:
         "claim": _measured(client, jobs, lambda: claims.extend(
             store.claim("bench", size, time.time()) for _ in range(0, jobs, size))),
         "finish": _measured(client, jobs, lambda: [
-            store.finish("bench", [_ending(claim) for claim in some], time.time()) for some in claims]),
+            store.finish("bench", [ending(claim) for claim in some], time.time()) for some in claims]),
     }  # fmt: skip
     assert sum(map(len, claims)) == jobs
     return rows | {"all": {name: sum(row[name] for row in rows.values()) for name in rows["submit"]}}
@@ -204,7 +204,7 @@ def _measured(client: redis.Redis, jobs: int, act: Callable[[], Any]) -> Row:
     return counts(client, time.perf_counter).since(before).per(jobs)
 
 
-def _ending(claim: Claim) -> Ending:
+def ending(claim: Claim) -> Ending:
     return Ending(claim, Status.SUCCEEDED, Result(TEXT, "stop", "echo", 30, 20, 0.1, 0.1, 0.2, 32))
 
 
@@ -274,12 +274,12 @@ def memory(_options: argparse.Namespace) -> dict[str, Any]:
 def _bytes(client: redis.Redis, jobs: int, cache: bool) -> Row:
     store, ours = JobStore(client, WorkerSettings(_env_file=None)), Ours(32, cache)
     ours.fill(client, 1)  # the scripts
-    store.finish("bench", [_ending(claim) for claim in store.claim("bench", 1, time.time())], time.time())
+    store.finish("bench", [ending(claim) for claim in store.claim("bench", 1, time.time())], time.time())
     before = used_memory(client)
     ours.fill(client, jobs)
     queued = used_memory(client) - before
     while claims := store.claim("bench", 100, time.time()):
-        store.finish("bench", [_ending(claim) for claim in claims], time.time())
+        store.finish("bench", [ending(claim) for claim in claims], time.time())
     return {"queued": queued / jobs, "finished": (used_memory(client) - before) / jobs}
 
 

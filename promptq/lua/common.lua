@@ -70,10 +70,11 @@ end
 -- seconds of the caller's for a registry. Those that are settled at once share both: they cost as much as a command.
 local function keep_until(own, at, kind)
   own = own and tonumber(own) or 0
-  local ttl = own > 0 and own or at[kind]
+  local ttl = own > 0 and math.min(own, 1e10) or at[kind] -- with longer ones the server would refuse the whole script
   local known = at.untils[ttl]
   if not known then
-    known = {string.format('%.0f', 1000 * (call('TIME')[1] + ttl)), string.format('%.6f', at.now + ttl)}
+    local seconds, microseconds = unpack(call('TIME'))
+    known = {string.format('%.0f', 1000 * (seconds + ttl) + microseconds / 1000), string.format('%.6f', at.now + ttl)}
     at.untils[ttl] = known
   end
   return known[1], known[2]

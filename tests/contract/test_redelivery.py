@@ -225,6 +225,13 @@ def test_nonsense_in_a_job_costs_its_batch_mates_nothing(store: JobStore, field:
     assert {claim.id for claim in store.claim("w", 5, NOW)} == {odd.id, sane.id}
 
 
+def test_a_lifetime_beyond_all_bounds_costs_no_result(store: JobStore) -> None:
+    endless, sane = submit(store, cache=False).job, submit(store, cache=False).job
+    store.client.hset(keys.JOB(endless.id), "result_ttl", "1e300")
+    assert store.finish("w", [success(claim) for claim in store.claim("w", 5, NOW)], NOW) == [True, True]
+    assert store.client.ttl(keys.JOB(endless.id)) > store.client.ttl(keys.JOB(sane.id)) > 0
+
+
 def test_jobs_of_two_owners_share_no_text_and_no_id(store: JobStore) -> None:
     mine, yours = (replace(new_job(job_id=f"of-{name}", keep=9), owner=name) for name in ("me", "you"))
     assert [store.submit(new, NOW).outcome for new in (mine, yours)] == ["new", "new"]
