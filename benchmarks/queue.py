@@ -183,19 +183,26 @@ def settle(client: redis.Redis, depth: int) -> None:
 
 def _through(client: redis.Redis, size: int, jobs: int) -> dict[str, Row]:
     """So many jobs submitted, claimed and finished, so many at a time. What waits stays as many."""
-    store = JobStore(client, WorkerSettings(_env_file=None, max_queue_jobs=10**9))
-    news = [new_job(time.time_ns() + i) for i in range(jobs)]
-    claims: list[list[Claim]] = []
-    rows = {
-        "submit": _measured(client, jobs, lambda: [
-            store.submit_many(news[i : i + size], time.time()) for i in range(0, jobs, size)]),
-        "claim": _measured(client, jobs, lambda: claims.extend(
-            store.claim("bench", size, time.time()) for _ in range(0, jobs, size))),
-        "finish": _measured(client, jobs, lambda: [
-            store.finish("bench", [ending(claim) for claim in some], time.time()) for some in claims]),
-    }  # fmt: skip
-    assert sum(map(len, claims)) == jobs
+    rows = {name: _measured(client, jobs, act) for name, act in acts(client, size, jobs).items()}
     return rows | {"all": {name: sum(row[name] for row in rows.values()) for name in rows["submit"]}}
+
+
+def acts(client: redis.Redis, size: int, jobs: int, cache: bool = True) -> dict[str, Callable[[], Any]]:
+    """What submits, claims and finishes so many jobs, so many at a time: each to be called once, in this order."""
+    store = JobStore(client, WorkerSettings(_env_file=None, max_queue_jobs=10**9))
+    news = [new_job(time.time_ns() + i, cache) for i in range(jobs)]
+    starts, claims = range(0, jobs, size), list[list[Claim]]()
+
+    def finish() -> None:
+        assert sum(map(len, claims)) == jobs
+        for some in claims:
+            store.finish("bench", [_ending(claim) for claim in some], time.time())
+
+    return {
+        "submit": lambda: [store.submit_many(news[i : i + size], time.time()) for i in starts],
+        "claim": lambda: claims.extend(store.claim("bench", size, time.time()) for _ in starts),
+        "finish": finish,
+    }
 
 
 def _measured(client: redis.Redis, jobs: int, act: Callable[[], Any]) -> Row:
@@ -204,7 +211,7 @@ def _measured(client: redis.Redis, jobs: int, act: Callable[[], Any]) -> Row:
     return counts(client, time.perf_counter).since(before).per(jobs)
 
 
-def ending(claim: Claim) -> Ending:
+def _ending(claim: Claim) -> Ending:
     return Ending(claim, Status.SUCCEEDED, Result(TEXT, "stop", "echo", 30, 20, 0.1, 0.1, 0.2, 32))
 
 
@@ -274,12 +281,12 @@ def memory(_options: argparse.Namespace) -> dict[str, Any]:
 def _bytes(client: redis.Redis, jobs: int, cache: bool) -> Row:
     store, ours = JobStore(client, WorkerSettings(_env_file=None)), Ours(32, cache)
     ours.fill(client, 1)  # the scripts
-    store.finish("bench", [ending(claim) for claim in store.claim("bench", 1, time.time())], time.time())
+    store.finish("bench", [_ending(claim) for claim in store.claim("bench", 1, time.time())], time.time())
     before = used_memory(client)
     ours.fill(client, jobs)
     queued = used_memory(client) - before
     while claims := store.claim("bench", 100, time.time()):
-        store.finish("bench", [ending(claim) for claim in claims], time.time())
+        store.finish("bench", [_ending(claim) for claim in claims], time.time())
     return {"queued": queued / jobs, "finished": (used_memory(client) - before) / jobs}
 
 

@@ -11,22 +11,16 @@ import re
 import shlex
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import redis
-
-from benchmarks.queue import ending
-from benchmarks.queue_peers import new_job
+from benchmarks.queue import acts
 from promptq import embedded
-from promptq.settings import WorkerSettings
-from promptq.store import Claim, JobStore, connect
+from promptq.store import connect
 
 SIZE, JOBS, WARM_UPS = 32, 640, 2
-Act = Callable[[], Any]
 
 
 def main() -> None:
@@ -48,10 +42,10 @@ def _measure(folder: Path, cache: bool) -> list[float]:
         assert server.process is not None
         pid = server.process.pid
         with connect(server.url, 60) as client:
-            for turn in range(WARM_UPS):
-                for act in _acts(client, turn, cache):
+            for _ in range(WARM_UPS):
+                for act in acts(client, SIZE, JOBS, cache).values():
                     act()
-            return [_instructions(act, pid, folder) for act in _acts(client, WARM_UPS, cache)]
+            return [_instructions(act, pid, folder) for act in acts(client, SIZE, JOBS, cache).values()]
     finally:
         server.stop(kill=True)
 
@@ -65,19 +59,7 @@ def _wrapped(folder: Path, binary: Path) -> Path:
     return script
 
 
-def _acts(client: redis.Redis, turn: int, cache: bool) -> list[Act]:
-    """Submit, claim and finish some jobs: each to be called once, in this order."""
-    store = JobStore(client, WorkerSettings(_env_file=None, max_queue_jobs=10**9))
-    news = [new_job(turn * JOBS + i, cache) for i in range(JOBS)]
-    starts, claims = range(0, JOBS, SIZE), list[list[Claim]]()
-    return [
-        lambda: [store.submit_many(news[i : i + SIZE], time.time()) for i in starts],
-        lambda: claims.extend(store.claim("bench", SIZE, time.time()) for _ in starts),
-        lambda: [store.finish("bench", [ending(claim) for claim in some], time.time()) for some in claims],
-    ]
-
-
-def _instructions(act: Act, pid: int, folder: Path) -> float:
+def _instructions(act: Callable[[], Any], pid: int, folder: Path) -> float:
     """How many the server carries out meanwhile: a dump of callgrind's counts ends with their total."""
     _control("--zero", pid)
     act()

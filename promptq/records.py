@@ -15,6 +15,9 @@ from promptq.settings import CommonSettings
 
 Outcome = Literal["new", "join", "hit", "repeat"]
 
+_UNUSUAL = frozenset({"expires_at", "timeout_seconds", "traceparent"})
+"""Fields that a claim reads only of a job that has `attempts`; see candidate.lua."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
@@ -74,7 +77,7 @@ class NewJob:
         if self.keep_seconds:
             fields["result_ttl"] = self.keep_seconds
         fields |= {name: value for name in ("traceparent", "request_id", "owner") if (value := getattr(self, name))}
-        if self.traceparent or self.request.timeout_seconds is not None or self.request.ttl_seconds is not None:
+        if not _UNUSUAL.isdisjoint(fields):
             fields["attempts"] = 0
         return list(chain.from_iterable(fields.items()))
 

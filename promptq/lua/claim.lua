@@ -41,10 +41,12 @@ end
 local function start(job, execution)
   call('HSET', JOB .. job.id, 'status', 'started', 'started_at', iso, 'worker_name', worker, 'attempts', job.attempts)
   note(leases, WIP .. job.queue, score, job.id .. ':' .. execution)
-  if not job.unusual then return {job.id, job.queue, job.data, 1, job.queued_at, job.request_id} end
-  renewed(job)
-  return {job.id, job.queue, job.data, job.attempts, job.queued_at, job.request_id, job.timeout or '', job.refused,
-    job.traceparent}
+  local row = {job.id, job.queue, job.data, job.attempts, job.queued_at, job.request_id}
+  if job.unusual then
+    renewed(job)
+    row[7], row[8], row[9] = job.timeout or '', job.refused, job.traceparent
+  end
+  return row
 end
 
 for i, queue in ipairs(QUEUE_ORDER) do
