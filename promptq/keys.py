@@ -41,8 +41,9 @@ JOB = Key(
     "cancel_requested, error_type, error_message, traceparent, request_id, owner",
 )  # fmt: skip
 RESULTS = Key(
-    "RESULTS", "rq:results:", "{id}", "stream", "as the job", "RQ's results; return_value has text, usage and timings"
-)
+    "RESULTS", "rq:results:", "{id}", "stream", "as the job; a cached text's at least cache_ttl_seconds",
+    "RQ's results; return_value has text, usage and timings",
+)  # fmt: skip
 QUEUE_NAMES = Key("QUEUE_NAMES", "rq:queues", "", "set", "permanent: three members", "the queues that RQ's tools show")
 QUEUE = Key("QUEUE", "rq:queue:", "{queue}", "list", "gone when empty; bounded by max_queue_jobs", "queued ids")
 WIP = Key(
@@ -62,7 +63,11 @@ WORKER = Key(
     "WORKER", "rq:worker:", "{name}", "hash", "expires without heartbeats",
     "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url",
 )  # fmt: skip
-CACHE = Key("CACHE", "cache:", "{sha256}", "string", "cache_ttl_seconds", "a return_value, as in rq:results")
+CACHE = Key(
+    "CACHE", "cache:", "{generation}", "hash", "twice cache_ttl_seconds, for what was put in within the first of them",
+    "by cache key: the id of the job whose result is the text; generations: new, old",
+)  # fmt: skip
+CACHE_GENERATIONS: Final = ("new", "old")
 LEADERS = Key(
     "LEADERS", "promptq:leaders", "", "hash", "a field leaves when its leading job ends",
     "by cache key: the id of the live job that has no twin yet, or an empty string: see promptq:join",

@@ -96,7 +96,10 @@ class ScalerMetrics:
         self.startup = Histogram(
             "promptq_worker_startup_seconds", "From spawn to registration.", buckets=STARTUP_BUCKETS, registry=registry
         )
-        self.cache_entries = Gauge("promptq_cache_entries", "Cached texts.", registry=registry)
+        self.cache_entries = Gauge(
+            "promptq_cache_entries", "Cached texts, those past their lifetime until they go included.",
+            registry=registry,
+        )  # fmt: skip
         self.gpu_utilization = Gauge(
             "promptq_gpu_utilization_ratio", "Share of time the GPU was busy.", ["gpu"], registry=registry
         )

@@ -70,7 +70,10 @@ class JobStore:
         """
         cache_keys = [new.cache_key(self.settings) for new in news]
         values = [new.arguments(cache_key, now) for new, cache_key in zip(news, cache_keys, strict=True)]
-        head = [now, to_iso(now), self.settings.max_queue_jobs, self.settings.result_ttl_seconds]
+        head = [
+            now, to_iso(now), self.settings.max_queue_jobs, self.settings.result_ttl_seconds,
+            self.settings.cache_ttl_seconds,
+        ]  # fmt: skip
         replies = self._run("submit", [], [*head, *chain.from_iterable(values)])
         repeats = [reply[1].decode() for reply in replies if not isinstance(reply, int) and reply[0] == b"repeat"]
         seen = dict(zip(repeats, self.get_many(repeats), strict=True))
@@ -276,7 +279,10 @@ def retry_after(turn: bytes) -> int:
 _EXPIRED = encode_traceback("expired: the job waited longer than its ttl_seconds")
 _SCRIPTS = ("submit", "claim", "renew", "finish", "release", "reap", "take_back", "cancel", "retry", "read")
 
-_BEFORE = {"read": (), "claim": ("common", "candidate"), "submit": ("common", "admission")}
+_BEFORE = {
+    "read": (), "claim": ("common", "candidate"), "submit": ("common", "cache", "admission"),
+    "finish": ("common", "cache"),
+}  # fmt: skip
 """What goes before a script; before any other only what is common."""
 
 

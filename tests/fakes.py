@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import redis
+
+from promptq import keys
 from promptq.job import JobError, Result, Status
 from promptq.request import JobRequest
 from promptq.store import Claim, Ending, JobStore, NewJob, Submitted
@@ -35,3 +38,19 @@ def failure(claim: Claim, kind: str = "engine_error") -> Ending:
 
 def cancelled(claim: Claim, text: str = "par") -> Ending:
     return Ending(claim, Status.CANCELLED, Result(text, "cancelled", "test-model", 1, 1))
+
+
+def with_settings(store: JobStore, **changes: object) -> JobStore:
+    return JobStore(store.client, store.settings.model_copy(update=changes))
+
+
+def places(store: JobStore, job_id: str) -> list[str]:
+    """Every list and registry that holds the job."""
+    client: redis.Redis = store.client
+    found = []
+    for queue in keys.QUEUES:
+        found += [keys.QUEUE(queue)] * client.lrange(keys.QUEUE(queue), 0, -1).count(job_id.encode())
+        for kind in (keys.WIP, keys.DEFERRED, keys.FINISHED, keys.FAILED, keys.CANCELED):
+            members = [member.decode().split(":")[0] for member in client.zrange(kind(queue), 0, -1)]
+            found += [kind(queue)] * members.count(job_id)
+    return found

@@ -149,7 +149,7 @@ OVERVIEW: dict[str, tuple[Panel, ...]] = {
             ),
             bounds=(0, 1),
         ),
-        Panel("Entries", "Cached texts.", "short", (Query("promptq_cache_entries", "entries"),)),
+        Panel("Entries", "Cached texts, some too old.", "short", (Query("promptq_cache_entries", "entries"),)),
     ),
     "Load test": (
         Panel(

@@ -1,5 +1,5 @@
 -- Put before submit.lua: one job's way in. `at` has besides: bound on waiting jobs, their depth, repeated (see
--- `known`), by cache key the cached texts and the leaders of groups (see keys.py), and those led anew.
+-- `known`), cache_ttl in ms, by cache key whose text may answer and the leaders of groups (see keys.py), and those led anew.
 local fed, places, admitted = {}, {}, 0
 
 -- `place`: where in ARGV the job's data is, and then its own fields; `cache`: how it has its text from another job, if so.
@@ -48,7 +48,7 @@ local function admit(at, i, n)
   local id, queue, expires_at, cache_key, record, keep, fingerprint = unpack(ARGV, i, i + 6)
   local seen = known(id, record, fingerprint, at)
   if seen then return seen end
-  local text = cache_key ~= '' and at.texts[cache_key]
+  local text = at.answers[cache_key] and recent_text(at.answers[cache_key], at.cache_ttl)
   if not text and at.depth >= at.bound then return refuse(at.depth, at.bound, at.now) end
   local joins = not text and cache_key ~= '' and join(at, cache_key, id)
   local status, cache = joins and 'deferred' or 'queued', text and 'hit' or joins and 'join'

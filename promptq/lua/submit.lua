@@ -1,19 +1,19 @@
 -- Admit jobs in turn: recognise a repeat, answer from the cache, join a live twin, or queue it.
--- ARGV: now, iso, bound on waiting jobs, result_ttl, then per job: id, queue, expires_at|'', cache key|'', idempotency
+-- ARGV: now, iso, bound on waiting jobs, result_ttl, cache_ttl, then per job: id, queue, expires_at|'', cache key|'', idempotency
 --       record|'' and its ttl, fingerprint|'', data, how many values follow, the job's other fields as name, value, ...
 -- Reply: per job the number of jobs ahead, if it is new | {'join'} | {'hit', return_value} | {'full', depth, seconds to its turn|''}
 --        | {'conflict', id} | {'repeat', id}
 local at = moment(ARGV[1], ARGV[2], ARGV[4])
-local jobs, names, texts, cache_keys, reply, i = {}, {}, {}, {}, {}, 5
-at.bound, at.depth, at.texts, at.leaders, at.led = tonumber(ARGV[3]), waiting(), {}, {}, {}
+local jobs, names, cache_keys, reply, i = {}, {}, {}, {}, 6
+at.bound, at.depth, at.cache_ttl, at.answers, at.leaders, at.led = tonumber(ARGV[3]), waiting(), 1000 * ARGV[5], {}, {}, {}
 while i <= #ARGV do
   jobs[#jobs + 1], names[#names + 1] = i, JOB .. ARGV[i]
-  if ARGV[i + 3] ~= '' then cache_keys[#cache_keys + 1], texts[#texts + 1] = ARGV[i + 3], CACHE .. ARGV[i + 3] end
+  if ARGV[i + 3] ~= '' then cache_keys[#cache_keys + 1] = ARGV[i + 3] end
   i = i + 9 + ARGV[i + 8]
 end
 at.repeated = call('EXISTS', unpack(names)) > 0
-if #texts > 0 then
-  for n, text in ipairs(call('MGET', unpack(texts))) do if text then at.texts[cache_keys[n]] = text end end
+if #cache_keys > 0 then
+  at.answers = remembered(cache_keys)
   for n, id in ipairs(call('HMGET', LEADERS, unpack(cache_keys))) do if id then at.leaders[cache_keys[n]] = id end end
 end
 for n, i in ipairs(jobs) do reply[n] = admit(at, i, n) end

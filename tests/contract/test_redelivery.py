@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import fakeredis
 import pytest
 
 from promptq import keys
 from promptq.errors import IdempotencyConflict, JobNotFailed, JobNotFound, QueueFull
 from promptq.job import Status
-from promptq.settings import WorkerSettings
 from promptq.store import Claim, JobStore
-from tests.contract.test_store import places, with_settings
-from tests.fakes import NOW, failure, new_job, submit, success
+from tests.fakes import NOW, failure, new_job, places, submit, success, with_settings
 
 LEASE = 15
-
-
-@pytest.fixture(params=["fakeredis", "server"])
-def store(request: pytest.FixtureRequest, settings: WorkerSettings) -> JobStore:
-    client = fakeredis.FakeRedis() if request.param == "fakeredis" else request.getfixturevalue("client")
-    return JobStore(client, settings)
 
 
 def lose(store: JobStore, count: int, times: int, now: float = NOW) -> float:

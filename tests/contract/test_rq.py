@@ -20,9 +20,16 @@ from rq.serializers import JSONSerializer
 from promptq import keys
 from promptq.embedded import EmbeddedServer
 from promptq.job import Status
+from promptq.settings import WorkerSettings
 from promptq.store import JobStore
 from tests.fakes import NOW, failure, submit, success
 from tests.processes import wait_until, worker
+
+
+@pytest.fixture
+def store(client: redis.Redis, settings: WorkerSettings) -> JobStore:
+    """On the real server alone: RQ's command line reads it too."""
+    return JobStore(client, settings)
 
 
 def fetch(client: redis.Redis, job_id: str) -> RqJob:

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import fakeredis
 import pytest
-import redis
 
 from promptq import keys
 from promptq.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFound, QueueFull
 from promptq.job import Status
-from promptq.settings import WorkerSettings
 from promptq.store import JobStore
-from tests.fakes import NOW, cancelled, failure, new_job, submit, success
+from tests.fakes import NOW, cancelled, failure, new_job, places, submit, success, with_settings
 
 LEASE = 15
-
-
-@pytest.fixture(params=["fakeredis", "server"])
-def store(request: pytest.FixtureRequest, settings: WorkerSettings) -> JobStore:
-    client = fakeredis.FakeRedis() if request.param == "fakeredis" else request.getfixturevalue("client")
-    return JobStore(client, settings)
-
-
-def with_settings(store: JobStore, **changes: object) -> JobStore:
-    return JobStore(store.client, store.settings.model_copy(update=changes))
-
-
-def places(store: JobStore, job_id: str) -> list[str]:
-    """Every list and registry that holds the job."""
-    client: redis.Redis = store.client
-    found = []
-    for queue in keys.QUEUES:
-        found += [keys.QUEUE(queue)] * client.lrange(keys.QUEUE(queue), 0, -1).count(job_id.encode())
-        for kind in (keys.WIP, keys.DEFERRED, keys.FINISHED, keys.FAILED, keys.CANCELED):
-            members = [member.decode().split(":")[0] for member in client.zrange(kind(queue), 0, -1)]
-            found += [kind(queue)] * members.count(job_id)
-    return found
 
 
 class TestSubmitAndClaim:
@@ -272,85 +247,6 @@ class TestExpiry:
         store.cancel(job.id, NOW)
         store.reap(NOW + store.settings.result_ttl_seconds + 1)
         assert places(store, job.id) == []
-
-
-class TestCacheAndJoin:
-    def test_the_same_request_is_answered_from_the_cache(self, store: JobStore) -> None:
-        submit(store)
-        store.finish("w", [success(store.claim("w", 1, NOW)[0], "Paris")], NOW)
-        again = submit(store, now=NOW + 1)
-        assert (again.outcome, again.job.result.text) == ("hit", "Paris")
-        assert store.client.hget(keys.TOTALS(), "hits") == b"1"
-        seen = store.get(again.job.id)
-        assert (seen.status, seen.cache, seen.result.text) == (Status.SUCCEEDED, "hit", "Paris")
-        assert places(store, again.job.id) == ["rq:finished:default"]
-
-    @pytest.mark.parametrize("fields", [{"temperature": 0.7}, {"cache": False}])
-    def test_random_and_uncached_requests_stay_apart(self, store: JobStore, fields: dict[str, object]) -> None:
-        assert [submit(store, **fields).outcome for _ in range(2)] == ["new", "new"]
-        store.finish("w", [success(claim) for claim in store.claim("w", 2, NOW)], NOW)
-        assert submit(store, **fields).outcome == "new"
-
-    def test_a_seed_makes_a_random_request_shareable(self, store: JobStore) -> None:
-        outcomes = [submit(store, temperature=0.7, seed=seed).outcome for seed in (1, 1, 2)]
-        assert outcomes == ["new", "join", "new"]
-
-    def test_joined_jobs_share_one_generation(self, store: JobStore) -> None:
-        jobs = [submit(store).job for _ in range(20)]
-        claims = store.claim("w", 20, NOW)
-        assert [claim.id for claim in claims] == [jobs[0].id]
-        assert places(store, jobs[7].id) == ["rq:deferred:default"]
-        store.finish("w", [success(claims[0], "shared")], NOW)
-        assert {store.get(job.id).result.text for job in jobs} == {"shared"}
-        assert {store.get(job.id).cache for job in jobs} == {"miss", "join"}
-        assert store.client.exists(keys.JOIN(new_job().cache_key(store.settings))) == 0
-
-    def test_only_a_twin_makes_a_list(self, store: JobStore) -> None:
-        submit(store, "other")
-        jobs = [submit(store).job for _ in range(2)]
-        (join,) = store.client.scan_iter(keys.JOIN("*"))
-        assert store.client.lrange(join, 0, -1) == [job.id.encode() for job in jobs]
-        assert store.client.hlen(keys.LEADERS()) == 2
-        store.finish("w", [success(claim) for claim in store.claim("w", 2, NOW)], NOW)
-        assert store.client.exists(join, keys.LEADERS()) == 0
-
-    @pytest.mark.parametrize("how", ["fails", "is cancelled waiting", "is cancelled running", "expires", "is lost"])
-    def test_when_the_leader_ends_without_a_text_the_next_one_leads(self, store: JobStore, how: str) -> None:
-        lead, heir, third = submit(store, ttl_seconds=5).job, submit(store).job, submit(store).job
-        if how == "is cancelled waiting":
-            store.cancel(lead.id, NOW)
-        elif how == "expires":
-            store.reap(NOW + 6)
-        elif how == "is lost":
-            for attempt in range(3):
-                store.claim("w", 1, NOW + attempt * 20)
-                store.reap(NOW + attempt * 20 + 16)
-        else:
-            (claim,) = store.claim("w", 1, NOW)
-            store.finish("w", [failure(claim) if how == "fails" else cancelled(claim)], NOW)
-        assert store.get(lead.id).status.is_terminal
-        (claim,) = store.claim("w", 5, NOW + 100)
-        assert claim.id == heir.id
-        store.finish("w", [success(claim, "late")], NOW + 101)
-        assert store.get(third.id).result.text == "late"
-
-    def test_a_joined_job_has_its_own_cancel_and_deadline(self, store: JobStore) -> None:
-        lead, hurried, tired = submit(store).job, submit(store, ttl_seconds=5).job, submit(store).job
-        assert store.cancel(tired.id, NOW) is Status.CANCELLED
-        assert store.reap(NOW + 6).expired == 1
-        store.finish("w", [success(store.claim("w", 1, NOW + 7)[0])], NOW + 8)
-        states = [store.get(job.id).status.value for job in (lead, hurried, tired)]
-        assert states == ["succeeded", "expired", "cancelled"]
-
-    def test_a_leader_deleted_behind_our_back_is_replaced_by_the_reaper(self, store: JobStore) -> None:
-        lead, heir = submit(store).job, submit(store).job
-        store.client.delete(keys.JOB(lead.id))
-        store.reap(NOW)
-        assert [claim.id for claim in store.claim("w", 5, NOW)] == [heir.id]
-
-    def test_a_lifetime_of_zero_turns_the_cache_off(self, store: JobStore) -> None:
-        store = with_settings(store, cache_ttl_seconds=0)
-        assert [submit(store).outcome for _ in range(2)] == ["new", "new"]
 
 
 class TestIdempotency:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fakeredis
 import pytest
 
 from promptq import keys
@@ -10,13 +9,12 @@ from promptq.errors import IdempotencyConflict, QueueFull
 from promptq.job import Status
 from promptq.settings import WorkerSettings
 from promptq.store import JobStore, Submitted
-from tests.fakes import NOW, new_job, submit, success
+from tests.fakes import NOW, new_job, submit, success, with_settings
 
 
-@pytest.fixture(params=["fakeredis", "server"])
-def store(request: pytest.FixtureRequest, settings: WorkerSettings) -> JobStore:
-    client = fakeredis.FakeRedis() if request.param == "fakeredis" else request.getfixturevalue("client")
-    return JobStore(client, settings.model_copy(update={"max_queue_jobs": 8}))
+@pytest.fixture
+def store(store: JobStore) -> JobStore:
+    return with_settings(store, max_queue_jobs=8)
 
 
 def test_each_job_goes_the_way_it_would_have_gone_alone(store: JobStore) -> None:

@@ -76,6 +76,11 @@ class Scaler:
         wait_until(lambda: len(self.workers()) == count and len(self.children()) == count, seconds, f"{count} workers")
         return self.workers()
 
+    def looks(self) -> None:
+        """Wait for a round that begins from now on: the scaler has seen what we have."""
+        now = time.time()
+        wait_until(lambda: (self.value("promptq_scaler_last_loop_timestamp_seconds") or 0) > now, 10, "a round")
+
 
 @contextmanager
 def scaler(server: EmbeddedServer, **settings: Any) -> Iterator[Scaler]:

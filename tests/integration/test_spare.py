@@ -303,6 +303,7 @@ def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
         wait_until(lambda: running.value('promptq_workers{state="idle"}') == 1)
         assert answer(store)
         wait_until(lambda: running.observer.workers()[0].jobs_finished, 10, "its count")
+        running.looks()  # a worker that has not been seen to run a job would have crashed at its start
         os.kill(first.pid, signal.SIGKILL)
         wait_until(lambda: running.workers() - {first.name}, 60, "its successor")
         second = next(worker for worker in running.observer.workers() if worker.name != first.name)
