@@ -22,7 +22,7 @@ def test_every_key_is_in_the_schema(key: Key) -> None:
 def test_every_script_is_in_the_schema() -> None:
     text = (ROOT / "docs/redis-schema.md").read_text()
     for script in (ROOT / "promptq/lua").glob("*.lua"):
-        assert script.stem in ("common", "candidate", "admission") or f"| {script.stem} |" in text, script.stem
+        assert script.stem in ("common", "cache", "candidate", "admission") or f"| {script.stem} |" in text, script.stem
 
 
 @pytest.mark.parametrize(("name", "field"), SETTINGS.items(), ids=SETTINGS)
