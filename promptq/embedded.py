@@ -22,10 +22,10 @@ START_SECONDS = 60.0
 SAFE_OPTIONS = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "notice")
 # Small jobs in little memory: a result's stream would begin at 4 kB, and a hash with a prompt be a table of pointers.
 # A job has fewer than 64 fields; the hash of those that may be joined has more, and must not be searched end to end;
-# nor must the leases of a few batches.
+# nor must the leases of a few batches. A generation of the cache may have millions of fields: nobody waits for its end.
 LEAN_OPTIONS = (
     "--stream-node-max-bytes", "256", "--hash-max-listpack-value", "1024", "--hash-max-listpack-entries", "64",
-    "--zset-max-listpack-entries", "8",
+    "--zset-max-listpack-entries", "8", "--lazyfree-lazy-expire", "yes",
 )  # fmt: skip
 # This server is built with the C library's malloc, which gives out what was freed last: with many jobs waiting it lies
 # all over the heap, and a job costs a quarter more and up. jemalloc keeps small pieces together: where its library is

@@ -19,7 +19,6 @@ from scaler.reaper import Reaper
 
 log = logging.getLogger(__name__)
 
-CACHE_COUNT_SECONDS = 30.0
 DRAIN_POLL_SECONDS = 0.05
 STATES = ("starting", "idle", "busy", "draining")
 OUTCOMES: Mapping[str, Sequence[Reason]] = {
@@ -57,7 +56,6 @@ class ScalerLoop:
         self._redis_is_down = False
         self._to_forget: list[str] = []
         self._others: list[WorkerRecord] = []
-        self._cache_counted_at = float("-inf")
 
     def initialize(self) -> None:
         """Say within which bounds it scales; every counter begins at 0, or Prometheus would not see its first step."""
@@ -110,7 +108,7 @@ class ScalerLoop:
         self._wake_the_idle(snapshot)
         self._publish(now, at)
         self._fleet.keep_spare(self._wanted, at)
-        self._count_cache(at)
+        self._metrics.cache_entries.set(self._observer.cache_entries())
 
     def _forget_dead(self, now: float) -> None:
         """Take back the claims of workers that the fleet has seen end, then their registrations."""
@@ -165,11 +163,6 @@ class ScalerLoop:
                 None if retry_in is None else now + retry_in,
             )
         )  # fmt: skip
-
-    def _count_cache(self, at: float) -> None:
-        if at - self._cache_counted_at >= CACHE_COUNT_SECONDS:
-            self._metrics.cache_entries.set(self._observer.cache_entries())
-            self._cache_counted_at = at
 
     def _hold(self, error: RedisUnavailable, at: float) -> None:
         self._note_redis(error)

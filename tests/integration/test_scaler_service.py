@@ -252,6 +252,13 @@ def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: 
     assert running.decisions()["down", "to_zero"] >= 1
 
 
+def test_cached_texts_are_counted_at_once(run: Callable[..., Scaler], store: JobStore) -> None:
+    running = run()
+    all_succeed(store, [submit(store, prompt, now=time.time()).job.id for prompt in "aba"])
+    running.looks()
+    assert running.value("promptq_cache_entries") == 2
+
+
 def test_targets_lead_to_the_workers_metrics(run: Callable[..., Scaler]) -> None:
     running = run()
     (name,) = running.has(1)

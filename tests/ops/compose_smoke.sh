@@ -99,7 +99,7 @@ for series in 'up{job="api"} == 1' 'up{job="scaler"} == 1' 'up{job="worker"} == 
 done
 say "Prometheus has the series of every program"
 
-job=$(submit "Tell me a very long story about the sea and all that lives in it" 200)
+job=$(submit "Once upon a time" 1500)
 until_ok 120 "the job to run" runs "$job"
 kill -9 "$(docker inspect -f '{{.State.Pid}}' "$COMPOSE_PROJECT_NAME-scaler-1")"
 say "killed the scaler's container, with its worker, under a running job"
