@@ -64,8 +64,9 @@ WORKER = Key(
     "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url",
 )  # fmt: skip
 CACHE = Key(
-    "CACHE", "cache:", "{generation}", "hash", "twice cache_ttl_seconds, for what was put in within the first of them",
-    "by cache key: the id of the job whose result is the text; generations: new, old",
+    "CACHE", "promptq:cache:", "{generation}", "hash",
+    "twice cache_ttl_seconds, for what was put in within the first of them",
+    "by cache key: the entry of a results stream and, after a space, the id of its job; generations: new, old",
 )  # fmt: skip
 CACHE_GENERATIONS: Final = ("new", "old")
 LEADERS = Key(

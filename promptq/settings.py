@@ -52,7 +52,7 @@ class CommonSettings(BaseSettings):
     max_queue_jobs: Count = Field(10_000, description="Queued jobs at which a submit gets 429.")
     result_ttl_seconds: Count = Field(3600, description="How long a succeeded or cancelled job is kept.")
     failure_ttl_seconds: Count = Field(86_400, description="How long a failed job is kept.")
-    cache_ttl_seconds: Annotated[int, Field(ge=0)] = Field(300, description="Life of a cached text; 0: no cache.")
+    cache_ttl_seconds: int = Field(300, ge=0, le=10**9, description="Life of a cached text; 0: no cache.")
     ageing_seconds: Seconds = Field(30, description="Head start of `high` over `default`, and of that over `low`.")
     job_timeout_seconds: Seconds = Field(600, description="One run's limit, where the request names none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")

@@ -80,18 +80,17 @@ local function keep_until(own, at, kind)
   return known[1], known[2]
 end
 
--- An entry of RQ's results stream. A results key that is no stream loses its own job's text only: an error here would
+-- An entry of RQ's results stream; returns its id. A results key that is no stream loses its own job's text only: an error here would
 -- leave those settled with it without a lease and without an end. Lives that ended badly leave ten, as with RQ.
 local function record(results, kind, how)
   local worker, text, trace = how.worker or '', how.return_value or '', how.exc_string or ''
   if trace == '' and text ~= '' then
-    redis.pcall('XADD', results, '*', 'type', kind, 'worker_name', worker, 'return_value', text)
-    return
+    return redis.pcall('XADD', results, '*', 'type', kind, 'worker_name', worker, 'return_value', text)
   end
   local entry = {'type', kind, 'worker_name', worker}
   add(entry, 'return_value', text)
   add(entry, 'exc_string', trace)
-  redis.pcall('XADD', results, 'MAXLEN', '10', '*', unpack(entry))
+  return redis.pcall('XADD', results, 'MAXLEN', '10', '*', unpack(entry))
 end
 
 -- The moment of a transition, and what ended in it, for conclude(at): now in seconds, iso as RQ writes times, and how many
@@ -113,7 +112,7 @@ local function settle(job, state, at, how)
       'error_message', how.error_message)
   end
   call('PEXPIREAT', key, over)
-  record(results, ending.type, how)
+  job.entry = record(results, ending.type, how)
   call('PEXPIREAT', results, over)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
   note(at.registries, ending.registry .. job.queue, score, job.id)

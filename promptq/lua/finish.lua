@@ -10,17 +10,8 @@ local at = moment(unpack(ARGV, 1, 4))
 local reply, counts, shared, members, held, how = {}, {}, {}, {}, {}, {worker = ARGV[7]}
 local jobs, cached, cache_keys, gone, answers, cache_ttl, next_one = {}, {}, {}, {}, {}, tonumber(ARGV[5]), 8
 
--- The result is kept for as long as its text may answer, however soon the job itself goes.
-local function cache(job)
-  local kept, n = tonumber(job.result_ttl or '') or 0, #answers
-  answers[n + 1], answers[n + 2] = job.cache_key, job.id
-  if cache_ttl > (kept > 0 and kept or tonumber(ARGV[3])) then
-    call('PEXPIREAT', RESULTS .. job.id, (keep_until(cache_ttl, at)))
-  end
-end
-
 local function share(job, text)
-  if cache_ttl > 0 then cache(job) end
+  if cache_ttl > 0 and type(job.entry) == 'string' then answers[#answers + 1] = job end
   if job.leader == job.id then gone[#gone + 1] = job.cache_key return end
   local group = redis.pcall('LRANGE', JOIN .. job.cache_key, 0, -1)
   if group[1] ~= job.id then return end
@@ -69,8 +60,8 @@ for n, job in ipairs(jobs) do
 end
 if #shared > 0 then call('DEL', unpack(shared)) end
 if #gone > 0 then call('HDEL', LEADERS, unpack(gone)) end
-if #answers > 0 then remember(answers, 1000 * cache_ttl) end
 conclude(at)
+if #answers > 0 then remember(answers, at, cache_ttl) end
 if next(counts) and call('EXISTS', ARGV[6]) == 1 then
   for field, count in pairs(counts) do call('HINCRBY', ARGV[6], field, count) end
 end

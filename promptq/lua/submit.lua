@@ -1,11 +1,13 @@
 -- Admit jobs in turn: recognise a repeat, answer from the cache, join a live twin, or queue it.
--- ARGV: now, iso, bound on waiting jobs, result_ttl, cache_ttl, then per job: id, queue, expires_at|'', cache key|'', idempotency
---       record|'' and its ttl, fingerprint|'', data, how many values follow, the job's other fields as name, value, ...
+-- ARGV: now, iso, bound on waiting jobs, result_ttl, cache_ttl, then per job: id, queue, expires_at|'', cache key|'',
+--       idempotency record|'' and its ttl, fingerprint|'', data, how many values follow, the job's other fields as name,
+--       value, ...
 -- Reply: per job the number of jobs ahead, if it is new | {'join'} | {'hit', return_value} | {'full', depth, seconds to its turn|''}
 --        | {'conflict', id} | {'repeat', id}
 local at = moment(ARGV[1], ARGV[2], ARGV[4])
 local jobs, names, cache_keys, reply, i = {}, {}, {}, {}, 6
-at.bound, at.depth, at.cache_ttl, at.answers, at.leaders, at.led = tonumber(ARGV[3]), waiting(), 1000 * ARGV[5], {}, {}, {}
+at.bound, at.depth, at.cache_ttl = tonumber(ARGV[3]), waiting(), 1000 * ARGV[5]
+at.answers, at.leaders, at.led = {}, {}, {}
 while i <= #ARGV do
   jobs[#jobs + 1], names[#names + 1] = i, JOB .. ARGV[i]
   if ARGV[i + 3] ~= '' then cache_keys[#cache_keys + 1] = ARGV[i + 3] end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from promptq import keys
 from promptq.job import Status
@@ -21,11 +22,12 @@ def answer(store: JobStore, prompt: str = "hello", text: str = "Paris") -> str:
 
 
 def age(store: JobStore, job_id: str, seconds: float) -> None:
-    """Let a result be as old as this, by the server's clock."""
-    key = keys.RESULTS(job_id)
-    ((entry, fields),) = store.client.xrange(key)
-    store.client.delete(key)
-    store.client.xadd(key, fields, id=f"{int(entry.split(b'-')[0]) - int(1000 * seconds)}-0")
+    """Let a text be older by this, by the server's clock."""
+    ((entry, fields),) = store.client.xrange(keys.RESULTS(job_id))
+    older = f"{int(entry.split(b'-')[0]) - int(1000 * seconds)}-0"
+    store.client.delete(keys.RESULTS(job_id))
+    store.client.xadd(keys.RESULTS(job_id), fields, id=older)
+    store.client.hset(keys.CACHE("new"), new_job().cache_key(store.settings), f"{older} {job_id}")
 
 
 def turn(store: JobStore) -> None:
@@ -57,6 +59,7 @@ class TestCache:
 
     def test_the_last_text_answers(self, store: JobStore) -> None:
         age(store, answer(store, text="Lyon"), TTL)
+        turn(store)
         answer(store, text="Paris")
         assert submit(store).job.result.text == "Paris"
 
@@ -71,6 +74,12 @@ class TestCache:
         answer(store, "c")
         assert observer.cache_entries() == 2
         assert [submit(store, prompt).outcome for prompt in "abc"] == ["new", "hit", "hit"]
+
+    def test_what_comes_into_a_generation_does_not_prolong_it(self, store: JobStore) -> None:
+        answer(store, "a")
+        store.client.pexpire(keys.CACHE("new"), 1500 * TTL)
+        answer(store, "b")
+        assert store.client.pttl(keys.CACHE("new")) <= 1500 * TTL
 
     def test_what_nothing_follows_goes_by_itself(self, store: JobStore) -> None:
         answer(store, "a")
@@ -88,7 +97,20 @@ class TestCache:
 
     def test_a_text_is_there_once(self, store: JobStore) -> None:
         job = answer(store)
-        assert list(store.client.hgetall(keys.CACHE("new")).values()) == [job.encode()]
+        ((entry, _),) = store.client.xrange(keys.RESULTS(job))
+        assert list(store.client.hgetall(keys.CACHE("new")).values()) == [entry + b" " + job.encode()]
+
+    def test_an_id_that_is_used_again_answers_with_the_right_text(self, store: JobStore) -> None:
+        """Its first job is gone, by RQ or in time; its first text may not be."""
+        for prompt, text in (("France?", "Paris"), ("Spain?", "Madrid")):
+            store.submit(new_job(prompt, job_id="mine", keep=9), NOW)
+            store.finish("w", [success(store.claim("w", 1, NOW)[0], text)], NOW)
+            store.client.delete(keys.JOB("mine"))
+        assert submit(store, "France?").job.result.text == "Paris"
+        assert submit(store, "Spain?").job.result.text == "Madrid"
+        store.client.delete(keys.RESULTS("mine"))
+        store.client.xadd(keys.RESULTS("mine"), {"type": "1", "return_value": "another"})
+        assert submit(store, "France?").outcome == "new"
 
     @pytest.mark.parametrize("own", [None, 2])
     def test_it_outlives_a_job_that_is_kept_for_less(self, store: JobStore, own: int | None) -> None:
@@ -116,9 +138,18 @@ class TestCache:
         store.client.set(key, "no stream")
         assert submit(store).outcome == "new"
 
-    def test_nor_one_that_failed_in_a_later_life(self, store: JobStore) -> None:
+    def test_a_later_life_that_fails_takes_no_text_away(self, store: JobStore) -> None:
         store.client.xadd(keys.RESULTS(answer(store)), {"type": "2", "exc_string": "x"})
-        assert submit(store).outcome == "new"
+        assert submit(store).outcome == "hit"
+
+    def test_trouble_with_it_keeps_no_ending_from_being_announced(self, store: JobStore) -> None:
+        job = submit(store).job
+        (claim,) = store.claim("w", 1, NOW)
+        store.client.set(keys.CACHE("new"), "what somebody else wrote", ex=TTL + 10)
+        with pytest.raises(redis.ResponseError):
+            store.finish("w", [success(claim)], NOW)
+        assert places(store, job.id) == ["rq:finished:default"]
+        assert store.client.hget(keys.TOTALS(), "succeeded") == b"1"
 
 
 class TestJoin:
