@@ -61,8 +61,8 @@ end
 if #shared > 0 then call('DEL', unpack(shared)) end
 if #gone > 0 then call('HDEL', LEADERS, unpack(gone)) end
 conclude(at)
-if #answers > 0 then remember(answers, at, cache_ttl) end
 if next(counts) and call('EXISTS', ARGV[6]) == 1 then
   for field, count in pairs(counts) do call('HINCRBY', ARGV[6], field, count) end
 end
+if #answers > 0 then remember(answers, at, cache_ttl) end
 return reply
