@@ -63,12 +63,11 @@ WORKER = Key(
     "WORKER", "rq:worker:", "{name}", "hash", "expires without heartbeats",
     "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url",
 )  # fmt: skip
-CACHE = Key(
-    "CACHE", "promptq:cache:", "{generation}", "hash",
-    "twice cache_ttl_seconds, for what was put in within the first of them",
-    "by cache key: the entry of a results stream and, after a space, the id of its job; generations: new, old",
+CACHE_NEW = Key(
+    "CACHE_NEW", "promptq:cache:new", "", "hash", "becomes the old one after cache_ttl_seconds, with as long to live",
+    "by cache key: the entry of a results stream and, after a space, the id of its job",
 )  # fmt: skip
-CACHE_GENERATIONS: Final = ("new", "old")
+CACHE_OLD = Key("CACHE_OLD", "promptq:cache:old", "", "hash", "cache_ttl_seconds", "as the new one, what came before")
 LEADERS = Key(
     "LEADERS", "promptq:leaders", "", "hash", "a field leaves when its leading job ends",
     "by cache key: the id of the live job that has no twin yet, or an empty string: see promptq:join",

@@ -176,8 +176,8 @@ class Observer:
     def cache_entries(self) -> int:
         """Cached texts; some may be past their lifetime: those go together, once in a lifetime."""
         with answering(), self.client.pipeline(transaction=False) as pipe:
-            for generation in keys.CACHE_GENERATIONS:
-                pipe.hlen(keys.CACHE(generation))
+            for generation in (keys.CACHE_NEW, keys.CACHE_OLD):
+                pipe.hlen(generation())
             return sum(pipe.execute())
 
     def _ages(self, heads: Sequence[Any], now: float) -> list[float]:

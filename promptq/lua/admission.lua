@@ -1,6 +1,6 @@
 -- Put before submit.lua: one job's way in. `at` has besides: bound on waiting jobs, their depth, repeated (see
--- `known`), cache_ttl in ms, by cache key the places of texts that may answer and the leaders of groups (see keys.py), and
--- those led anew.
+-- `known`), cache_ttl in ms, by cache key the places of texts that may answer and the leaders of groups (see keys.py),
+-- and those led anew.
 local fed, places, admitted = {}, {}, 0
 
 -- `place`: where in ARGV the job's data is, and then its own fields; `cache`: how it has its text from another job, if so.

@@ -66,22 +66,32 @@ local function add(fields, name, value)
   end
 end
 
+-- How many seconds an ended job is kept: its own time, or that of all.
+local function lifetime(own, at, kind)
+  own = own and tonumber(own) or 0
+  return own > 0 and math.min(own, 1e10) or at[kind] -- with longer ones the server would refuse the whole script
+end
+
+local function server_ms()
+  local seconds, microseconds = unpack(call('TIME'))
+  return 1000 * seconds + microseconds / 1000
+end
+
 -- Until when an ended job is kept, by its own time or that of all: in ms of the server's clock, as it ends keys, and in
 -- seconds of the caller's for a registry. Those that are settled at once share both: they cost as much as a command.
 local function keep_until(own, at, kind)
-  own = own and tonumber(own) or 0
-  local ttl = own > 0 and math.min(own, 1e10) or at[kind] -- with longer ones the server would refuse the whole script
+  local ttl = lifetime(own, at, kind)
   local known = at.untils[ttl]
   if not known then
-    local seconds, microseconds = unpack(call('TIME'))
-    known = {string.format('%.0f', 1000 * (seconds + ttl) + microseconds / 1000), string.format('%.6f', at.now + ttl)}
+    known = {string.format('%.0f', server_ms() + 1000 * ttl), string.format('%.6f', at.now + ttl)}
     at.untils[ttl] = known
   end
   return known[1], known[2]
 end
 
--- An entry of RQ's results stream; returns its id. A results key that is no stream loses its own job's text only: an error here would
--- leave those settled with it without a lease and without an end. Lives that ended badly leave ten, as with RQ.
+-- An entry of RQ's results stream; returns its id. A results key that is no stream loses its own job's text only: an
+-- error here would leave those settled with it without a lease and without an end. Lives that ended badly leave ten, as
+-- with RQ.
 local function record(results, kind, how)
   local worker, text, trace = how.worker or '', how.return_value or '', how.exc_string or ''
   if trace == '' and text ~= '' then
@@ -96,8 +106,8 @@ end
 -- The moment of a transition, and what ended in it, for conclude(at): now in seconds, iso as RQ writes times, and how many
 -- seconds ended jobs are kept.
 local function moment(now, iso, result_ttl, failure_ttl)
-  return {now = tonumber(now), iso = iso, result_ttl = result_ttl, failure_ttl = failure_ttl, untils = {}, ended = {},
-    totals = {}, registries = {}}
+  return {now = tonumber(now), iso = iso, result_ttl = tonumber(result_ttl), failure_ttl = tonumber(failure_ttl),
+    untils = {}, ended = {}, totals = {}, registries = {}}
 end
 
 -- Bring a job to its one terminal state. `how` may have: worker, error_type, error_message, and for RQ's results stream

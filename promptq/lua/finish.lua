@@ -29,9 +29,10 @@ end
 while next_one <= #ARGV do
   local queue, id, execution, state = unpack(ARGV, next_one, next_one + 3)
   local member = id .. ':' .. execution
+  -- Not expires_at: one that runs has no place in promptq:expiry any more.
   local v = redis.pcall('HMGET', JOB .. id, 'status', 'cache_key', 'result_ttl', 'failure_ttl')
-  jobs[#jobs + 1] = {at = next_one, id = id, queue = queue, state = state, member = member, status = v[1], cache_key = v[2],
-    result_ttl = v[3], failure_ttl = v[4]}
+  jobs[#jobs + 1] = {at = next_one, id = id, queue = queue, state = state, member = member, status = v[1],
+    cache_key = v[2], result_ttl = v[3], failure_ttl = v[4]}
   note(members, WIP .. queue, member)
   if v[2] then cached[#cached + 1], cache_keys[#cache_keys + 1] = jobs[#jobs], v[2] end
   next_one = next_one + (state == 'failed' and 8 or 5)

@@ -1,9 +1,9 @@
 -- Admit jobs in turn: recognise a repeat, answer from the cache, join a live twin, or queue it.
 -- ARGV: now, iso, bound on waiting jobs, result_ttl, cache_ttl, then per job: id, queue, expires_at|'', cache key|'',
---       idempotency record|'' and its ttl, fingerprint|'', data, how many values follow, the job's other fields as name,
---       value, ...
--- Reply: per job the number of jobs ahead, if it is new | {'join'} | {'hit', return_value} | {'full', depth, seconds to its turn|''}
---        | {'conflict', id} | {'repeat', id}
+--       idempotency record|'' and its ttl, fingerprint|'', data, how many values follow, the job's other fields as
+--       name, value, ...
+-- Reply: per job the number of jobs ahead, if it is new | {'join'} | {'hit', return_value}
+--        | {'full', depth, seconds to its turn|''} | {'conflict', id} | {'repeat', id}
 local at = moment(ARGV[1], ARGV[2], ARGV[4])
 local jobs, names, cache_keys, reply, i = {}, {}, {}, {}, 6
 at.bound, at.depth, at.cache_ttl = tonumber(ARGV[3]), waiting(), 1000 * ARGV[5]

@@ -27,12 +27,12 @@ def age(store: JobStore, job_id: str, seconds: float) -> None:
     older = f"{int(entry.split(b'-')[0]) - int(1000 * seconds)}-0"
     store.client.delete(keys.RESULTS(job_id))
     store.client.xadd(keys.RESULTS(job_id), fields, id=older)
-    store.client.hset(keys.CACHE("new"), new_job().cache_key(store.settings), f"{older} {job_id}")
+    store.client.hset(keys.CACHE_NEW(), new_job().cache_key(store.settings), f"{older} {job_id}")
 
 
 def turn(store: JobStore) -> None:
     """Let the new generation be as old as a text may be."""
-    store.client.pexpire(keys.CACHE("new"), 1000 * TTL)
+    store.client.pexpire(keys.CACHE_NEW(), 1000 * TTL)
 
 
 class TestCache:
@@ -77,28 +77,28 @@ class TestCache:
 
     def test_what_comes_into_a_generation_does_not_prolong_it(self, store: JobStore) -> None:
         answer(store, "a")
-        store.client.pexpire(keys.CACHE("new"), 1500 * TTL)
+        store.client.pexpire(keys.CACHE_NEW(), 1500 * TTL)
         answer(store, "b")
-        assert store.client.pttl(keys.CACHE("new")) <= 1500 * TTL
+        assert store.client.pttl(keys.CACHE_NEW()) <= 1500 * TTL
 
     def test_what_nothing_follows_goes_by_itself(self, store: JobStore) -> None:
         answer(store, "a")
-        assert 2 * TTL - 60 < store.client.ttl(keys.CACHE("new")) <= 2 * TTL
+        assert 2 * TTL - 60 < store.client.ttl(keys.CACHE_NEW()) <= 2 * TTL
         turn(store)
         answer(store, "b")
-        assert TTL - 60 < store.client.ttl(keys.CACHE("old")) <= TTL
+        assert TTL - 60 < store.client.ttl(keys.CACHE_OLD()) <= TTL
 
     def test_a_shorter_lifetime_takes_effect_at_once(self, store: JobStore) -> None:
         answer(store, "a")
         short = with_settings(store, cache_ttl_seconds=5)
         answer(short, "b")
-        assert store.client.ttl(keys.CACHE("new")) <= 10
+        assert store.client.ttl(keys.CACHE_NEW()) <= 10
         assert [submit(short, prompt).outcome for prompt in "ab"] == ["hit", "hit"]
 
     def test_a_text_is_there_once(self, store: JobStore) -> None:
         job = answer(store)
         ((entry, _),) = store.client.xrange(keys.RESULTS(job))
-        assert list(store.client.hgetall(keys.CACHE("new")).values()) == [entry + b" " + job.encode()]
+        assert list(store.client.hgetall(keys.CACHE_NEW()).values()) == [entry + b" " + job.encode()]
 
     def test_an_id_that_is_used_again_answers_with_the_right_text(self, store: JobStore) -> None:
         """Its first job is gone, by RQ or in time; its first text may not be."""
@@ -145,7 +145,7 @@ class TestCache:
     def test_trouble_with_it_keeps_no_ending_from_being_announced(self, store: JobStore) -> None:
         job = submit(store).job
         (claim,) = store.claim("w", 1, NOW)
-        store.client.set(keys.CACHE("new"), "what somebody else wrote", ex=TTL + 10)
+        store.client.set(keys.CACHE_NEW(), "what somebody else wrote", ex=TTL + 10)
         with pytest.raises(redis.ResponseError):
             store.finish("w", [success(claim)], NOW)
         assert places(store, job.id) == ["rq:finished:default"]
