@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
-from promptq.embedded import EmbeddedServer, ServerError, free_port
-from promptq.errors import PromptqError, RedisUnavailable, SettingsError
-from promptq.lifecycle import ExitCode
-from promptq.observe import Observer
-from promptq.settings import ApiSettings, ScalerSettings, WorkerSettings, child_environment, is_set, mask_url
-from promptq.store import JobStore, connect
-from scaler.ports import listen
-from scaler.tether import KillingStop, tethered
+from promptq.contract.errors import PromptqError, RedisUnavailable, SettingsError
+from promptq.contract.settings import ApiSettings, ScalerSettings, WorkerSettings, child_environment, is_set, mask_url
+from promptq.queue.embedded import EmbeddedServer, ServerError, free_port
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore, connect
+from promptq.runtime.lifecycle import ExitCode
+from promptq.runtime.parent_death import KillingStop, bound_to_parent
+from promptq.runtime.ports import listen
 
 POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 3.0
@@ -120,7 +120,7 @@ class Local:
         values = {"PROMPTQ_REDIS_URL": self.redis_url, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         environment = child_environment(("PROMETHEUS_MULTIPROC_DIR",), **values)
         self.children[name] = subprocess.Popen(
-            tethered([sys.executable, "-m", name], signal.SIGTERM),
+            bound_to_parent([sys.executable, "-m", name], signal.SIGTERM),
             env=environment,
             stdin=subprocess.DEVNULL,
             process_group=0,

@@ -9,11 +9,11 @@ import socket
 import sys
 from pathlib import Path
 
-from api.keys import read_keys
-from promptq import logs
-from promptq.errors import SettingsError
-from promptq.lifecycle import ExitCode
-from promptq.settings import ApiSettings
+from api.http.api_keys import read_keys
+from promptq.contract.errors import SettingsError
+from promptq.contract.settings import ApiSettings
+from promptq.runtime import logs
+from promptq.runtime.lifecycle import ExitCode
 
 log = logging.getLogger("api")
 

@@ -11,18 +11,20 @@ from flask_openapi3_swagger.plugins import RegisterPlugin as Swagger  # type: ig
 from prometheus_client import CollectorRegistry
 
 import promptq
-from api import access, bulk, errors, fleet, generate, health, instrument, jobs, status
-from api.context import ContextLimit
-from api.gathering import Gathering
+from api import errors
+from api.http import access, instrument
+from api.prompt_limit import PromptLimit
 from api.schemas import ErrorResponse
 from api.services import EXTENSION, Services, now
-from api.tally import Tally
-from api.waiters import Waiters
-from promptq import models
-from promptq.metrics import ApiMetrics
-from promptq.observe import Observer
-from promptq.settings import ApiSettings
-from promptq.store import JobStore, connect
+from api.submit_metrics import SubmitMetrics
+from api.views import fleet, generate, health, jobs, jobs_batch, status
+from api.waiting.submit_batcher import SubmitBatcher
+from api.waiting.waiters import Waiters
+from promptq.contract.metrics import ApiMetrics
+from promptq.contract.settings import ApiSettings
+from promptq.queue import model_facts
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore, connect
 
 DESCRIPTION = "Submit prompts, and poll, wait for or cancel the jobs that they become."
 
@@ -52,7 +54,7 @@ def create_app(
     errors.register(app)
     instrument.register(app)
     access.register(app)
-    for module in (jobs, bulk, generate, fleet, status, health):
+    for module in (jobs, jobs_batch, generate, fleet, status, health):
         app.register_api(module.blueprint)
     _add_docs(app, settings)
     status.register(app)
@@ -63,7 +65,7 @@ def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | 
     store = store or JobStore(connect(settings.redis_url, settings.redis_timeout_seconds), settings)
     registry = CollectorRegistry()
     metrics = ApiMetrics(registry)
-    tally = Tally(metrics, settings.model_id)
+    submit_metrics = SubmitMetrics(metrics, settings.model_id)
     return Services(
         settings=settings,
         store=store,
@@ -72,9 +74,9 @@ def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | 
         registry=registry,
         metrics=metrics,
         access=access.Access(settings, store),
-        context=ContextLimit(partial(models.read, store.client, settings.model_id)),
-        gathering=Gathering(store, now, tally.count),
-        tally=tally,
+        prompt_limit=PromptLimit(partial(model_facts.read, store.client, settings.model_id)),
+        submit_batcher=SubmitBatcher(store, now, submit_metrics.count),
+        submit_metrics=submit_metrics,
     )
 
 

@@ -10,10 +10,10 @@ from flask import Flask, Response, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from api.answer import JsonAnswer
-from api.instrument import count_refusal, request_id
+from api.http.instrument import count_refusal, request_id
+from api.http.responses import JsonResponse
 from api.schemas import ErrorDetail, ErrorResponse
-from promptq.errors import (
+from promptq.contract.errors import (
     IdempotencyConflict,
     InvalidRequest,
     JobAlreadyTerminal,
@@ -180,4 +180,4 @@ def _answer(
     count_refusal(kind)
     detail = ErrorDetail(type=kind, message=message, param=param, job_id=job_id)
     body = ErrorResponse(error=detail).model_dump_json(exclude=None if job_id else {"error": {"job_id"}})
-    return JsonAnswer(body, status)
+    return JsonResponse(body, status)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api import server
-from promptq.settings import ApiSettings
+from api import gunicorn_worker
+from promptq.contract.settings import ApiSettings
 
 settings = ApiSettings.load()
 
@@ -11,20 +11,20 @@ wsgi_app = "api.app:create_app()"
 host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
 bind = f"{host}:{settings.api_port}"
 workers = settings.api_processes
-worker_class = "api.server.DrainingWorker"
+worker_class = "api.gunicorn_worker.DrainingWorker"
 worker_connections = settings.api_connections
 # Redis clients, the subscription and the metric files must not be shared over a fork.
 preload_app = False
 keepalive = 5
 graceful_timeout = 15
-logger_class = "api.server.OwnLogger"
+logger_class = "api.gunicorn_worker.OwnLogger"
 accesslog = None
 control_socket_disable = True
 
 
 def on_starting(arbiter: Any) -> None:
     """Before any process of the API exists."""
-    server.prepare_metrics(settings, arbiter.pid)
+    gunicorn_worker.prepare_metrics(settings, arbiter.pid)
 
 
 def child_exit(_arbiter: Any, worker: Any) -> None:
@@ -36,4 +36,4 @@ def child_exit(_arbiter: Any, worker: Any) -> None:
 
 def on_exit(arbiter: Any) -> None:
     """After the last process of the API has gone."""
-    server.remove_metrics(settings, arbiter.pid)
+    gunicorn_worker.remove_metrics(settings, arbiter.pid)

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from promptq.job import Status
-from promptq.request import JobRequest, Text
+from promptq.contract.job import Status
+from promptq.contract.request import JobRequest, Text
 
 ISO_TIME = "2026-01-31T12:00:00.000000Z"
 Time = Annotated[str, Field(description="ISO-8601, UTC.")]

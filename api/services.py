@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from flask import Flask, current_app
 from prometheus_client import CollectorRegistry
 
-from api.context import ContextLimit
-from api.gathering import Gathering
-from api.tally import Tally
-from api.waiters import Waiters
-from promptq.job import Job
-from promptq.metrics import ApiMetrics
-from promptq.observe import Observer
-from promptq.settings import ApiSettings
-from promptq.store import JobStore
+from api.prompt_limit import PromptLimit
+from api.submit_metrics import SubmitMetrics
+from api.waiting.submit_batcher import SubmitBatcher
+from api.waiting.waiters import Waiters
+from promptq.contract.job import Job
+from promptq.contract.metrics import ApiMetrics
+from promptq.contract.settings import ApiSettings
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore
 
 if TYPE_CHECKING:
-    from api.access import Access
+    from api.http.access import Access
 
 EXTENSION = "promptq"
 
@@ -37,9 +37,9 @@ class Services:
     registry: CollectorRegistry
     metrics: ApiMetrics
     access: Access
-    context: ContextLimit
-    gathering: Gathering
-    tally: Tally
+    prompt_limit: PromptLimit
+    submit_batcher: SubmitBatcher
+    submit_metrics: SubmitMetrics
 
     def wait_for(self, job_id: str, seconds: float) -> Job:
         """The job, once it has ended or the time, clamped to the limit, is over."""

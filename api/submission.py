@@ -11,17 +11,17 @@ from typing import Annotated, Any
 from flask import g, request
 from pydantic import Field, ValidationError
 
-from api.access import owner
 from api.errors import invalid_request
-from api.gathering import JOBS_PER_SCRIPT
-from api.instrument import request_id
+from api.http.access import owner
+from api.http.instrument import request_id
 from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services, now, services
-from api.tally import Outcome
-from promptq import logs
-from promptq.errors import IdempotencyConflict, InvalidRequest, PromptqError, RedisUnavailable
-from promptq.request import JobRequest
-from promptq.store import NewJob, Submitted
+from api.submit_metrics import SubmitResult
+from api.waiting.submit_batcher import JOBS_PER_SCRIPT
+from promptq.contract.errors import IdempotencyConflict, InvalidRequest, PromptqError, RedisUnavailable
+from promptq.contract.request import JobRequest
+from promptq.queue.store import NewJob, Submitted
+from promptq.runtime import logs
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -45,7 +45,7 @@ def submit(
     parts = services()
     _check_limits(body, parts, max_tokens_param)
     try:
-        done = parts.gathering.submit(_new_job(body, job_id, idempotency_key, parts))
+        done = parts.submit_batcher.submit(_new_job(body, job_id, idempotency_key, parts))
     except IdempotencyConflict as error:
         error.param = "id" if job_id else "Idempotency-Key"
         raise
@@ -54,7 +54,7 @@ def submit(
     return done
 
 
-def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[Outcome]:
+def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[SubmitResult]:
     """Hand many jobs to the queue: for each what became of it, or why it was refused.
 
     Raises:
@@ -66,9 +66,9 @@ def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[Outcome
     admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
     outcomes = [next(admitted) if isinstance(one, NewJob) else one for one in read]
     g.acknowledged = True
-    parts.tally.count(outcomes)
+    parts.submit_metrics.count(outcomes)
     for kind in (one.type for one in outcomes if isinstance(one, PromptqError)):
-        parts.tally.refuse(kind)
+        parts.submit_metrics.refuse(kind)
     return outcomes
 
 
@@ -84,10 +84,10 @@ def _read(item: Any, key: str, parts: Services) -> NewJob | PromptqError:
     return _new_job(keyed, "", keyed.idempotency_key or key, parts)
 
 
-def _admit(news: Sequence[NewJob], parts: Services) -> list[Outcome]:
+def _admit(news: Sequence[NewJob], parts: Services) -> list[SubmitResult]:
     """Submit in scripts of a size that leaves Redis free for others soon. What was admitted before Redis went away is
     acknowledged; the rest is not tried."""
-    done: list[Outcome] = []
+    done: list[SubmitResult] = []
     while len(done) < len(news):
         try:
             done += parts.store.submit_many(news[len(done) : len(done) + JOBS_PER_SCRIPT], now())
@@ -107,7 +107,7 @@ def _check_limits(body: JobRequest, parts: Services, max_tokens_param: str) -> N
         raise InvalidRequest(message, param="messages" if body.prompt is None else "prompt")
     if body.max_tokens > parts.settings.max_tokens_limit:
         raise InvalidRequest(f"The limit is {parts.settings.max_tokens_limit}.", param=max_tokens_param)
-    parts.context.check(body)
+    parts.prompt_limit.check(body)
 
 
 def _new_job(body: JobRequest, job_id: str, key: str, parts: Services) -> NewJob:

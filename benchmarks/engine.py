@@ -23,12 +23,12 @@ from torch import Tensor
 from benchmarks.floor import Floor
 from benchmarks.peers import GenerateBatch, Ours, Peer, StaticBatches, Vllm
 from benchmarks.workloads import WORKLOADS, Request, Words, make
-from gpu_worker.engine import packaged
-from gpu_worker.engine.kernels.library import Kernels
-from gpu_worker.engine.loader import load
-from gpu_worker.engine.products import PlainProduct, Product, product
-from gpu_worker.engine.transformers_engine import kernels_for
-from promptq.settings import WorkerSettings
+from gpu_worker.engines.continuous.engine import kernels_for
+from gpu_worker.engines.continuous.kernels.library import Kernels
+from gpu_worker.engines.continuous.loading import packaged
+from gpu_worker.engines.continuous.loading.loader import load
+from gpu_worker.engines.continuous.runners.linear import Linear, PlainLinear, linear
+from promptq.contract.settings import WorkerSettings
 
 Times = dict[str, dict[str, list[float]]]
 
@@ -85,12 +85,12 @@ def _peers(options: argparse.Namespace, settings: WorkerSettings, model: Any) ->
     return peers
 
 
-def _floors(kernels: Kernels | None) -> dict[str, Callable[[Tensor, Tensor | None], Product]]:
+def _floors(kernels: Kernels | None) -> dict[str, Callable[[Tensor, Tensor | None], Linear]]:
     """The same products as the engine takes, as torch's best, and as transformers takes them."""
     return {
-        "floor: engine's products": lambda weight, bias: product(weight, bias, kernels),
-        "floor: oneDNN": product,
-        "floor: plain linear": PlainProduct,
+        "floor: engine's products": lambda weight, bias: linear(weight, bias, kernels),
+        "floor: oneDNN": linear,
+        "floor: plain linear": PlainLinear,
     }
 
 

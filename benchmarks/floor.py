@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpu_worker.engine.products import Product
+from gpu_worker.engines.continuous.runners.linear import Linear
 
 Pass = tuple[int, int]
 
@@ -21,10 +21,10 @@ class Floor:
         make: what multiplies with a weight [out, in] and its bias.
     """
 
-    def __init__(self, model: Any, make: Callable[[Tensor, Tensor | None], Product]) -> None:
+    def __init__(self, model: Any, make: Callable[[Tensor, Tensor | None], Linear]) -> None:
         head = model.get_output_embeddings()
         linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
-        self._layers: list[Product] = [make(linear.weight, linear.bias) for linear in linears]
+        self._layers: list[Linear] = [make(linear.weight, linear.bias) for linear in linears]
         self._inputs = [linear.in_features for linear in linears]
         self._head = make(head.weight, head.bias)
         self._size = head.in_features

@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.peers import row
 from benchmarks.workloads import Words
-from gpu_worker.engine.loader import load
-from gpu_worker.engine.transformers_engine import TransformersEngine, kernels_for
-from promptq.settings import WorkerSettings
+from gpu_worker.engines.continuous.engine import ContinuousEngine, kernels_for
+from gpu_worker.engines.continuous.loading.loader import load
+from promptq.contract.settings import WorkerSettings
 
 PROMPT_TOKENS = 96
 NEW_TOKENS = 8
@@ -33,7 +33,7 @@ def main() -> None:
     print("running rows, steps between arrivals: median ms, 95th percentile ms, ratio")
     for rows in options.rows:
         for every in options.every:
-            engine = TransformersEngine(
+            engine = ContinuousEngine(
                 model, tokenizer, slots=rows + 16, context=2048, prefill_tokens=options.prefill_tokens, kernels=kernels
             )
             engine._eos = frozenset()

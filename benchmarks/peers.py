@@ -14,10 +14,10 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from benchmarks.workloads import Request
-from gpu_worker.engine.base import Row
-from gpu_worker.engine.sequence import Chunk
-from gpu_worker.engine.transformers_engine import TransformersEngine
-from promptq.request import GenerateRequest
+from gpu_worker.engines.base import Row
+from gpu_worker.engines.continuous.engine import ContinuousEngine
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from promptq.contract.request import GenerateRequest
 
 PAD = 2
 
@@ -42,7 +42,7 @@ class Ours:
     """
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
-        self._engine = TransformersEngine(model, tokenizer, **options)
+        self._engine = ContinuousEngine(model, tokenizer, **options)
         self._engine._eos = frozenset()  # lengths are as drawn
         self.passes: list[tuple[int, int]] = []
         self._runner = self._engine._runner.run

@@ -20,11 +20,11 @@ import redis
 
 from benchmarks.queue_peers import Bare, Celery, Ours, Peer, Rq, new_job
 from benchmarks.queue_server import Counts, counts, serving, used_memory
-from promptq import keys
-from promptq.embedded import LEAN_OPTIONS
-from promptq.job import Result, Status, from_iso
-from promptq.settings import WorkerSettings
-from promptq.store import Claim, Ending, JobStore
+from promptq.contract import keys
+from promptq.contract.job import Result, Status, from_iso
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import LEAN_OPTIONS
+from promptq.queue.store import Claim, Ending, JobStore
 
 POLL_SECONDS = 0.02
 WARM_UP = 0.2

@@ -17,8 +17,8 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.queue import acts
-from promptq import embedded
-from promptq.store import connect
+from promptq.queue import embedded
+from promptq.queue.store import connect
 
 SIZE, JOBS, WARM_UPS = 32, 640, 2
 

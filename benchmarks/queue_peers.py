@@ -15,11 +15,11 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from benchmarks.queue_server import url_of
-from promptq import keys
-from promptq.records import NewJob
-from promptq.request import JobRequest
-from promptq.settings import WorkerSettings, child_environment
-from promptq.store import JobStore
+from promptq.contract import keys
+from promptq.contract.request import JobRequest
+from promptq.contract.settings import WorkerSettings, child_environment
+from promptq.queue.records import NewJob
+from promptq.queue.store import JobStore
 
 HERE = Path(__file__).parent
 PROMPT = "x" * 280

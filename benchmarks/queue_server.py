@@ -11,8 +11,8 @@ from typing import Any
 
 import redis
 
-from promptq.embedded import EmbeddedServer
-from promptq.store import connect
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import connect
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 
-from promptq.embedded import EmbeddedServer
-from promptq.job import Status
-from promptq.request import JobRequest
-from promptq.settings import WorkerSettings, child_environment
-from promptq.store import JobStore, NewJob, connect
-from scaler.fleet import SPARE_COMMAND, Fleet, FleetSettings
+from promptq.contract.job import Status
+from promptq.contract.request import JobRequest
+from promptq.contract.settings import WorkerSettings, child_environment
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import JobStore, NewJob, connect
+from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
 
 POLL_SECONDS = 0.005
 QUIET_SECONDS = 1.0
@@ -43,7 +43,7 @@ def main() -> None:
 def measure(store: JobStore, url: str, spare: bool) -> float:
     """Seconds until a worker that is started now has claimed the job that waits."""
     environment = child_environment(PROMPTQ_REDIS_URL=url)
-    fleet = Fleet(FleetSettings(1, environment, spare_command=SPARE_COMMAND if spare else ()))
+    fleet = LocalFleet(LocalFleetSettings(1, environment, spare_command=SPARE_COMMAND if spare else ()))
     try:
         fleet.keep_spare(0, time.monotonic())
         if spare:

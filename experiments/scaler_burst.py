@@ -12,7 +12,7 @@ from typing import Any
 
 from common import mean, progress, save
 from matplotlib.figure import Figure
-from serving import REPEATS, Done, Service, offer, scale, service
+from serving import REPEATS, Done, WorkerLoop, offer, scale, service
 
 LINE = re.compile(r"^(promptq_\w+)(?:\{(.*)\})? (\S+)$", re.M)
 CALM, BURST = 0.2, 3.0
@@ -41,11 +41,11 @@ def _stack(engine: str) -> Any:
     return service(scaler=True, engine=engine, **limits)
 
 
-def _offer(running: Service, rate: float, seconds: float, seed: int) -> list[Done]:
+def _offer(running: WorkerLoop, rate: float, seconds: float, seed: int) -> list[Done]:
     return offer(running, rate, seconds, seed)
 
 
-def _watch(running: Service, samples: list[dict[str, float]], stop: threading.Event) -> None:
+def _watch(running: WorkerLoop, samples: list[dict[str, float]], stop: threading.Event) -> None:
     begun = time.monotonic()
     while not stop.wait(0.25):
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{running.scaler_port}/metrics") as answer:

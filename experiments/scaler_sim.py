@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sim_model import SERVICE_SECONDS, SLOTS, START_SECONDS, STEP_SECONDS, TRACES, simulate
 from sim_policies import policies
 
-from promptq.settings import ScalerSettings
+from promptq.contract.settings import ScalerSettings
 from scaler.policy import Limits
 
 OURS = "promptq"

@@ -19,8 +19,8 @@ from typing import Any
 
 from common import ROOT
 
-from promptq.embedded import EmbeddedServer, free_port
-from promptq.settings import child_environment
+from promptq.contract.settings import child_environment
+from promptq.queue.embedded import EmbeddedServer, free_port
 
 START_SECONDS = 300.0
 WAIT_SECONDS = 60
@@ -52,7 +52,7 @@ class Scale:
         return {"engine": self.engine, "seconds": self.seconds, "rate": self.rate, "repeats": REPEATS}
 
 
-class Service:
+class WorkerLoop:
     """A running service, and where it answers."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -105,10 +105,10 @@ class Service:
 
 
 @contextmanager
-def service(workers: int = 1, scaler: bool = False, **settings: Any) -> Iterator[Service]:
+def service(workers: int = 1, scaler: bool = False, **settings: Any) -> Iterator[WorkerLoop]:
     """The API with so many workers, or with a scaler that starts them; ended at the end."""
     with tempfile.TemporaryDirectory() as folder:
-        running = Service(Path(folder), **settings)
+        running = WorkerLoop(Path(folder), **settings)
         try:
             running.start("api")
             for number in range(0 if scaler else workers):
@@ -121,7 +121,7 @@ def service(workers: int = 1, scaler: bool = False, **settings: Any) -> Iterator
             running.stop()
 
 
-def offer(running: Service, rate: float, seconds: float, seed: int, body: Body | None = None) -> list[Done]:
+def offer(running: WorkerLoop, rate: float, seconds: float, seed: int, body: Body | None = None) -> list[Done]:
     """Poisson arrivals for some seconds; all ends are awaited. Latency counts from when a job was due."""
     dice, begun = random.Random(seed), time.monotonic()
     done: list[Done] = []
@@ -159,6 +159,6 @@ def scale() -> Scale:
     return Scale(given.engine, given.seconds or seconds, given.rate or rate)
 
 
-def _one(running: Service, begun: float, due: float, body: dict[str, Any], done: list[Done]) -> None:
+def _one(running: WorkerLoop, begun: float, due: float, body: dict[str, Any], done: list[Done]) -> None:
     job = running.generate(body)
     done.append(Done(due, time.monotonic() - begun - due, job))

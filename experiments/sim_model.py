@@ -1,6 +1,6 @@
 """The model under experiments/scaler_sim.py: arrivals, a queue, workers with cold starts, and what a policy costs.
 
-Time goes in steps; all jobs of one step are one cohort, so ten thousand workers cost no more than ten. Service times
+Time goes in steps; all jobs of one step are one cohort, so ten thousand workers cost no more than ten. WorkerLoop times
 are exponential: in each step every running row ends with the same chance. Everything random follows from the seed.
 """
 
@@ -84,7 +84,7 @@ class Outcome:
         return late / max(1, sum(self.waits.values()))
 
 
-class Fleet:
+class LocalFleet:
     """A queue and its workers."""
 
     def __init__(self, largest: int, seed: int) -> None:
@@ -158,7 +158,7 @@ class Fleet:
 
 def simulate(policy: Policy, trace: Trace, largest: int, seed: int) -> Outcome:
     """One run of a trace over a fleet of at most `largest` workers."""
-    fleet = Fleet(largest, seed)
+    fleet = LocalFleet(largest, seed)
     full = largest * SLOTS / SERVICE_SECONDS
     per_decision = round(DECIDE_SECONDS / STEP_SECONDS)
     for number in range(round(TRACE_SECONDS / STEP_SECONDS)):

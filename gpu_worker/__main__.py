@@ -8,19 +8,19 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from gpu_worker.engine import create_engine
-from gpu_worker.engine.base import Engine
-from gpu_worker.service import Service
+from gpu_worker.engines.base import Engine
+from gpu_worker.engines.registry import create_engine
+from gpu_worker.registration import WorkerRegistration
 from gpu_worker.spare import await_assignment
 from gpu_worker.startup import Startup
 from gpu_worker.telemetry import Telemetry
-from gpu_worker.worker import GpuWorker
-from promptq.errors import EngineError, RedisUnavailable, SettingsError
-from promptq.lifecycle import ExitCode, Stop
-from promptq.logs import configure, log_settings
-from promptq.metrics import WorkerMetrics
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore, connect
+from gpu_worker.worker_loop import WorkerLoop
+from promptq.contract.errors import EngineError, RedisUnavailable, SettingsError
+from promptq.contract.metrics import WorkerMetrics
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.store import JobStore, connect
+from promptq.runtime.lifecycle import ExitCode, Stop
+from promptq.runtime.logs import configure, log_settings
 
 log = logging.getLogger("gpu_worker")
 
@@ -53,9 +53,11 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     host = settings.worker_metrics_host
     server, thread = start_http_server(settings.worker_metrics_port, host, registry)
     url = f"http://{host}:{server.server_port}/metrics"
-    worker = GpuWorker(connect(settings.redis_url), settings.worker_name, settings.lease_seconds, engine.info, url)
+    worker = WorkerRegistration(
+        connect(settings.redis_url), settings.worker_name, settings.lease_seconds, engine.info, url
+    )
     try:
-        Service(JobStore(connect(settings.redis_url), settings), engine, worker, telemetry, settings).run(stop)
+        WorkerLoop(JobStore(connect(settings.redis_url), settings), engine, worker, telemetry, settings).run(stop)
     finally:
         server.shutdown()
         server.server_close()

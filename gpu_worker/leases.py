@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from gpu_worker.desk import Desk
-from promptq.errors import RedisUnavailable
-from promptq.store import Claim, JobStore
+from gpu_worker.claim_io import ClaimIO
+from promptq.contract.errors import RedisUnavailable
+from promptq.queue.store import Claim, JobStore
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ class LeaseKeeper(threading.Thread):
     """
 
     def __init__(
-        self, store: JobStore, desk: Desk, beat: Callable[[], None], on_verdict: Callable[[Claim, str], None]
+        self, store: JobStore, claim_io: ClaimIO, beat: Callable[[], None], on_verdict: Callable[[Claim, str], None]
     ) -> None:
         super().__init__(name="leases", daemon=True)
         self._store = store
-        self._desk = desk
+        self._claim_io = claim_io
         self._beat = beat
         self._on_verdict = on_verdict
         self._nudged = threading.Event()
@@ -68,8 +68,8 @@ class LeaseKeeper(threading.Thread):
             self._nudged.clear()
 
     def _renew(self) -> None:
-        claims = self._desk.held()
+        claims = self._claim_io.held()
         for claim, verdict in zip(claims, self._store.renew(claims, time.time()), strict=True):
             if verdict != "ok":
                 self._on_verdict(claim, verdict)
-        self._desk.wake()
+        self._claim_io.wake()

@@ -11,12 +11,12 @@ import signal
 import sys
 from typing import NoReturn
 
-from gpu_worker.engine import preload
-from promptq import settings as environment
-from promptq.assignment import Assignment
-from promptq.lifecycle import ExitCode
-from promptq.logs import configure
-from promptq.settings import WorkerSettings
+from gpu_worker.engines.registry import preload
+from promptq.contract import settings as environment
+from promptq.contract.assignment import Assignment
+from promptq.contract.settings import WorkerSettings
+from promptq.runtime.lifecycle import ExitCode
+from promptq.runtime.logs import configure
 
 
 def await_assignment() -> Assignment:

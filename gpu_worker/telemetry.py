@@ -6,12 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from gpu_worker.engine.base import Engine, Event
-from gpu_worker.rows import Run
-from promptq.job import Status
-from promptq.keys import QUEUES
-from promptq.metrics import WorkerMetrics
-from promptq.store import Ending
+from gpu_worker.claim_conversion import Run
+from gpu_worker.engines.base import Engine, Event
+from promptq.contract.job import Status
+from promptq.contract.keys import QUEUES
+from promptq.contract.metrics import WorkerMetrics
+from promptq.queue.store import Ending
 
 log = logging.getLogger(__name__)
 

@@ -8,20 +8,20 @@ import sys
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from promptq import settings as environment
-from promptq.errors import SettingsError
-from promptq.lifecycle import ExitCode, run
-from promptq.logs import configure, log_settings
-from promptq.metrics import ScalerMetrics
-from promptq.observe import Observer
-from promptq.settings import ScalerSettings
-from promptq.store import JobStore, connect
-from scaler.fleet import SPARE_COMMAND, Fleet, FleetSettings
+from promptq.contract import settings as environment
+from promptq.contract.errors import SettingsError
+from promptq.contract.metrics import ScalerMetrics
+from promptq.contract.settings import ScalerSettings
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore, connect
+from promptq.runtime.lifecycle import ExitCode, run
+from promptq.runtime.logs import configure, log_settings
+from promptq.runtime.parent_death import KillingStop
+from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
 from scaler.gpu import Gpus
 from scaler.loop import ScalerLoop
+from scaler.metrics_server import MetricsServer, QueueCollector, create_app
 from scaler.policy import Limits
-from scaler.server import MetricsServer, QueueCollector, create_app
-from scaler.tether import KillingStop
 
 log = logging.getLogger("scaler")
 
@@ -51,7 +51,7 @@ def serve(settings: ScalerSettings) -> None:
     placed_on = gpus if spreads_over_gpus(settings) else None
     count = len(placed_on.read()) if placed_on else 0
     limits = Limits.of(settings, max_workers(settings, count))
-    fleet = Fleet(fleet_settings(settings, limits.max_workers, count > 0), placed_on)
+    fleet = LocalFleet(fleet_settings(settings, limits.max_workers, count > 0), placed_on)
     stop = KillingStop(fleet.kill).install()
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
@@ -76,7 +76,7 @@ def max_workers(settings: ScalerSettings, gpus: int) -> int:
     return settings.max_workers or max(1, gpus, settings.min_workers)
 
 
-def fleet_settings(settings: ScalerSettings, workers: int, has_gpu: bool) -> FleetSettings:
+def fleet_settings(settings: ScalerSettings, workers: int, has_gpu: bool) -> LocalFleetSettings:
     """What every worker is started with.
 
     Args:
@@ -89,7 +89,7 @@ def fleet_settings(settings: ScalerSettings, workers: int, has_gpu: bool) -> Fle
     inherited = environment.child_environment(("PROMETHEUS_MULTIPROC_DIR",), **changes)
     # The echo engine has nothing to import that takes long.
     spare = SPARE_COMMAND if settings.spare_worker and settings.engine != "echo" else ()
-    return FleetSettings(
+    return LocalFleetSettings(
         workers, inherited, settings.drain_seconds, settings.start_timeout_seconds, spare_command=spare
     )
 

@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from promptq.errors import RedisUnavailable
-from promptq.metrics import ScalerMetrics
-from promptq.observe import FleetRecord, Observer, Snapshot, WorkerRecord
-from promptq.store import JobStore
-from scaler.child import REASONS
-from scaler.fleet import Fleet
+from promptq.contract.errors import RedisUnavailable
+from promptq.contract.metrics import ScalerMetrics
+from promptq.queue.observe import FleetRecord, Observer, Snapshot, WorkerRecord
+from promptq.queue.store import JobStore
+from scaler.fleets.child import REASONS
+from scaler.fleets.local import LocalFleet
 from scaler.gpu import Gpus
 from scaler.policy import Decision, History, Limits, Load, Reason, choose_retirees, decide, hold
 from scaler.rates import Rates
@@ -33,13 +33,13 @@ OUTCOMES: Mapping[str, Sequence[Reason]] = {
 
 
 class ScalerLoop:
-    """The scaler's program for `promptq.lifecycle.run`.
+    """The scaler's program for `promptq.runtime.lifecycle.run`.
 
     Wall time (`now`) goes to Redis and to people; everything that lasts is measured in steady seconds (`at`).
     """
 
     def __init__(
-        self, fleet: Fleet, limits: Limits, store: JobStore, metrics: ScalerMetrics, gpus: Gpus,
+        self, fleet: LocalFleet, limits: Limits, store: JobStore, metrics: ScalerMetrics, gpus: Gpus,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._fleet = fleet

@@ -10,8 +10,8 @@ from operator import ge, le
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from promptq.observe import WorkerRecord
-    from promptq.settings import ScalerSettings
+    from promptq.contract.settings import ScalerSettings
+    from promptq.queue.observe import WorkerRecord
 
 TOLERANCE = 0.1
 BURST_SECONDS = 6.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from promptq.store import REAP_AT_MOST, JobStore, Reaped
+from promptq.queue.store import REAP_AT_MOST, JobStore, Reaped
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import fakeredis
 import pytest
 import redis
 
-from promptq.embedded import EmbeddedServer
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore, connect
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import JobStore, connect
 from tests.processes import ROOT
 
 
@@ -34,8 +34,8 @@ def warm() -> Callable[[Path], None]:
     default model, converted, and the kernels."""
     import torch  # most tests do without
 
-    from gpu_worker.engine import packaged
-    from gpu_worker.engine.kernels.library import load_kernels
+    from gpu_worker.engines.continuous.kernels.library import load_kernels
+    from gpu_worker.engines.continuous.loading import packaged
 
     data = ROOT / ".promptq"
     packaged.folder(data)

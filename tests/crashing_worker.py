@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu_worker.__main__ import serve
-from gpu_worker.engine import create_engine
-from gpu_worker.engine.echo import EchoEngine
-from promptq.lifecycle import Stop
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore
+from gpu_worker.engines.echo import EchoEngine
+from gpu_worker.engines.registry import create_engine
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.store import JobStore
+from promptq.runtime.lifecycle import Stop
 
 
 def die(*_: Any, **__: Any) -> Any:
@@ -52,7 +52,7 @@ def arm(point: str) -> None:
         "starting": (EchoEngine, "add", after(lambda engine, rows: bool(rows))),
         "decoding": (EchoEngine, "step", after(EchoEngine.step)),
         "generated": (JobStore, "_finish_values", die),
-        "finished": (JobStore, "turn", after_storing(JobStore.turn)),
+        "finished": (JobStore, "finish_and_claim", after_storing(JobStore.finish_and_claim)),
         "releasing": (JobStore, "release", die),
         "released": (JobStore, "release", after(JobStore.release)),
     }

@@ -6,10 +6,10 @@ from typing import Any
 
 import redis
 
-from promptq import keys
-from promptq.job import JobError, Result, Status
-from promptq.request import JobRequest
-from promptq.store import Claim, Ending, JobStore, NewJob, Submitted
+from promptq.contract import keys
+from promptq.contract.job import JobError, Result, Status
+from promptq.contract.request import JobRequest
+from promptq.queue.store import Claim, Ending, JobStore, NewJob, Submitted
 
 MODEL = "test-model@1:float32"
 NOW = 1_800_000_000.0

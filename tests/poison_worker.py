@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from gpu_worker.__main__ import serve
-from gpu_worker.engine import ECHO_SLOTS
-from gpu_worker.engine.base import Event, Row
-from gpu_worker.engine.echo import EchoEngine
-from promptq.lifecycle import Stop
-from promptq.settings import WorkerSettings
+from gpu_worker.engines.base import Event, Row
+from gpu_worker.engines.echo import EchoEngine
+from gpu_worker.engines.registry import ECHO_SLOTS
+from promptq.contract.settings import WorkerSettings
+from promptq.runtime.lifecycle import Stop
 
 
 class PoisonableEngine(EchoEngine):

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from promptq.embedded import EmbeddedServer
-from promptq.observe import Observer
-from promptq.settings import PREFIX, child_environment
-from promptq.store import connect
+from promptq.contract.settings import PREFIX, child_environment
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.observe import Observer
+from promptq.queue.store import connect
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,8 +15,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from promptq import keys
-from promptq.job import Result
+from promptq.contract import keys
+from promptq.contract.job import Result
 from tests.chaos.clients import TERMINAL, Record
 from tests.chaos.stack import Stack
 
@@ -162,7 +162,7 @@ def _check_end(job: dict[str, Any], record: Record, report: Audit) -> None:
 
 
 def _finished(record: Record) -> float:
-    from promptq.job import from_iso
+    from promptq.contract.job import from_iso
 
     return from_iso(json.loads(record.seen)["finished_at"]) or 0.0
 

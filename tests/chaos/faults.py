@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import redis
 
-from promptq import keys
+from promptq.contract import keys
 from tests.chaos.clients import Crowd
 from tests.chaos.plan import LEASE_SECONDS, Fault
 from tests.chaos.stack import Stack, pause, send

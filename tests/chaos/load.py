@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import requests
 
-from promptq import keys
+from promptq.contract import keys
 from tests.chaos.run import START_SECONDS, _ready
 from tests.chaos.stack import Stack
 from tests.processes import wait_until

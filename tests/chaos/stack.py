@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import redis
 
-from promptq.embedded import EmbeddedServer, free_port
-from promptq.settings import PREFIX, child_environment
-from promptq.store import connect
+from promptq.contract.settings import PREFIX, child_environment
+from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.store import connect
 from tests.chaos.plan import LEASE_SECONDS
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fakeredis
 import pytest
 
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.store import JobStore
 
 
 @pytest.fixture(params=["fakeredis", "server"])

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from promptq import keys
-from promptq.errors import IdempotencyConflict, JobNotFailed, JobNotFound, QueueFull
-from promptq.job import Status
-from promptq.store import Claim, JobStore
+from promptq.contract import keys
+from promptq.contract.errors import IdempotencyConflict, JobNotFailed, JobNotFound, QueueFull
+from promptq.contract.job import Status
+from promptq.queue.store import Claim, JobStore
 from tests.fakes import NOW, failure, new_job, places, submit, success, with_settings
 
 LEASE = 15

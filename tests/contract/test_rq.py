@@ -17,11 +17,11 @@ from rq.job import Job as RqJob
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from promptq import keys
-from promptq.embedded import EmbeddedServer
-from promptq.job import Status
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore
+from promptq.contract import keys
+from promptq.contract.job import Status
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import JobStore
 from tests.fakes import NOW, failure, submit, success
 from tests.processes import wait_until, worker
 

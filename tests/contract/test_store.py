@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from promptq import keys
-from promptq.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFound, QueueFull
-from promptq.job import Status
-from promptq.store import JobStore
+from promptq.contract import keys
+from promptq.contract.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFound, QueueFull
+from promptq.contract.job import Status
+from promptq.queue.store import JobStore
 from tests.fakes import NOW, cancelled, failure, new_job, places, submit, success, with_settings
 
 LEASE = 15

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from promptq import keys
-from promptq.errors import IdempotencyConflict, QueueFull
-from promptq.job import Status
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore, Submitted
+from promptq.contract import keys
+from promptq.contract.errors import IdempotencyConflict, QueueFull
+from promptq.contract.job import Status
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.store import JobStore, Submitted
 from tests.fakes import NOW, new_job, submit, success, with_settings
 
 
@@ -107,13 +107,13 @@ def test_a_turn_ends_and_claims_in_one_go_even_when_scripts_are_forgotten(store:
     for number in range(5):
         submit(store, str(number))
     claims = store.claim("w", 2, NOW)
-    stored, more = store.turn("w", [success(claim) for claim in claims], 2, NOW)
+    stored, more = store.finish_and_claim("w", [success(claim) for claim in claims], 2, NOW)
     assert (stored, len(more)) == ([True, True], 2)
-    assert store.turn("w", [success(claims[0])], 0, NOW) == ([False], [])
+    assert store.finish_and_claim("w", [success(claims[0])], 0, NOW) == ([False], [])
     store.client.script_flush()
-    stored, last = store.turn("w", [success(claim) for claim in more], 2, NOW)
+    stored, last = store.finish_and_claim("w", [success(claim) for claim in more], 2, NOW)
     assert (stored, len(last)) == ([True, True], 1)
-    assert store.turn("w", [], 2, NOW) == ([], [])
+    assert store.finish_and_claim("w", [], 2, NOW) == ([], [])
     assert store.claim("w", 0, NOW) == []
     assert store.client.zcard(keys.FINISHED("default")) == 4
     assert len({claim.execution for claim in [*claims, *more, *last]}) == 5
@@ -126,5 +126,5 @@ def test_a_turn_is_one_round_trip(client, settings: WorkerSettings) -> None:
     claims = store.claim("w", 2, NOW)
     store.finish("w", [success(claims[0])], NOW)
     before = client.info("stats")["total_reads_processed"]
-    store.turn("w", [success(claims[1])], 2, NOW)
+    store.finish_and_claim("w", [success(claims[1])], 2, NOW)
     assert client.info("stats")["total_reads_processed"] - before == 2  # one of them the second INFO

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import redis
 
-from promptq import keys
-from promptq.job import Status
-from promptq.observe import Observer
-from promptq.store import JobStore
+from promptq.contract import keys
+from promptq.contract.job import Status
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore
 from tests.fakes import NOW, cancelled, failure, new_job, places, submit, success, with_settings
 
 TTL = 300

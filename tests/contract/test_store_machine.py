@@ -16,11 +16,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from promptq import keys
-from promptq.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFailed, QueueFull
-from promptq.job import Status
-from promptq.settings import WorkerSettings
-from promptq.store import Claim, JobStore
+from promptq.contract import keys
+from promptq.contract.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFailed, QueueFull
+from promptq.contract.job import Status
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.store import Claim, JobStore
 from tests.chaos.audit import census
 from tests.fakes import NOW, cancelled, failure, new_job, success
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from promptq.embedded import EmbeddedServer
+from promptq.queue.embedded import EmbeddedServer
 from tests.integration.test_api_server import running
 from tests.processes import worker
 

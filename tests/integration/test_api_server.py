@@ -18,9 +18,9 @@ import pytest
 import redis
 import requests
 
-from promptq.embedded import EmbeddedServer, free_port
-from promptq.settings import ApiSettings
-from promptq.store import JobStore, connect
+from promptq.contract.settings import ApiSettings
+from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.store import JobStore, connect
 from tests.fakes import success
 from tests.processes import start, wait_until
 

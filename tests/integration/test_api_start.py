@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from promptq.embedded import free_port
-from promptq.lifecycle import ExitCode
-from promptq.settings import child_environment
+from promptq.contract.settings import child_environment
+from promptq.queue.embedded import free_port
+from promptq.runtime.lifecycle import ExitCode
 from tests.processes import wait_until
 
 COMMAND = [sys.executable, "-m", "api"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from promptq import connection
-from promptq.store import JobStore
+from promptq.queue import connection
+from promptq.queue.store import JobStore
 
 
 def test_a_pipeline_leaves_in_one_piece_and_a_fresh_connection_is_not_looked_at(

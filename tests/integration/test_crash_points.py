@@ -10,11 +10,11 @@ import redis
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from promptq import keys
-from promptq.embedded import EmbeddedServer
-from promptq.job import Status
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore
+from promptq.contract import keys
+from promptq.contract.job import Status
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import JobStore
 from tests.fakes import submit
 from tests.processes import start, wait_until, worker
 

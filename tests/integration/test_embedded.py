@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.queue import settle
 from benchmarks.queue_server import serving
-from promptq import embedded, keys
+from promptq.contract import keys
+from promptq.queue import embedded
 
 
 @pytest.fixture

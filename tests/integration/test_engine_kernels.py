@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gpu_worker.engine.kernels import build
-from gpu_worker.engine.kernels.build import BuildError, library
-from gpu_worker.engine.kernels.library import Kernels, fits_attention, load_kernels, packed
-from gpu_worker.engine.products import KernelProduct, gated, has_onednn
+from gpu_worker.engines.continuous.kernels import build
+from gpu_worker.engines.continuous.kernels.build import BuildError, library
+from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention, load_kernels, packed
+from gpu_worker.engines.continuous.runners.linear import KernelLinear, gated, has_onednn
 from tests.integration.tiny_engines import KERNELS, tiny_engine, tiny_model
 from tests.processes import ROOT
 
@@ -37,9 +37,9 @@ def test_a_product(kernels, rows, outputs):
     torch.manual_seed(rows)
     weight, bias, x, other = (torch.randn(*shape) for shape in ((outputs, 40), (outputs,), (rows, 40), (rows, outputs)))
     wanted = functional.linear(x, weight, bias)
-    close(KernelProduct(kernels, weight, bias)(x), wanted)
-    close(KernelProduct(kernels, weight, bias).plus(x, other), wanted + other)
-    close(KernelProduct(kernels, weight)(x), functional.linear(x, weight))
+    close(KernelLinear(kernels, weight, bias)(x), wanted)
+    close(KernelLinear(kernels, weight, bias).plus(x, other), wanted + other)
+    close(KernelLinear(kernels, weight)(x), functional.linear(x, weight))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5, 7, 40])
@@ -65,7 +65,7 @@ def test_a_row_comes_out_the_same_in_any_company_and_on_any_number_of_threads(ke
     """Bit for bit: each row's sums are made in the same order, however many there are."""
     torch.manual_seed(0)
     weight, x = torch.randn(100, 72), torch.randn(50, 72)
-    product = KernelProduct(kernels, weight)
+    product = KernelLinear(kernels, weight)
     together = product(x)
     for first in range(50):
         assert torch.equal(product(x[first : first + 1]), together[first : first + 1])
@@ -139,10 +139,10 @@ def test_weights_lie_in_panels():
 
 def test_the_default_engine_uses_them_and_others_do_without(kernels, tmp_path):
     model = tiny_model("llama")
-    assert tiny_engine(model, kernels=kernels).info.details["products"] == "kernels"
+    assert tiny_engine(model, kernels=kernels).info.details["linear"] == "kernels"
     without = "onednn" if has_onednn(CPU, torch.float32) else "torch"
-    assert tiny_engine(model, kernels=None).info.details["products"] == without
-    assert tiny_engine(model, kernels=kernels, flat=False).info.details["products"] == "torch"
+    assert tiny_engine(model, kernels=None).info.details["linear"] == without
+    assert tiny_engine(model, kernels=kernels, packed=False).info.details["linear"] == "torch"
     assert load_kernels(tmp_path, CPU, torch.bfloat16) is None
     assert load_kernels(tmp_path, torch.device("cuda"), torch.float32) is None
     assert not list(tmp_path.iterdir())
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_processes_that_start_together_compile_once(tmp_path):
-    command = [sys.executable, "-m", "gpu_worker.engine.kernels.build", str(tmp_path)]
+    command = [sys.executable, "-m", "gpu_worker.engines.continuous.kernels.build", str(tmp_path)]
     started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     answers = {process.communicate(timeout=120)[0].strip() for process in started}
     (path,) = answers

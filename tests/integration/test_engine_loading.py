@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from gpu_worker.engine import create_engine, loader, packaged, slots
-from gpu_worker.engine.base import Row
-from promptq.errors import EngineError
-from promptq.request import GenerateRequest
-from promptq.settings import WorkerSettings
+from gpu_worker.engines.base import Row
+from gpu_worker.engines.continuous.kvcache import slots
+from gpu_worker.engines.continuous.loading import loader, packaged
+from gpu_worker.engines.registry import create_engine
+from promptq.contract.errors import EngineError
+from promptq.contract.request import GenerateRequest
+from promptq.contract.settings import WorkerSettings
 from tests.integration.tiny_engines import CONTEXT, byte_tokenizer, tiny_engine, tiny_model
 from tests.processes import ROOT
 
@@ -35,7 +37,7 @@ def test_a_local_folder_loads_and_generates(folder):
     assert engine.info.context_length == 64
     engine.add([Row("a", GenerateRequest(prompt="hello", max_tokens=3))])
     events = [event for _ in range(4) for event in engine.step(0.0)]
-    assert events[-1].finished.completion_tokens == 3
+    assert events[-1].end.completion_tokens == 3
 
 
 def test_a_16_bit_format_runs_the_same_path(folder):
@@ -43,7 +45,7 @@ def test_a_16_bit_format_runs_the_same_path(folder):
     engine.add([Row("a", GenerateRequest(prompt="hello", max_tokens=3, temperature=1.0))])
     events = [event for _ in range(4) for event in engine.step(0.0)]
     assert engine.info.dtype == "bfloat16"
-    assert events[-1].finished.error is None
+    assert events[-1].end.error is None
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/nowhere"])

@@ -13,8 +13,8 @@ import psutil
 import pytest
 import torch
 
-from gpu_worker.engine.base import Row
-from promptq.request import GenerateRequest
+from gpu_worker.engines.base import Row
+from promptq.contract.request import GenerateRequest
 from tests.integration.tiny_engines import WAYS, Recorder, drive, tiny_engine, tiny_model
 
 REQUESTS = 2000
@@ -47,7 +47,7 @@ def main() -> None:
     for first, stop in ((0, WARM_UP), (WARM_UP, REQUESTS)):
         recorder = Recorder()
         drive(engine, recorder, rows(rng, first, stop), {f"{id}" for id in range(first, stop, 10)}, rng)
-        assert len(recorder.finished) == stop - first
+        assert len(recorder.ends) == stop - first
         print(psutil.Process().memory_info().rss)
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpu_worker.engine.base import FinishReason, Row
-from gpu_worker.engine.loader import limit_context, load
-from gpu_worker.engine.prefixes import LEAST_TOKENS
-from gpu_worker.engine.prompts import encode
-from gpu_worker.engine.transformers_engine import TransformersEngine, end_tokens
-from promptq.request import GenerateRequest, Message
-from promptq.settings import WorkerSettings
+from gpu_worker.engines.base import FinishReason, Row
+from gpu_worker.engines.continuous.engine import ContinuousEngine, end_tokens
+from gpu_worker.engines.continuous.kvcache.prefixes import LEAST_TOKENS
+from gpu_worker.engines.continuous.loading.loader import limit_context, load
+from gpu_worker.engines.continuous.text.prompts import encode
+from promptq.contract.request import GenerateRequest, Message
+from promptq.contract.settings import WorkerSettings
 from tests.integration.tiny_engines import (
     CONTEXT,
     KERNELS,
@@ -99,7 +99,7 @@ def test_tiny_models_in_random_mixes(name, way, mixes):
 
 
 def compare(
-    engine: TransformersEngine,
+    engine: ContinuousEngine,
     requests: list[GenerateRequest],
     rng: random.Random,
     wanted: Callable[[GenerateRequest], Reference],
@@ -110,10 +110,10 @@ def compare(
     rows = {str(index): request for index, request in enumerate(requests)}
     cancelled = {id for id in rows if rng.random() < 0.15}
     drive(engine, recorder, [Row(id, row, rank=rng.randint(0, 2)) for id, row in rows.items()], cancelled, rng)
-    assert recorder.finished.keys() == rows.keys()
+    assert recorder.ends.keys() == rows.keys()
     counts = Counter(reused=recorder.reused)
     for id, request in rows.items():
-        got, finished = recorder.tokens.get(id, []), recorder.finished[id]
+        got, finished = recorder.tokens.get(id, []), recorder.ends[id]
         alone = wanted(request)
         length = len(got) if finished.reason is FinishReason.CANCELLED else request.max_tokens
         equal = same(got, replace(alone, tokens=alone.tokens[:length]))
@@ -154,7 +154,7 @@ def test_smollm2_in_random_mixes(smollm, mixes):
         rng = random.Random(seed)
         options = {"slots": rng.randint(4, 8), "prefill_tokens": rng.choice([64, 128])}
         kernels = KERNELS if seed % 3 < 2 else None
-        engine = TransformersEngine(model, tokenizer, context=512, kernels=kernels, **options)
+        engine = ContinuousEngine(model, tokenizer, context=512, kernels=kernels, **options)
         requests = pool
         if seed:
             picked = [rng.choice(pool) for _ in range(rng.randint(4, 12))]
@@ -170,7 +170,7 @@ def test_smollm2_in_random_mixes(smollm, mixes):
 
 def test_smollm2_speaks(smollm):
     model, tokenizer = smollm
-    engine = TransformersEngine(model, tokenizer, slots=2, context=512, kernels=KERNELS)
+    engine = ContinuousEngine(model, tokenizer, slots=2, context=512, kernels=KERNELS)
     recorder = Recorder()
     recorder.watch(engine)
     question = GenerateRequest(messages=[Message(role="user", content=CHAT[0])], max_tokens=12)

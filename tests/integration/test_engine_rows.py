@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 import torch
 
-from gpu_worker.engine.base import FinishReason, Row
-from gpu_worker.engine.transformers_engine import end_tokens
-from promptq.request import GenerateRequest, Message
+from gpu_worker.engines.base import FinishReason, Row
+from gpu_worker.engines.continuous.engine import end_tokens
+from promptq.contract.request import GenerateRequest, Message
 from tests.integration.tiny_engines import (
     CONTEXT,
     WAYS,
@@ -65,24 +65,24 @@ def alone(model, prompt: str, max_tokens: int = 12) -> str:
 
 
 def assert_right(model, recorder: Recorder, id: str, prompt: str) -> None:
-    assert recorder.finished[id].reason in (FinishReason.LENGTH, FinishReason.STOP)
-    assert recorder.text[id] == recorder.finished[id].text == alone(model, prompt)
+    assert recorder.ends[id].reason in (FinishReason.LENGTH, FinishReason.STOP)
+    assert recorder.text[id] == recorder.ends[id].text == alone(model, prompt)
 
 
 def test_a_prompt_too_long_fails_with_the_numbers(model, build):
     engine = build(model)
     recorder = run(engine, [row("long", "x" * CONTEXT), row("fits", "x" * (CONTEXT - 1)), row("good")])
-    assert recorder.finished["long"].reason is FinishReason.ERROR
-    kind, message = recorder.finished["long"].error
+    assert recorder.ends["long"].reason is FinishReason.ERROR
+    kind, message = recorder.ends["long"].error
     assert kind == "prompt_too_long"
     assert message.count(str(CONTEXT)) == 2
-    assert recorder.finished["fits"].completion_tokens == 1
+    assert recorder.ends["fits"].completion_tokens == 1
     assert_right(model, recorder, "good", "hello")
 
 
 def test_the_context_ends_a_row(model, build):
     recorder = run(build(model), [row("a", "x" * 60, max_tokens=1000)])
-    finished = recorder.finished["a"]
+    finished = recorder.ends["a"]
     assert (finished.reason, finished.completion_tokens) == (FinishReason.LENGTH, CONTEXT - 60)
     assert finished.text == alone(model, "x" * 60, CONTEXT - 60)
 
@@ -90,15 +90,15 @@ def test_the_context_ends_a_row(model, build):
 def test_a_chat_without_a_template_fails(model, build):
     request = GenerateRequest(messages=[Message(role="user", content="hi")])
     recorder = run(build(model), [Row("a", request)])
-    assert recorder.finished["a"].error[0] == "invalid_request"
+    assert recorder.ends["a"].error[0] == "invalid_request"
 
 
 def test_a_chat_that_its_template_refuses_fails(model, build):
     engine = build(model)
     engine._tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     recorder = run(engine, [Row("a", GenerateRequest(messages=[Message(role="user", content="hi")])), row("good")])
-    assert recorder.finished["a"].error[0] == "invalid_request"
-    assert "roles must alternate" in recorder.finished["a"].error[1]
+    assert recorder.ends["a"].error[0] == "invalid_request"
+    assert "roles must alternate" in recorder.ends["a"].error[1]
     assert_right(model, recorder, "good", "hello")
 
 
@@ -106,7 +106,7 @@ def test_a_stop_string_cuts_the_text(model, build):
     whole = alone(model, "hello")
     stop = whole[4:7]
     recorder = run(build(model), [row("a", stop=[stop]), row("b")])
-    assert recorder.finished["a"].reason is FinishReason.STOP
+    assert recorder.ends["a"].reason is FinishReason.STOP
     assert recorder.text["a"] == whole[: whole.index(stop)]
     assert_right(model, recorder, "b", "hello")
 
@@ -119,12 +119,12 @@ def test_cancel_and_deadline_keep_the_partial_text(model, build):
         recorder.take(engine.step(now))
     engine.cancel(["c", "nobody"])
     recorder.take(engine.step(50.0))
-    assert recorder.finished["c"].reason is FinishReason.CANCELLED
-    assert recorder.finished["t"].reason is FinishReason.TIMEOUT
+    assert recorder.ends["c"].reason is FinishReason.CANCELLED
+    assert recorder.ends["t"].reason is FinishReason.TIMEOUT
     for id in "ct":
-        assert 0 < recorder.finished[id].completion_tokens < 12
+        assert 0 < recorder.ends[id].completion_tokens < 12
         assert alone(model, "hello").startswith(recorder.text[id])
-        assert recorder.text[id] == recorder.finished[id].text
+        assert recorder.text[id] == recorder.ends[id].text
     while engine.live_rows():
         recorder.take(engine.step(51.0))
     assert_right(model, recorder, "w", "late " * 10)
@@ -171,7 +171,7 @@ def test_drafts_save_steps_and_change_nothing(model, temperature):
         engine = tiny_engine(model, drafts=drafts)
         intercept(engine, passes[drafts].append)
         recorder = run(engine, rows)
-        assert {finished.completion_tokens for finished in recorder.finished.values()} == {30}
+        assert {finished.completion_tokens for finished in recorder.ends.values()} == {30}
         assert (engine.stats.right_drafts > 0) == drafts
         texts.append(recorder.text)
     assert texts[0] == texts[1]
@@ -184,7 +184,7 @@ def test_a_stop_string_among_drafts_ends_the_row_there(model):
     engine, given = tiny_engine(model), []
     intercept(engine, lambda chunks: given.append(chunks[0].gives))
     recorder = run(engine, [row("a", "abcdeabc", max_tokens=30, stop=["eab"])])
-    assert (recorder.text["a"], recorder.finished["a"].completion_tokens) == ("d", 4)
+    assert (recorder.text["a"], recorder.ends["a"].completion_tokens) == ("d", 4)
     assert given[-1] > 3
     assert engine.free_slots() == 4
 
@@ -199,7 +199,7 @@ def test_nan_behind_a_wrong_guess_fails_the_row_and_leaves_no_trace(model):
     recorder = Recorder()
     while engine.live_rows():
         recorder.take(engine.step(0.0))
-    assert recorder.finished["a"].error == ("engine_error", "the model's output is not a finite number")
+    assert recorder.ends["a"].error == ("engine_error", "the model's output is not a finite number")
     assert run(engine, [row("b", "abc", max_tokens=30)]).text["b"] == "deabc" * 6
 
 
@@ -227,7 +227,7 @@ def test_a_row_that_breaks_the_model_fails_alone(model, build):
     engine = build(model, prefill_tokens=200)
     intercept(engine, touchy)
     recorder = run(engine, [row("bad", "hello ~"), *(row(prompt, prompt) for prompt in PROMPTS[:3])])
-    assert recorder.finished["bad"].error == ("engine_error", "RuntimeError: bad token")
+    assert recorder.ends["bad"].error == ("engine_error", "RuntimeError: bad token")
     for prompt in PROMPTS[:3]:
         assert_right(model, recorder, prompt, prompt)
 
@@ -239,7 +239,7 @@ def test_nan_in_a_prompt_fails_that_row_and_its_slot_serves_again(model, build):
     engine = build(model, prefill_tokens=200)
     model.get_input_embeddings().weight.data[bad] = math.nan
     recorder = run(engine, [row("bad", "hello ~"), *(row(prompt, prompt) for prompt in PROMPTS[:3])])
-    assert recorder.finished["bad"].error[0] == "engine_error"
+    assert recorder.ends["bad"].error[0] == "engine_error"
     for prompt in PROMPTS[:3]:
         assert_right(model, recorder, prompt, prompt)
     model.get_input_embeddings().weight.data[bad] = healthy
@@ -269,7 +269,7 @@ def test_nan_while_decoding_fails_that_row_and_its_slot_serves_again(model, buil
     engine._runner.cache.layers[0].keys[1].fill_(math.nan)
     while engine.live_rows():
         recorder.take(engine.step(0.0))
-    assert recorder.finished[PROMPTS[1]].error[0] == "engine_error"
+    assert recorder.ends[PROMPTS[1]].error[0] == "engine_error"
     for prompt in (PROMPTS[0], *PROMPTS[2:]):
         assert_right(model, recorder, prompt, prompt)
     recorder = run(engine, [row(prompt, prompt) for prompt in PROMPTS])
@@ -288,7 +288,7 @@ def test_a_decoder_that_raises_fails_the_row_and_not_the_step(model, build):
     recorder = Recorder()
     while engine.live_rows():
         recorder.take(engine.step(0.0))
-    assert recorder.finished["bad"].error == ("engine_error", "ValueError: no such token")
+    assert recorder.ends["bad"].error == ("engine_error", "ValueError: no such token")
     assert_right(model, recorder, "good", "hello")
 
 
@@ -307,7 +307,7 @@ def test_other_ways_of_batching(model, build, batching, first):
 def test_batch_size_counts_the_rows_that_shared_a_step(model, build):
     """A row that ends with its first token shared that step too."""
     recorder = run(build(model, prefill_tokens=5), [row("short", max_tokens=1), row("a"), row("b", "x" * CONTEXT)])
-    assert {id: finished.batch_size for id, finished in recorder.finished.items()} == {"short": 2, "a": 2, "b": 0}
+    assert {id: finished.batch_size for id, finished in recorder.ends.items()} == {"short": 2, "a": 2, "b": 0}
 
 
 def test_stats_and_events_add_up(model, build):

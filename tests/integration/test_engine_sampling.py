@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from gpu_worker.engine import sampling
-from gpu_worker.engine.sampling import ARGMAX_BLOCK, NOT_FINITE, Draw, next_tokens, uniform
+from gpu_worker.engines.continuous import sampling
+from gpu_worker.engines.continuous.sampling import ARGMAX_BLOCK, NOT_FINITE, Draw, next_tokens, uniform
 
 VOCABULARY = 50
 PLACES = 4000

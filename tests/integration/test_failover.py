@@ -12,8 +12,8 @@ import pytest
 import redis
 import requests
 
-from promptq.embedded import EmbeddedServer
-from promptq.store import connect
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import connect
 from tests.integration.test_api_server import Api, running
 from tests.processes import start, wait_until
 from tests.proxy import Proxy

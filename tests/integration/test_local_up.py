@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from promptq.embedded import free_port
-from promptq.lifecycle import ExitCode
-from promptq.settings import PREFIX, child_environment
+from promptq.contract.settings import PREFIX, child_environment
+from promptq.queue.embedded import free_port
+from promptq.runtime.lifecycle import ExitCode
 from tests.processes import ROOT, wait_until
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from promptq.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer, free_port
 from tests.processes import ROOT, start, wait_until, worker
 
 USERS = {"SubmitAndPoll", "LongPoll", "MixedPriorities", "CacheHeavy", "OpenLoop"}

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from promptq import keys
-from promptq.embedded import EmbeddedServer
-from promptq.errors import QueueFull
-from promptq.job import Job, Status
-from promptq.observe import Observer
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore
+from promptq.contract import keys
+from promptq.contract.errors import QueueFull
+from promptq.contract.job import Job, Status
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore
 from tests.fakes import submit
 from tests.integration.test_scaler_service import scaler
 from tests.processes import wait_until

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from promptq.embedded import EmbeddedServer
-from promptq.job import Status
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore
+from promptq.contract.job import Status
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import JobStore
 from tests.fakes import submit
 from tests.processes import start, wait_until
 

@@ -16,13 +16,13 @@ from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
 
 from api.app import create_app
-from promptq.embedded import EmbeddedServer
-from promptq.errors import RedisUnavailable
-from promptq.observe import Observer
-from promptq.settings import ApiSettings
-from promptq.store import JobStore, connect
-from scaler.server import QueueCollector
-from scaler.server import create_app as create_scaler_app
+from promptq.contract.errors import RedisUnavailable
+from promptq.contract.settings import ApiSettings
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore, connect
+from scaler.metrics_server import QueueCollector
+from scaler.metrics_server import create_app as create_scaler_app
 from tests.fakes import submit
 from tests.processes import wait_until
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from promptq.embedded import EmbeddedServer
-from promptq.errors import RedisUnavailable
-from promptq.job import Status
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore, connect
+from promptq.contract.errors import RedisUnavailable
+from promptq.contract.job import Status
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import JobStore, connect
 from tests.fakes import NOW, submit, success
 from tests.processes import wait_until, worker
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import requests
 
-from api.keys import digest
-from promptq.embedded import EmbeddedServer
-from promptq.observe import Observer
-from promptq.store import JobStore
+from api.http.api_keys import digest
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore
 from tests.integration.test_api_server import Api, running
 from tests.integration.test_scaler_service import scaler
 from tests.processes import wait_until

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-from promptq import keys
-from promptq.embedded import EmbeddedServer
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore
+from promptq.contract import keys
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import JobStore
 from tests.fakes import NOW, new_job, submit, success
 from tests.integration.test_api_server import running
 from tests.processes import wait_until, worker

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from promptq.settings import child_environment
+from promptq.contract.settings import child_environment
 from scaler.backoff import STABLE_SECONDS
-from scaler.child import Exit
-from scaler.fleet import UNRESPONSIVE_SECONDS, Fleet, FleetSettings
+from scaler.fleets.child import Exit
+from scaler.fleets.local import UNRESPONSIVE_SECONDS, LocalFleet, LocalFleetSettings
 from scaler.gpu import Gpu, Gpus
 from tests.processes import ROOT, wait_until
 
@@ -28,16 +28,16 @@ IGNORES = (
     "print('up', file=sys.stderr, flush=True)\nwhile True: time.sleep(1)"
 )
 CRASHES = "import sys\nprint('loading', file=sys.stderr)\nsys.exit('the disk is on fire')"
-Make = Callable[..., Fleet]
+Make = Callable[..., LocalFleet]
 
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    made: list[Fleet] = []
+    made: list[LocalFleet] = []
 
-    def fleet(script: str, most: int = 4, gpus: Gpus | None = None, **fields: float) -> Fleet:
-        settings = FleetSettings(most, child_environment(), command=(sys.executable, "-c", script), **fields)
-        made.append(Fleet(settings, gpus))
+    def fleet(script: str, most: int = 4, gpus: Gpus | None = None, **fields: float) -> LocalFleet:
+        settings = LocalFleetSettings(most, child_environment(), command=(sys.executable, "-c", script), **fields)
+        made.append(LocalFleet(settings, gpus))
         return made[-1]
 
     yield fleet
@@ -46,19 +46,19 @@ def make() -> Iterator[Make]:
         wait_until(lambda fleet=fleet: fleet.poll(0.0) is not None and not fleet.processes)
 
 
-def exits(fleet: Fleet, now: float, count: int = 1) -> list[Exit]:
+def exits(fleet: LocalFleet, now: float, count: int = 1) -> list[Exit]:
     found: list[Exit] = []
     wait_until(lambda: found.extend(fleet.poll(now)) or len(found) >= count, what=f"{count} exits")
     return found
 
 
-def up(fleet: Fleet, capfd: pytest.CaptureFixture[str], count: int = 1) -> None:
+def up(fleet: LocalFleet, capfd: pytest.CaptureFixture[str], count: int = 1) -> None:
     """The stand-ins have their signal handlers."""
     seen: list[str] = []
     wait_until(lambda: seen.append(capfd.readouterr().err) or "".join(seen).count("up") >= count)
 
 
-def register(fleet: Fleet, now: float, state: str = "idle", finished: int = 0) -> list[float]:
+def register(fleet: LocalFleet, now: float, state: str = "idle", finished: int = 0) -> list[float]:
     return fleet.observe([replace(w, state=state, jobs_finished=finished) for w in fleet.roster()], now)
 
 
@@ -249,9 +249,9 @@ def test_killing_ends_what_a_worker_started_too(make: Make, capfd: pytest.Captur
 
 def test_no_worker_outlives_a_killed_scaler() -> None:
     parent = (
-        "import sys, time\nfrom promptq.settings import child_environment\n"
-        "from scaler.fleet import Fleet, FleetSettings\n"
-        f"fleet = Fleet(FleetSettings(2, child_environment(), command=(sys.executable, '-c', {WAITS!r})))\n"
+        "import sys, time\nfrom promptq.contract.settings import child_environment\n"
+        "from scaler.fleets.local import LocalFleet, LocalFleetSettings\n"
+        f"fleet = LocalFleet(LocalFleetSettings(2, child_environment(), command=(sys.executable, '-c', {WAITS!r})))\n"
         "fleet.spawn(2, 0.0)\ntime.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stderr=subprocess.PIPE, process_group=0)

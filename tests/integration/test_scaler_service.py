@@ -20,13 +20,13 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from promptq.embedded import EmbeddedServer, free_port
-from promptq.job import Status
-from promptq.lifecycle import ExitCode
-from promptq.observe import Observer, Snapshot
-from promptq.settings import WorkerSettings
-from promptq.store import JobStore, connect
-from scaler.child import REASONS
+from promptq.contract.job import Status
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.observe import Observer, Snapshot
+from promptq.queue.store import JobStore, connect
+from promptq.runtime.lifecycle import ExitCode
+from scaler.fleets.child import REASONS
 from scaler.policy import Reason
 from tests.fakes import submit
 from tests.processes import start, wait_until

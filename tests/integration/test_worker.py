@@ -10,12 +10,12 @@ import urllib.request
 import pytest
 import redis
 
-from promptq import keys
-from promptq.embedded import EmbeddedServer
-from promptq.job import Job, Status
-from promptq.lifecycle import ExitCode
-from promptq.observe import Observer
-from promptq.store import JobStore
+from promptq.contract import keys
+from promptq.contract.job import Job, Status
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.observe import Observer
+from promptq.queue.store import JobStore
+from promptq.runtime.lifecycle import ExitCode
 from tests.fakes import submit
 from tests.processes import start, wait_until, worker
 
@@ -162,7 +162,7 @@ def test_a_run_over_its_time_limit_fails_and_keeps_its_text(server: EmbeddedServ
 
 
 def test_redis_stopped_and_started_again_loses_nothing(own_server: EmbeddedServer, store: JobStore) -> None:
-    from promptq.store import connect
+    from promptq.queue.store import connect
 
     store = JobStore(connect(own_server.url), store.settings)
     with worker(own_server, **SLOW) as process:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from promptq.embedded import EmbeddedServer
-from promptq.store import JobStore
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import JobStore
 from tests.fakes import new_job
 from tests.integration.tiny_engines import byte_tokenizer, tiny_model
 from tests.processes import wait_until, worker

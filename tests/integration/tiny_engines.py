@@ -17,15 +17,15 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from gpu_worker.engine.base import Row
-from gpu_worker.engine.kernels.library import load_kernels
-from gpu_worker.engine.transformers_engine import TransformersEngine
+from gpu_worker.engines.base import Row
+from gpu_worker.engines.continuous.engine import ContinuousEngine
+from gpu_worker.engines.continuous.kernels.library import load_kernels
 from tests.processes import ROOT
 
 # As a worker has them; None on a processor that they are not for.
 KERNELS = load_kernels(ROOT / ".promptq" / "kernels", torch.device("cpu"), torch.float32)
 # The three ways through a model, as options of an engine.
-WAYS = {"kernels": {"kernels": KERNELS}, "operators": {"kernels": None}, "transformers": {"flat": False}}
+WAYS = {"kernels": {"kernels": KERNELS}, "operators": {"kernels": None}, "transformers": {"packed": False}}
 NEAR_TIE = 1e-4
 CONTEXT = 96
 EOS = 256
@@ -63,9 +63,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
 
 
-def tiny_engine(model, **options) -> TransformersEngine:
+def tiny_engine(model, **options) -> ContinuousEngine:
     options = {"slots": 4, "context": CONTEXT, "prefill_tokens": 24, "kernels": KERNELS} | options
-    return TransformersEngine(model, byte_tokenizer(), **options)
+    return ContinuousEngine(model, byte_tokenizer(), **options)
 
 
 @dataclass
@@ -104,11 +104,11 @@ class Recorder:
     """
 
     tokens: dict[str, list[int]] = field(default_factory=dict)
-    finished: dict = field(default_factory=dict)
+    ends: dict = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
     reused: int = 0
 
-    def watch(self, engine: TransformersEngine) -> None:
+    def watch(self, engine: ContinuousEngine) -> None:
         append = engine._append
 
         def recorded(sequence, token):
@@ -126,9 +126,9 @@ class Recorder:
     def take(self, events) -> None:
         for event in events:
             self.text[event.id] = self.text.get(event.id, "") + event.text
-            if event.finished:
-                assert event.id not in self.finished, "a row ends once"
-                self.finished[event.id] = event.finished
+            if event.end:
+                assert event.id not in self.ends, "a row ends once"
+                self.ends[event.id] = event.end
 
 
 def same(got: list[int], wanted: Reference) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from promptq.settings import PREFIX, PROGRAMS, ApiSettings, ScalerSettings, WorkerSettings
+from promptq.contract.settings import PREFIX, PROGRAMS, ApiSettings, ScalerSettings, WorkerSettings
 from tests.processes import ROOT
 
 OURS = ("api", "scaler", "locust")

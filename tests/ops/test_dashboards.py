@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from promptq import metrics
+from promptq.contract import metrics
 from tests.processes import ROOT
 
 GRAFANA = ROOT / "ops" / "grafana"

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from promptq.embedded import free_port
-from promptq.settings import child_environment
+from promptq.contract.settings import child_environment
+from promptq.queue.embedded import free_port
 from tests.ops.test_dashboards import BOARDS, panels
 from tests.ops.tools import tool
 from tests.processes import ROOT, wait_until

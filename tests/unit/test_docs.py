@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from promptq.keys import CATALOGUE, Key
-from promptq.settings import PREFIX, PROGRAMS
+from promptq.contract.keys import CATALOGUE, Key
+from promptq.contract.settings import PREFIX, PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {name: field for program in PROGRAMS for name, field in program.model_fields.items()}
@@ -21,7 +21,7 @@ def test_every_key_is_in_the_schema(key: Key) -> None:
 
 def test_every_script_is_in_the_schema() -> None:
     text = (ROOT / "docs/redis-schema.md").read_text()
-    for script in (ROOT / "promptq/lua").glob("*.lua"):
+    for script in (ROOT / "promptq/queue/lua").glob("*.lua"):
         assert script.stem in ("common", "cache", "candidate", "admission") or f"| {script.stem} |" in text, script.stem
 
 

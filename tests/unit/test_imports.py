@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("api", "gpu_worker", "scaler")
 PURE = [
-    "promptq/keys.py", "promptq/job.py", "promptq/errors.py", "promptq/request.py", "scaler/policy.py",
-    "gpu_worker/batching.py", "gpu_worker/engine/scheduler.py",
+    "promptq/contract/keys.py", "promptq/contract/job.py", "promptq/contract/errors.py", "promptq/contract/request.py",
+    "scaler/policy.py",
+    "gpu_worker/batching.py", "gpu_worker/engines/continuous/scheduler/scheduler.py",
 ]  # fmt: skip
 IMPURE_MODULES = {
     "time",
@@ -56,20 +57,20 @@ def test_rule_2_pure_modules_do_no_io_and_read_no_clock(source: str) -> None:
 
 
 def test_rule_3_redis_and_rq_only_in_the_contract_and_in_the_rq_facing_part() -> None:
-    outside = {path for path in importers("redis") | importers("rq") if not path.startswith("promptq/")}
-    assert outside <= {"gpu_worker/worker.py"}
+    outside = {path for path in importers("redis") | importers("rq") if not path.startswith("promptq/queue/")}
+    assert outside <= {"gpu_worker/registration.py"}
 
 
 def test_rule_3_torch_only_in_the_engine() -> None:
     outside = importers("torch") | importers("transformers")
-    assert {path for path in outside if not path.startswith("gpu_worker/engine/")} == set()
+    assert {path for path in outside if not path.startswith("gpu_worker/engines/")} == set()
 
 
 def test_rule_3_flask_only_in_the_api_and_the_metric_servers() -> None:
     outside = {path for path in importers("flask") | importers("flask_openapi3") if not path.startswith("api/")}
-    assert outside <= {"scaler/server.py", "gpu_worker/server.py"}
+    assert outside <= {"scaler/metrics_server.py", "gpu_worker/server.py"}
 
 
 def test_rule_4_the_environment_is_read_in_one_place() -> None:
     readers = {path for path in SOURCES if "os.environ" in path.read_text() or "os.getenv" in path.read_text()}
-    assert {path.relative_to(ROOT).as_posix() for path in readers} == {"promptq/settings.py"}
+    assert {path.relative_to(ROOT).as_posix() for path in readers} == {"promptq/contract/settings.py"}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptq.errors import InvalidRequest
-from promptq.job import FIELDS, TRANSITIONS, Job, Result, Status, decode_call, encode_call, from_iso, to_iso
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.job import FIELDS, TRANSITIONS, Job, Result, Status, decode_call, encode_call, from_iso, to_iso
 
 
 def test_terminal_states_never_change() -> None:

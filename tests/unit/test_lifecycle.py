@@ -5,11 +5,11 @@ import subprocess
 import sys
 import time
 
-from promptq.lifecycle import ExitCode, Stop, run
+from promptq.runtime.lifecycle import ExitCode, Stop, run
 
 PROGRAM = """
 import sys, time
-from promptq.lifecycle import Stop
+from promptq.runtime.lifecycle import Stop
 stop = Stop().install()
 print("ready", flush=True)
 while not stop.wait(60): pass

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from promptq import logs
-from promptq.settings import ApiSettings, WorkerSettings
+from promptq.contract.settings import ApiSettings, WorkerSettings
+from promptq.runtime import logs
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +43,8 @@ def test_text_names_the_program_and_what_the_line_is_about(capsys: pytest.Captur
     logs.configure("api", ApiSettings(_env_file=None))
     logs.begin(request_id="r1")
     logs.add(job_id="j1")
-    logging.getLogger("api.jobs").warning("It happened: %d", 3)
-    assert line(capsys).endswith("api.jobs: It happened: 3 request_id=r1 job_id=j1")
+    logging.getLogger("api.views.jobs").warning("It happened: %d", 3)
+    assert line(capsys).endswith("api.views.jobs: It happened: 3 request_id=r1 job_id=j1")
 
 
 def test_a_text_line_without_work_has_no_fields(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,12 +56,12 @@ def test_a_text_line_without_work_has_no_fields(capsys: pytest.CaptureFixture[st
 def test_json_has_one_object_a_line_with_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("gpu_worker", as_json(worker_name="w7"))
     logs.begin(request_id="r1", job_id="j1")
-    logging.getLogger("gpu_worker.service").info("über\nzwei")
+    logging.getLogger("gpu_worker.worker_loop").info("über\nzwei")
     said = read(capsys)
     assert said.pop("timestamp").endswith("+00:00")
     assert isinstance(said.pop("pid"), int)
     assert said == {
-        "level": "INFO", "logger": "gpu_worker.service", "message": "über\nzwei", "program": "gpu_worker",
+        "level": "INFO", "logger": "gpu_worker.worker_loop", "message": "über\nzwei", "program": "gpu_worker",
         "worker": "w7", "request_id": "r1", "job_id": "j1",
     }  # fmt: skip
 

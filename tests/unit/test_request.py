@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from promptq.request import GenerateRequest, JobRequest
+from promptq.contract.request import GenerateRequest, JobRequest
 
 
 def fault(body: str) -> str:

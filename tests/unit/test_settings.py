@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from promptq.errors import SettingsError
-from promptq.settings import ApiSettings, ScalerSettings, WorkerSettings, child_environment, is_set, mask_url
+from promptq.contract.errors import SettingsError
+from promptq.contract.settings import ApiSettings, ScalerSettings, WorkerSettings, child_environment, is_set, mask_url
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from gpu_worker import rows
+from gpu_worker import claim_conversion
 from gpu_worker.batching import AHEAD_SECONDS, Batching
-from gpu_worker.desk import Desk
-from gpu_worker.engine.base import Finished, FinishReason
-from gpu_worker.rows import Run
-from promptq.errors import InvalidRequest
-from promptq.job import Status, encode_call
-from promptq.store import Claim, JobStore
+from gpu_worker.claim_conversion import Run
+from gpu_worker.claim_io import ClaimIO
+from gpu_worker.engines.base import FinishReason, RowEnd
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.job import Status, encode_call
+from promptq.queue.store import Claim, JobStore
 from tests.fakes import NOW, submit, success
 from tests.processes import wait_until
 
@@ -54,9 +54,9 @@ class TestBatching:
 
 class TestRows:
     def test_a_claim_becomes_a_row(self) -> None:
-        row = rows.row(Run(claim("low", timeout_seconds=9.0), NOW + 5), 600)
+        row = claim_conversion.row(Run(claim("low", timeout_seconds=9.0), NOW + 5), 600)
         assert (row.id, row.request.prompt, row.deadline, row.rank) == ("id", "hi", NOW + 14, 2)
-        assert rows.row(Run(claim(), NOW), 600).deadline == NOW + 600
+        assert claim_conversion.row(Run(claim(), NOW), 600).deadline == NOW + 600
 
     @pytest.mark.parametrize(
         "fields",
@@ -68,7 +68,7 @@ class TestRows:
     )
     def test_what_cannot_run_says_why(self, fields: dict[str, object]) -> None:
         with pytest.raises(InvalidRequest):
-            rows.row(Run(claim(**fields), NOW), 600)
+            claim_conversion.row(Run(claim(**fields), NOW), 600)
 
     @pytest.mark.parametrize(
         ("reason", "state", "error"),
@@ -79,8 +79,8 @@ class TestRows:
         ],
     )  # fmt: skip
     def test_endings(self, reason: FinishReason, state: Status, error: str | None) -> None:
-        finished = Finished(reason, "text", 3, 4, 2, ("oom", "too big") if error == "oom" else None)
-        ending = rows.ending(Run(claim(), NOW + 1, first_token_at=NOW + 2), finished, "m", NOW + 3)
+        finished = RowEnd(reason, "text", 3, 4, 2, ("oom", "too big") if error == "oom" else None)
+        ending = claim_conversion.ending(Run(claim(), NOW + 1, first_token_at=NOW + 2), finished, "m", NOW + 3)
         assert ending.state is state
         assert (ending.error.type if ending.error else None) == error
         if error != "oom":
@@ -94,8 +94,8 @@ class TestRows:
 
 
 class TestDesk:
-    def desk(self, store: JobStore, mode: str = "continuous", wait: float = 0.0) -> Desk:
-        desk = Desk(store, "w", Batching(mode, 4, wait), lambda *_: None)
+    def desk(self, store: JobStore, mode: str = "continuous", wait: float = 0.0) -> ClaimIO:
+        desk = ClaimIO(store, "w", Batching(mode, 4, wait), lambda *_: None)
         desk.start()
         return desk
 
@@ -134,10 +134,12 @@ class TestDesk:
         self, fake_store: JobStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("gpu_worker.batching.AHEAD_SECONDS", 60)
-        monkeypatch.setattr("gpu_worker.desk.YIELD_JOBS", 4)
+        monkeypatch.setattr("gpu_worker.claim_io.YIELD_JOBS", 4)
         sent: list[int] = []
-        turn = fake_store.turn
-        monkeypatch.setattr(fake_store, "turn", lambda *values: (sent.append(len(values[1])), turn(*values))[1])
+        turn = fake_store.finish_and_claim
+        monkeypatch.setattr(
+            fake_store, "finish_and_claim", lambda *values: (sent.append(len(values[1])), turn(*values))[1]
+        )
         for _ in range(200):
             submit(fake_store, cache=False)
         desk, interval = self.desk(fake_store), sys.getswitchinterval()

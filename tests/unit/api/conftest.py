@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from flask_openapi3.openapi import OpenAPI
 
 from api.app import create_app
-from api.waiters import Waiters
-from promptq.settings import ApiSettings
-from promptq.store import Claim, Ending, JobStore
+from api.waiting.waiters import Waiters
+from promptq.contract.settings import ApiSettings
+from promptq.queue.store import Claim, Ending, JobStore
 
 LIMITS = {"max_body_bytes": 200_000, "max_prompt_chars": 1000, "max_tokens_limit": 100}
 

@@ -14,11 +14,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.app import create_app
-from api.keys import digest, read_keys
-from api.waiters import Waiters
-from promptq.errors import SettingsError
-from promptq.settings import ApiSettings
-from promptq.store import JobStore
+from api.http.api_keys import digest, read_keys
+from api.waiting.waiters import Waiters
+from promptq.contract.errors import SettingsError
+from promptq.contract.settings import ApiSettings
+from promptq.queue.store import JobStore
 from tests.fakes import failure, success
 from tests.unit.api.conftest import SilentListener
 
@@ -89,7 +89,9 @@ class TestKeys:
         assert "plain-key" not in caught.value.message
 
     def test_a_made_key_is_admitted_by_its_line(self, tmp_path: Path) -> None:
-        made = subprocess.run([sys.executable, "-m", "api.keys", "carl"], check=True, capture_output=True, text=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "api.http.api_keys", "carl"], check=True, capture_output=True, text=True
+        )
         key, line = (text.split(":", 1)[1].strip() for text in made.stdout.splitlines())
         (tmp_path / "keys").write_text(line)
         assert read_keys(str(tmp_path / "keys")) == {digest(key): "carl"}

@@ -8,7 +8,7 @@ import json
 import pytest
 from flask.testing import FlaskClient
 
-from promptq.store import JobStore
+from promptq.queue.store import JobStore
 
 MESSAGES = '{"messages": [{"role": "user", "content": %s}]}'
 DEEP = "[" * 50_000 + "]" * 50_000

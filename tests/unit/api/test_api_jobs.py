@@ -12,9 +12,9 @@ import redis
 from flask.testing import FlaskClient
 
 from api.schemas import JobResource
-from api.waiters import Waiters
-from promptq.job import Status
-from promptq.store import Claim, Ending, JobStore, NewJob
+from api.waiting.waiters import Waiters
+from promptq.contract.job import Status
+from promptq.queue.store import Claim, Ending, JobStore, NewJob
 from tests.fakes import cancelled, failure, success
 
 Finish = Callable[[Callable[[Claim], Ending]], Claim]

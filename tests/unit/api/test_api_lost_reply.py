@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
-from promptq.errors import RedisUnavailable
-from promptq.store import JobStore
+from promptq.contract.errors import RedisUnavailable
+from promptq.queue.store import JobStore
 
 
 @pytest.mark.parametrize("call", ["key", "id"])

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 from flask.testing import FlaskClient
 
-from api.waiters import Waiters
-from promptq.job import JobError, Status
-from promptq.observe import FleetRecord, Observer
-from promptq.store import Claim, Ending, JobStore
+from api.waiting.waiters import Waiters
+from promptq.contract.job import JobError, Status
+from promptq.queue.observe import FleetRecord, Observer
+from promptq.queue.store import Claim, Ending, JobStore
 from tests.fakes import failure, success
 
 Finish = Callable[[Callable[[Claim], Ending]], Claim]

@@ -11,10 +11,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.app import create_app
-from api.keys import digest
-from promptq.activity import recent
-from promptq.settings import ApiSettings
-from promptq.store import JobStore
+from api.http.api_keys import digest
+from promptq.contract.settings import ApiSettings
+from promptq.queue.activity import recent
+from promptq.queue.store import JobStore
 from tests.fakes import NOW, failure, submit, success
 from tests.unit.api.test_api_access import KEYS, bearer
 

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from promptq.observe import WorkerRecord
-from promptq.settings import ScalerSettings
-from promptq.store import Reaped
+from promptq.contract.settings import ScalerSettings
+from promptq.queue.observe import WorkerRecord
+from promptq.queue.store import Reaped
 from scaler.__main__ import fleet_settings, max_workers, spreads_over_gpus
 from scaler.backoff import STABLE_SECONDS, Backoff, is_stable
-from scaler.child import Exit
+from scaler.fleets.child import Exit
 from scaler.gpu import Gpu, Gpus, place
+from scaler.metrics_server import targets
 from scaler.policy import Reason
 from scaler.rates import Rate, Rates
 from scaler.reaper import Reaper, reap
-from scaler.server import targets
 from tests.processes import ROOT
 
 GIB = 2**30

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptq.observe import WorkerRecord
-from promptq.settings import ScalerSettings
+from promptq.contract.settings import ScalerSettings
+from promptq.queue.observe import WorkerRecord
 from scaler.policy import Decision, History, Limits, Load, Reason, choose_retirees, decide, hold
 
 LIMITS = Limits(

@@ -1,0 +1,177 @@
+"""Who may call, how often, and whose jobs they see."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from flask import Flask, g, request
+from limits import RateLimitItemPerSecond
+from limits.errors import StorageError
+from limits.storage import RedisStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from api.errors import ForeignSite, TooManyRequests, Unauthorized
+from api.http.api_keys import digest, read_keys
+from api.services import of, services
+from promptq.contract.errors import JobNotFound, RedisUnavailable
+from promptq.contract.job import Job
+from promptq.contract.keys import RATE
+from promptq.contract.settings import ApiSettings, is_loopback
+from promptq.queue.store import JobStore
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
+_JSON = ("Content-Type", "application/json")
+_ENTERED = "promptq.entered"
+"""Where in a request's environment the key is that it is counted for, as open."""
+_JSON_HEADERS = [
+    *_HEADERS,
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+]
+
+
+class Access:
+    """The API keys and their limits; without keys, this machine's own programs and nobody's web pages.
+
+    Raises:
+        SettingsError: the file of keys cannot be used.
+    """
+
+    def __init__(self, settings: ApiSettings, store: JobStore) -> None:
+        self._settings = settings
+        self._names = read_keys(settings.api_keys_file) if settings.api_keys_file else {}
+        self._open: Counter[str] = Counter()
+        self._for_this_machine = settings.is_loopback and not settings.allow_open_bind
+        # On the store's connections, so with its time-outs.
+        pool = store.client.connection_pool
+        storage = RedisStorage(
+            settings.redis_url, connection_pool=pool, key_prefix=RATE.prefix.rstrip(":"), wrap_exceptions=True
+        )
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+        self._rate = RateLimitItemPerSecond(max(1, settings.key_requests_per_second))
+
+    def admit(self) -> str:
+        """The name of the caller's key, or an empty string where no keys are in use.
+
+        Raises:
+            Unauthorized: no key, or an unknown one.
+            ForeignSite: a browser sends another site's request.
+            TooManyRequests: the key is over a limit.
+        """
+        if not self._names:
+            self._refuse_other_sites()
+            return ""
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        name = self._names.get(digest(key.strip()))
+        if scheme.lower() != "bearer" or name is None:
+            raise Unauthorized("Send a known API key: `Authorization: Bearer <key>`.", param="Authorization")
+        self._limit(name)
+        return name
+
+    def enter(self, name: str) -> None:
+        """Count a request as open.
+
+        Raises:
+            TooManyRequests: the key has as many as it may.
+        """
+        if self._open[name] >= self._settings.key_open_requests:
+            message = f"{self._open[name]} requests of this key are open, which is the limit."
+            raise TooManyRequests("too_many_open_requests", message, 1)
+        self._open[name] += 1
+
+    def leave(self, name: str) -> None:
+        """The request has been answered."""
+        self._open[name] -= 1
+
+    def visible(self, job: Job) -> Job:
+        """The job, if it is the caller's.
+
+        Raises:
+            JobNotFound: it is another key's; the answer does not tell that it exists.
+        """
+        if not self.sees(job):
+            raise JobNotFound(job.id)
+        return job
+
+    def sees(self, job: Job) -> bool:
+        """Whether the job is the caller's."""
+        return not self._names or job.owner == owner()
+
+    def _limit(self, name: str) -> None:
+        if not self._settings.key_requests_per_second:
+            return
+        try:
+            if self._limiter.hit(self._rate, name):
+                return
+            reset = self._limiter.get_window_stats(self._rate, name).reset_time
+        except StorageError as error:
+            raise RedisUnavailable(str(error.storage_error)) from error
+        message = f"This key may send {self._rate.amount} requests a second."
+        raise TooManyRequests("rate_limited", message, max(1, math.ceil(reset - time.time())))
+
+    def _refuse_other_sites(self) -> None:
+        """Any web page can make a browser on this machine send requests here: by a form, or by a name of its own
+        that it points at 127.0.0.1. Programs send no Origin, and call this machine by its own name."""
+        environ = request.environ
+        if self._for_this_machine and not _names_this_machine(environ.get("HTTP_HOST", "localhost")):
+            raise ForeignSite("Call this service as localhost, or set up API keys.", param="Host")
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and origin != f"{request.scheme}://{environ.get('HTTP_HOST', '')}":
+            raise ForeignSite("Requests from web pages of other sites are refused.", param="Origin")
+
+
+@lru_cache(256)
+def _names_this_machine(host: str) -> bool:
+    return is_loopback(urlsplit(f"//{host}").hostname or "")
+
+
+def register(app: Flask) -> None:
+    """Guard every call about jobs, queues and workers; harden every answer."""
+    app.before_request(_admit)
+    app.wsgi_app = _guarded(app.wsgi_app, of(app).access)  # type: ignore[assignment, method-assign]
+
+
+def owner() -> str:
+    """The name of the key that the present request came with, or an empty string."""
+    return str(g.get("owner", ""))
+
+
+def _admit() -> None:
+    path = request.path
+    if not (path.startswith("/v1/") or path == "/generate"):
+        return
+    access = services().access
+    if name := access.admit():
+        g.owner = name
+        access.enter(name)
+        request.environ[_ENTERED] = name
+
+
+def _guarded(wsgi_app: WSGIApplication, access: Access) -> WSGIApplication:
+    """Outside Flask, where headers that are always the same cost no check of each."""
+
+    def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+            return start_response(status, headers + (_JSON_HEADERS if _JSON in headers else _HEADERS), *error)
+
+        try:
+            return wsgi_app(environ, start)
+        finally:
+            if name := environ.get(_ENTERED):
+                access.leave(name)
+
+    return guard

@@ -1,0 +1,59 @@
+"""The file of API keys. `python -m api.http.api_keys NAME` makes a new key, and the line that admits it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import sys
+from pathlib import Path
+
+from promptq.contract.errors import SettingsError
+
+_LINE = re.compile(r"([A-Za-z0-9_.-]{1,64})\s+([0-9a-f]{64})")
+
+
+def digest(key: str) -> str:
+    """What the file holds in place of the key. A plain hash will do for a key of 256 random bits."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def read_keys(file: str) -> dict[str, str]:
+    """Names by SHA-256. A line is `name sha256`, empty, or a comment after `#`.
+
+    Raises:
+        SettingsError: the file is missing, malformed or empty; no line is repeated, for it may hold a key.
+    """
+    names = {}
+    for number, line in enumerate(_lines(file), 1):
+        text = line.split("#")[0].strip()
+        match = _LINE.fullmatch(text)
+        if text and not match:
+            raise SettingsError(f"PROMPTQ_API_KEYS_FILE: line {number} of {file} is not `name sha256`")
+        if match:
+            names[match[2]] = match[1]
+    if not names:
+        raise SettingsError(f"PROMPTQ_API_KEYS_FILE: {file} holds no key")
+    return names
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"PROMPTQ_API_KEYS_FILE: cannot read {file}: {error}") from None
+
+
+def main() -> int:
+    """Print a new key, which is kept nowhere, and its line."""
+    if len(sys.argv) != 2 or not _LINE.fullmatch(f"{sys.argv[1]} {'0' * 64}"):
+        print("usage: python -m api.http.api_keys NAME   (letters, digits and . _ -)", file=sys.stderr)
+        return 2
+    key = "pq_" + secrets.token_urlsafe(32)
+    print(f"key, for the client; it is kept nowhere:  {key}")
+    print(f"line for PROMPTQ_API_KEYS_FILE:           {sys.argv[1]} {digest(key)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Refuses prompts that are over the model's context, with the numbers. What gets past, the worker refuses."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import gevent
+from tokenizers import Tokenizer
+
+from promptq.contract.errors import InvalidRequest, RedisUnavailable
+from promptq.contract.request import GenerateRequest
+from promptq.queue.model_facts import ModelFacts
+
+log = logging.getLogger(__name__)
+
+FREE_BYTES = 256
+"""Shorter prompts are not even compared with the context: it is larger."""
+FACTS_SECONDS = 30.0
+RETRY_SECONDS = 1.0
+
+
+class PromptLimit:
+    """Counts tokens as the workers do, once a worker has told how. Until then, and without Redis, all is let through.
+
+    A token is at least one byte, so a prompt with fewer bytes than the context has tokens is never counted.
+
+    Args:
+        read: gives the model's facts as they are published; takes those that are known already.
+    """
+
+    def __init__(self, read: Callable[[ModelFacts | None], ModelFacts | None]) -> None:
+        self._read = read
+        self._facts: ModelFacts | None = None
+        self._stale_at = 0.0
+        self._counter: tuple[str, Tokenizer | None] = ("", None)
+        self._lock = threading.Lock()
+
+    def check(self, request: GenerateRequest) -> None:
+        """Let the request through if its prompt leaves room for a token.
+
+        Raises:
+            InvalidRequest: it does not.
+        """
+        texts = [request.prompt] if request.prompt is not None else [_kept(m.content) for m in request.messages or ()]
+        size = sum(len(text.encode()) for text in texts)
+        if size < FREE_BYTES or (facts := self._current()) is None or size < facts.context_length:
+            return
+        plain = request.prompt is not None
+        # In a thread of its own, and without the interpreter's lock: 100,000 characters take about 50 ms.
+        tokens = gevent.get_hub().threadpool.apply(_count, (self._tokenizer(facts), texts, plain))
+        if tokens >= facts.context_length:
+            raise _too_long(tokens, facts.context_length, plain)
+
+    def _current(self) -> ModelFacts | None:
+        with self._lock:
+            if time.monotonic() >= self._stale_at:
+                self._refresh()
+            return self._facts
+
+    def _refresh(self) -> None:
+        try:
+            self._facts = self._read(self._facts)
+            known_for = FACTS_SECONDS if self._facts else RETRY_SECONDS
+        except RedisUnavailable:
+            known_for = RETRY_SECONDS
+        self._stale_at = time.monotonic() + known_for
+
+    def _tokenizer(self, facts: ModelFacts) -> Tokenizer | None:
+        if self._counter[0] != facts.sha256:
+            self._counter = (facts.sha256, _parse(facts.tokenizer_json))
+        return self._counter[1]
+
+
+def _kept(content: str) -> str:
+    """Of a chat's turn, what every template keeps: many trim it, and some drop what a model thought."""
+    return content.rpartition("</think>")[2].strip()
+
+
+def _parse(tokenizer_json: str) -> Tokenizer | None:
+    try:
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+    except Exception as error:  # the library's only class
+        log.warning("The workers' tokenizer cannot be read here, so only they refuse long prompts: %s", error)
+        return None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _count(tokenizer: Tokenizer | None, texts: Sequence[str], plain: bool) -> int:
+    """Tokens of the prompt; of a chat the least that any template makes of it; 0 when nobody can tell."""
+    if tokenizer is None:
+        return 0
+    return sum(map(len, tokenizer.encode_batch_fast(list(texts), add_special_tokens=plain)))
+
+
+def _too_long(tokens: int, context: int, plain: bool) -> InvalidRequest:
+    has = "The prompt has" if plain else "The messages have at least"
+    message = f"{has} {tokens:,} tokens; the context is {context:,}, prompt and text together."
+    return InvalidRequest(message, param="prompt" if plain else "messages")

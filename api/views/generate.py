@@ -1,0 +1,48 @@
+"""`POST /generate`: the plain synchronous call."""
+
+from __future__ import annotations
+
+from flask import Response
+from flask_openapi3.models.tag import Tag
+from flask_openapi3.types import ResponseDict
+
+from api.errors import JobFailed, JobUnfinished
+from api.http.validation import KEY_IF_ANY, StrictBlueprint
+from api.schemas import ErrorResponse, Generate, Generated
+from api.services import services
+from api.submission import submit
+from api.views.presenter import json_answer
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.job import Job, Status
+from promptq.contract.request import JobRequest
+
+_RESPONSES: ResponseDict = dict.fromkeys((400, 413, 422, 429, 502, 503, 504), ErrorResponse)
+
+blueprint = StrictBlueprint(
+    "generate", __name__, abp_tags=[Tag(name="generate")], abp_security=KEY_IF_ANY,
+    abp_responses={"default": ErrorResponse},
+)  # fmt: skip
+
+
+@blueprint.post("/generate", responses=_RESPONSES | {200: Generated})
+def generate(body: Generate) -> Response:
+    """Generate, and wait for the text
+
+    504 with the job's id when it takes too long; the job goes on.
+    """
+    request = JobRequest.model_validate({"prompt": body.prompt, "max_tokens": body.max_new_tokens})
+    job = submit(request, max_tokens_param="max_new_tokens").job
+    if not job.status.is_terminal:
+        job = services().waiters.wait_for(job.id, services().settings.generate_timeout_seconds, services().read)
+    return json_answer(_text(job))
+
+
+def _text(job: Job) -> Generated:
+    if not job.status.is_terminal:
+        raise JobUnfinished(job.id, f"has not ended yet; ask GET /v1/jobs/{job.id}.")
+    if job.error and job.error.type == "prompt_too_long":
+        raise InvalidRequest(job.error.message, param="prompt")
+    if job.status is not Status.SUCCEEDED or job.result is None:
+        reason = f"failed: {job.error.message} ({job.error.type})" if job.error else f"ended as {job.status}."
+        raise JobFailed(job.id, reason)
+    return Generated(output=job.result.text, cache_hit=job.cache == "hit", job_id=job.id)

@@ -1,0 +1,87 @@
+"""Submits that come while one is under way share the next round trip to Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from promptq.contract.errors import RedisUnavailable
+from promptq.queue.records import Admission, NewJob, Submitted
+from promptq.queue.store import JobStore
+
+JOBS_PER_SCRIPT = 100
+"""What leaves Redis free for others soon."""
+PATIENCE_SECONDS = 0.05
+"""For the round trip before. When Redis is slow or away nobody waits behind another one's time-out."""
+
+
+class SubmitBatcher:
+    """One submit at a time goes to Redis; those that come meanwhile go together, when it is back.
+
+    So a lone submit is sent at once, and of many each costs Redis, and this process, a part of a round trip.
+
+    Args:
+        clock: wall time in seconds.
+        count: told of what became of jobs that went together, before they are answered.
+    """
+
+    def __init__(
+        self, store: JobStore, clock: Callable[[], float], count: Callable[[Sequence[Admission]], None]
+    ) -> None:
+        self._store = store
+        self._count = count
+        self._clock = clock
+        self._entering = threading.Lock()
+        self._sending = threading.Lock()
+        self._next = _Batch()
+
+    def submit(self, new: NewJob) -> Submitted:
+        """Admit a job, as the store's `submit`."""
+        batch, place = self._enter(new)
+        if place:
+            batch.sent.wait()
+        else:
+            self._lead(batch)
+        return batch.outcome(place)
+
+    def _enter(self, new: NewJob) -> tuple[_Batch, int]:
+        with self._entering:
+            if len(self._next.news) == JOBS_PER_SCRIPT:
+                self._next = _Batch()
+            self._next.news.append(new)
+            return self._next, len(self._next.news) - 1
+
+    def _lead(self, batch: _Batch) -> None:
+        """Who came first sends for all."""
+        in_turn = self._sending.acquire(timeout=PATIENCE_SECONDS)
+        try:
+            time.sleep(0)  # whoever is ready to come gets to come
+            with self._entering:
+                if self._next is batch:
+                    self._next = _Batch()
+            batch.admissions = self._store.submit_many(batch.news, self._clock())
+            self._count(batch.admissions)
+        except Exception as error:
+            batch.error = error
+        finally:
+            if in_turn:
+                self._sending.release()
+            batch.sent.set()
+
+
+class _Batch:
+    """Jobs that go together, and what became of each."""
+
+    def __init__(self) -> None:
+        self.news: list[NewJob] = []
+        self.sent = threading.Event()
+        self.admissions: list[Admission] = []
+        self.error: Exception = RedisUnavailable("the request that it was to be asked with was ended")
+
+    def outcome(self, place: int) -> Submitted:
+        """What became of one."""
+        admission = self.admissions[place] if self.admissions else self.error
+        if isinstance(admission, Exception):
+            raise admission
+        return admission

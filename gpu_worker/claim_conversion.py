@@ -1,0 +1,87 @@
+"""Between the queue's terms and the engine's: a claim becomes a row, a finished row an ending. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from gpu_worker.engines.base import FinishReason, Row, RowEnd
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.job import JobError, Result, Status, decode_call
+from promptq.contract.keys import QUEUES
+from promptq.contract.request import GenerateRequest
+from promptq.queue.store import Claim, Ending
+
+
+@dataclass(slots=True)
+class Run:
+    """One claimed job while it is here. Times are wall seconds."""
+
+    claim: Claim
+    claimed_at: float
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+
+
+def row(run: Run, timeout_seconds: float) -> Row:
+    """The engine's view of a claim.
+
+    Args:
+        timeout_seconds: the limit of one run, where the job names none.
+
+    Raises:
+        InvalidRequest: the job is not one that we run; the message says why.
+    """
+    claim = run.claim
+    if claim.refused:
+        raise InvalidRequest(
+            f"promptq runs no RQ callbacks, webhooks, repeats or rate limits; this job has {claim.refused}."
+        )
+    limit = claim.timeout_seconds or timeout_seconds
+    return Row(claim.id, _request(claim), run.claimed_at + limit, QUEUES.index(claim.queue), claim.queued_at)
+
+
+def refusal(run: Run, error: InvalidRequest) -> Ending:
+    """The ending of a job that is not run at all."""
+    return Ending(run.claim, Status.FAILED, error=JobError(error.type, error.message))
+
+
+def ending(run: Run, finished: RowEnd, model: str, now: float) -> Ending:
+    """The ending of a row that the engine finished."""
+    result = _result(run, finished, model, now)
+    match finished.reason:
+        case FinishReason.CANCELLED:
+            return Ending(run.claim, Status.CANCELLED, result)
+        case FinishReason.TIMEOUT:
+            message = f"The run took longer than its time limit; {finished.completion_tokens} tokens are kept."
+            return Ending(run.claim, Status.FAILED, result, JobError("timeout", message))
+        case FinishReason.ERROR:
+            return Ending(run.claim, Status.FAILED, error=JobError(*(finished.error or ("engine_error", "unknown"))))
+        case _:
+            return Ending(run.claim, Status.SUCCEEDED, result)
+
+
+def _request(claim: Claim) -> GenerateRequest:
+    kwargs = decode_call(claim.data)
+    try:
+        return GenerateRequest.model_validate(kwargs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "prompt"
+        raise InvalidRequest(f"{field}: {first['msg']}", param=field) from None
+
+
+def _result(run: Run, finished: RowEnd, model: str, now: float) -> Result:
+    first = run.first_token_at
+    return Result(
+        text=finished.text,
+        finish_reason=finished.reason,
+        model=model,
+        prompt_tokens=finished.prompt_tokens,
+        completion_tokens=finished.completion_tokens,
+        queue_seconds=max(0.0, run.claimed_at - run.claim.queued_at),
+        time_to_first_token_seconds=None if first is None else round(max(0.0, first - run.claimed_at), 6),
+        run_seconds=max(0.0, now - run.claimed_at),
+        batch_size=finished.batch_size,
+    )

@@ -1,0 +1,152 @@
+"""The engine protocol. No torch here: the worker and the echo engine need none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from promptq.contract.request import GenerateRequest
+
+
+class FinishReason(StrEnum):
+    """Why a row ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request for the engine.
+
+    Attributes:
+        id: unique among the rows in the engine; the job's id.
+        deadline: wall time in seconds after which the row ends with TIMEOUT, or None.
+        rank: 0 is admitted first (high, default, low = 0, 1, 2).
+        queued_at: wall time in seconds at which the job was submitted; older goes first.
+    """
+
+    id: str
+    request: GenerateRequest
+    deadline: float | None = None
+    rank: int = 1
+    queued_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RowEnd:
+    """How a row ended.
+
+    Attributes:
+        text: everything generated, cut at the stop string; partial when cancelled or timed out.
+        batch_size: the most rows that were live in one step with this one, itself included; 0 when it ended before any.
+        error: (type, message) when the reason is ERROR.
+    """
+
+    reason: FinishReason
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    batch_size: int
+    error: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one step did to one row.
+
+    Attributes:
+        text: newly generated text that can no longer change.
+        tokens: completion tokens that this step added.
+        finished: set on the row's last event, and only there.
+    """
+
+    id: str
+    text: str = ""
+    tokens: int = 0
+    end: RowEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """What the last step cost.
+
+    Attributes:
+        rows: rows that decoded in this step.
+        prefill_tokens: prompt tokens that were computed in this step.
+        reused_tokens: prompt tokens of rows that began in it which were copied from another slot instead.
+        prefill_seconds: how long the step took, if it computed prompt tokens, else 0.
+        decode_seconds: how long the step took, if rows decoded in it, else 0.
+        right_drafts, wrong_drafts: guessed tokens that stood, and those that did not.
+    """
+
+    rows: int = 0
+    prefill_tokens: int = 0
+    reused_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    right_drafts: int = 0
+    wrong_drafts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the engine runs, for registration and for `/v1/workers`.
+
+    Attributes:
+        tokenizer_json: counts a prompt's tokens as the engine does, in the form of the library `tokenizers`; empty:
+            the engine has no such tokenizer.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    slots: int
+    context_length: int
+    details: dict[str, str] = field(default_factory=dict)
+    tokenizer_json: str = field(default="", repr=False)
+
+
+class Engine(Protocol):
+    """Generates for several rows at once. Not thread-safe: one thread owns it.
+
+    Rows are added, stepped until their `finished` event, and gone after it. No method
+    raises for the fault of one row: such a row gets a `finished` event with its error.
+    """
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def stats(self) -> StepStats:
+        """The cost of the last step."""
+        ...
+
+    def free_slots(self) -> int:
+        """How many more rows may be added now."""
+        ...
+
+    def live_rows(self) -> int:
+        """Rows added and not yet finished."""
+        ...
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take rows in, at most `free_slots()` of them.
+
+        Raises:
+            ValueError: more rows than free slots, or an id that is already in.
+        """
+        ...
+
+    def step(self, now: float) -> list[Event]:
+        """Advance: prefill what was admitted, decode one token for each running row."""
+        ...
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """End these rows at the next step, with their partial text. Unknown ids are ignored."""
+        ...

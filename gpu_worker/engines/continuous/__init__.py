@@ -1,0 +1,1 @@
+"""Our own engine: continuous batching on torch and transformers."""

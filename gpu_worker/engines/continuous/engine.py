@@ -1,0 +1,281 @@
+"""The continuous batching engine: torch and transformers on one device, rows joining and leaving at every step."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepStats
+from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
+from gpu_worker.engines.continuous.kvcache.slots import SlotCache, allocate
+from gpu_worker.engines.continuous.loading.loader import limit_context, load
+from gpu_worker.engines.continuous.retry_halves import Failure, failure, run_in_halves
+from gpu_worker.engines.continuous.runners.model_runner import ModelRunner, Runner, layer_shapes
+from gpu_worker.engines.continuous.runners.packed_model import is_known
+from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
+from gpu_worker.engines.continuous.sampling import NOT_FINITE
+from gpu_worker.engines.continuous.scheduler.drafts import confirmed
+from gpu_worker.engines.continuous.scheduler.scheduler import Batching, Scheduler, check_rows
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
+from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+from gpu_worker.engines.continuous.step_report import describe, step_stats
+from gpu_worker.engines.continuous.text.prompts import encode, tokenizer_json
+from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
+from promptq.contract.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What this step has done to one row so far."""
+
+    text: str = ""
+    tokens: int = 0
+    end: RowEnd | None = None
+
+
+class ContinuousEngine:
+    """Generates with any decoder-only model of transformers. See `base.Engine` for the contract.
+
+    Args:
+        model: on its device, in its number format.
+        context: the most tokens of a row, prompt and text.
+        name: what `info` shows as the model.
+        packed: False runs every model through transformers' own code, as those are that PackedModel does not know.
+        drafts: whether few rows guess ahead; only where the runner takes drafts.
+        prefixes: whether a prompt's beginning is copied from a slot that holds it.
+        kernels: our own for a CPU, for models that run flat; None: torch's operators alone.
+
+    Raises:
+        EngineError: the model cannot be batched, or the slots do not fit into the device's memory.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        slots: int,
+        context: int,
+        prefill_tokens: int = 0,
+        batching: Batching = "continuous",
+        name: str = "",
+        packed: bool = True,
+        drafts: bool = True,
+        prefixes: bool = True,
+        kernels: Kernels | None = None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._context = context
+        cache = allocate(layer_shapes(model, context), slots, context, model.device)
+        self._runner = _runner(model, cache, packed, kernels)
+        self._scheduler = Scheduler(
+            cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), batching, reuse=prefixes
+        )
+        self._eos = end_tokens(model, tokenizer)
+        self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
+            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        self._info = describe(model, self._runner, name, context, tokenizer_json(tokenizer))
+        self._texts: dict[str, TextStream] = {}
+        self._progress: dict[str, _Progress] = {}
+        self._right_drafts = 0
+        self._stats = StepStats()
+
+    @classmethod
+    def from_settings(cls, settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousEngine:
+        """Load the model that the settings name, and take its memory; `done` is told of each."""
+        if settings.worker_threads:
+            torch.set_num_threads(settings.worker_threads)
+        model, tokenizer = load(settings)
+        done("model")
+        engine = cls(
+            model,
+            tokenizer,
+            slots=0 if settings.slots == "auto" else settings.slots,
+            context=limit_context(model, settings.context_length),
+            prefill_tokens=settings.prefill_tokens,
+            batching=settings.batching,
+            drafts=settings.drafts,
+            prefixes=settings.prefixes,
+            name=settings.model,
+            kernels=kernels_for(settings, model),
+        )
+        done("memory")
+        return engine
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def stats(self) -> StepStats:
+        return self._stats
+
+    def free_slots(self) -> int:
+        return self._scheduler.free_slots()
+
+    def live_rows(self) -> int:
+        return len(self._scheduler.live)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        check_rows(rows, self.free_slots(), self._texts.keys())
+        for row in rows:
+            self._texts[row.id] = TextStream(self._decode, self._special, row.request.stop)
+            self._scheduler.add(self._sequence(row))
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        wanted = set(ids)
+        for sequence in self._scheduler.live:
+            if sequence.row.id in wanted:
+                sequence.end(FinishReason.CANCELLED)
+
+    def step(self, now: float) -> list[Event]:
+        self._progress, self._right_drafts = {}, 0
+        self._end_rows(now)
+        self._close_up()
+        self._scheduler.note_batch()
+        chunks = self._scheduler.plan()
+        for copy in self._scheduler.copies:
+            self._runner.cache.move(copy.source, copy.target, copy.columns)
+        started = time.perf_counter()
+        self._run(chunks)
+        self._stats = step_stats(chunks, self._right_drafts, time.perf_counter() - started)
+        return [Event(id, done.text, done.tokens, done.end) for id, done in self._progress.items()]
+
+    def _sequence(self, row: Row) -> SequenceState:
+        request = row.request
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        sequence = SequenceState(row, [], request.max_tokens, seed)
+        try:
+            sequence.prompt = encode(self._tokenizer, request)
+            sequence.drafter.extend(sequence.prompt)
+        except Exception as error:
+            sequence.end(FinishReason.ERROR, failure(error))
+        self._fit(sequence)
+        return sequence
+
+    def _fit(self, sequence: SequenceState) -> None:
+        length = len(sequence.prompt)
+        sequence.limit = min(sequence.limit, self._context - length)
+        if length + 1 > self._context:
+            message = f"the prompt has {length} tokens and the context is {self._context}, prompt and text together"
+            sequence.end(FinishReason.ERROR, ("prompt_too_long", message))
+
+    def _end_rows(self, now: float) -> None:
+        for sequence in list(self._scheduler.live):
+            deadline = sequence.row.deadline
+            if deadline is not None and deadline <= now:
+                sequence.end(FinishReason.TIMEOUT)
+            if sequence.ending is not None:
+                self._guarded(sequence, self._finish, *sequence.ending)
+
+    def _close_up(self) -> None:
+        """Fill a slot that was left with the row furthest behind; one a step, as a long row takes a while to copy."""
+        if move := self._scheduler.plan_move():
+            self._runner.cache.move(move.source, move.target, move.sequence.computed)
+            self._scheduler.moved(move)
+
+    def _run(self, chunks: list[Chunk]) -> None:
+        for done, tokens in run_in_halves(chunks, self._runner.run, self._fail_chunk):
+            given = iter(tokens)
+            for chunk in done:
+                self._take(chunk, list(islice(given, chunk.gives)))
+
+    def _take(self, chunk: Chunk, tokens: list[int]) -> None:
+        sequence, standing = chunk.sequence, confirmed(chunk.drafts, tokens)
+        sequence.computed = chunk.stop - len(tokens) + len(standing)
+        if chunk.drafts:
+            self._right_drafts += len(standing) - 1
+            self._scheduler.drafts.note(len(standing) > 1)
+        # A number that is not finite, behind a wrong guess too, is in the slot and would be read there.
+        for token in [NOT_FINITE] if NOT_FINITE in tokens else standing:
+            if sequence.row.id in self._texts:
+                self._guarded(sequence, self._take_token, token)
+
+    def _guarded(self, sequence: SequenceState, act: Callable[..., None], *args: Any) -> None:
+        """Do something to one row; if that raises, it is this row that fails."""
+        try:
+            act(sequence, *args)
+        except Exception as error:
+            log.exception("row %s failed", sequence.row.id)
+            self._fail(sequence, failure(error))
+
+    def _take_token(self, sequence: SequenceState, token: int) -> None:
+        if token == NOT_FINITE:
+            self._fail(sequence, ("engine_error", "the model's output is not a finite number"))
+        elif token in self._eos:
+            self._finish(sequence, FinishReason.STOP)
+        else:
+            self._append(sequence, token)
+
+    def _append(self, sequence: SequenceState, token: int) -> None:
+        stream = self._texts[sequence.row.id]
+        sequence.last = token
+        sequence.drafter.extend([token])
+        sequence.generated += 1
+        progress = self._of(sequence)
+        progress.tokens += 1
+        progress.text += stream.push(token)
+        if stream.stopped:
+            self._finish(sequence, FinishReason.STOP)
+        elif sequence.generated >= sequence.limit:
+            self._finish(sequence, FinishReason.LENGTH)
+
+    def _fail(self, sequence: SequenceState, failure: Failure) -> None:
+        self._finish(sequence, FinishReason.ERROR, failure)
+
+    def _fail_chunk(self, chunk: Chunk, failure: Failure) -> None:
+        self._fail(chunk.sequence, failure)
+
+    def _finish(self, sequence: SequenceState, reason: FinishReason, error: Failure | None = None) -> None:
+        stream, progress = self._texts[sequence.row.id], self._of(sequence)
+        # After an error the decoder itself may be the one at fault.
+        progress.text += stream.flush() if error is None else ""
+        progress.end = RowEnd(reason, stream.text, len(sequence.prompt), sequence.generated, sequence.batch_size, error)
+        del self._texts[sequence.row.id]
+        self._vacate(sequence, sound=error is None and sequence.is_prefilled)
+
+    def _vacate(self, sequence: SequenceState, *, sound: bool) -> None:
+        """Free the row's slot. Before its first token nobody knows whether the numbers in it are finite."""
+        if sequence.slot is not None and not sound:
+            self._runner.cache.clear(sequence.slot)
+            self._scheduler.prefixes.forget(sequence.slot)
+        self._scheduler.remove(sequence)
+
+    def _of(self, sequence: SequenceState) -> _Progress:
+        return self._progress.setdefault(sequence.row.id, _Progress())
+
+
+def _runner(model: PreTrainedModel, cache: SlotCache, packed: bool, kernels: Kernels | None) -> Runner:
+    return PackedRunner(model, cache, kernels) if packed and is_known(model) else ModelRunner(model, cache)
+
+
+def kernels_for(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | None:
+    """Our kernels for this model, kept in the data folder; None where they are turned off or of no use."""
+    return load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if settings.kernels else None
+
+
+def _step_cost(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:
+    """The runner's, with what the settings say of it; `prefill_tokens` 0 says nothing."""
+    if prefill_tokens:
+        cost = replace(cost, prefill_tokens=prefill_tokens, beside=None)
+    return cost if drafts else replace(cost, free_tokens=0)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Collection[int]:
+    """Ids that end a text: those of the generation config, and the tokenizer's."""
+    configured: Any = model.generation_config.eos_token_id if model.generation_config else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return {id for id in [*ids, tokenizer.eos_token_id] if id is not None}

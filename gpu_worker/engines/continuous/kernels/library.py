@@ -1,0 +1,133 @@
+"""The compiled kernels, on torch's tensors: float32, on the CPU. Each function says its shapes; C checks nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpu_worker.engines.continuous.kernels.build import BuildError, library
+
+# As in product.c, vectors.h and attention.c.
+PANEL = 16
+LANES = 8
+MOST_DIM = 256
+_WHOLE, _NUMBER, _MEMORY = ctypes.c_long, ctypes.c_float, ctypes.c_void_p
+_SIGNATURES: dict[str, list[Any]] = {
+    "product": [_WHOLE] * 4 + [_MEMORY] * 5,
+    "gated": [_WHOLE] * 4 + [_MEMORY] * 3,
+    "norm": [_WHOLE] * 3 + [_NUMBER] + [_MEMORY] * 3,
+    "place": [_WHOLE] * 6 + [_MEMORY] * 7,
+    "attend": [_WHOLE] * 7 + [_MEMORY] * 6,
+}
+
+log = logging.getLogger(__name__)
+
+
+def load_kernels(folder: Path, device: torch.device, dtype: torch.dtype) -> Kernels | None:
+    """The kernels, compiled into `folder` if need be; None where they cannot or should not be used."""
+    processor = torch.backends.cpu.get_cpu_capability()
+    if device.type != "cpu" or dtype is not torch.float32 or processor != "AVX2":
+        return None
+    try:
+        return Kernels(library(folder))
+    except (BuildError, OSError) as error:
+        log.warning("the engine runs without its own kernels, a third slower: %s", error)
+        return None
+
+
+class Kernels:
+    """The functions of the library, run on as many threads as torch has.
+
+    Args:
+        path: the compiled library.
+    """
+
+    def __init__(self, path: Path) -> None:
+        loaded = ctypes.CDLL(str(path))
+        self._product, self._gated, self._norm, self._place, self._attend = (
+            _function(loaded, name, types) for name, types in _SIGNATURES.items()
+        )
+
+    def linear(self, x: Tensor, weights: Tensor, bias: Tensor | None, summand: Tensor | None, outputs: int) -> Tensor:
+        """x·Wᵀ + bias + summand: x [rows, in], weights as `packed` gives them, summand and result [rows, out]."""
+        x = x.contiguous()
+        y = x.new_empty(len(x), outputs)
+        self._product(
+            torch.get_num_threads(), *x.shape, outputs, x.data_ptr(), weights.data_ptr(),
+            None if bias is None else bias.data_ptr(), None if summand is None else summand.data_ptr(), y.data_ptr(),
+        )  # fmt: skip
+        return y
+
+    def gated(self, x: Tensor, weights: Tensor, outputs: int) -> Tensor:
+        """silu(x·Gᵀ) ⊙ (x·Uᵀ), [rows, out]; weights: the panels of G and U by turns."""
+        x = x.contiguous()
+        y = x.new_empty(len(x), outputs)
+        self._gated(torch.get_num_threads(), *x.shape, outputs, x.data_ptr(), weights.data_ptr(), y.data_ptr())
+        return y
+
+    def norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """Root mean square norm of each row of x [rows, size]."""
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        self._norm(torch.get_num_threads(), *x.shape, epsilon, x.data_ptr(), weight.data_ptr(), y.data_ptr())
+        return y
+
+    def place(
+        self, states: Tensor, cosine: Tensor, sine: Tensor, slots: Tensor, columns: Tensor, keys: Tensor, values: Tensor
+    ) -> None:
+        """Turn the queries by their positions in place, and write the turned keys and the values into their slots.
+
+        Args:
+            states: [tokens or more, heads + 2 · key heads, dim], contiguous; only those with a slot are placed.
+            cosine, sine: [tokens or more, dim].
+            slots, columns: [tokens], long.
+            keys, values: a layer's store, [slots, key heads, columns, dim].
+        """
+        _, key_heads, width, dim = keys.shape
+        self._place(
+            torch.get_num_threads(), len(slots), states.shape[1] - 2 * key_heads, key_heads, dim, width,
+            states.data_ptr(), cosine.data_ptr(), sine.data_ptr(), slots.data_ptr(), columns.data_ptr(),
+            keys.data_ptr(), values.data_ptr(),
+        )  # fmt: skip
+
+    def attend(
+        self, states: Tensor, keys: Tensor, values: Tensor, slots: Tensor, columns: Tensor, tokens: int, out: Tensor
+    ) -> None:
+        """Attention of the first so many tokens, each over its slot's columns up to its own; shapes as in `place`.
+
+        Args:
+            out: [tokens or more, heads · dim]; the first so many are written.
+        """
+        _, key_heads, width, dim = keys.shape
+        groups = (states.shape[1] - 2 * key_heads) // key_heads
+        self._attend(
+            torch.get_num_threads(), tokens, states.stride(0), key_heads, groups, dim, width, states.data_ptr(),
+            keys.data_ptr(), values.data_ptr(), slots.data_ptr(), columns.data_ptr(), out.data_ptr(),
+        )  # fmt: skip
+
+
+def packed(*weights: Tensor) -> Tensor:
+    """Weights [out, in] in the order in which they are read: [out / PANEL, in, PANEL]; of several, panels by turns."""
+    return torch.stack([_panels(weight) for weight in weights], 1).contiguous()
+
+
+def _panels(weight: Tensor) -> Tensor:
+    missing = -len(weight) % PANEL
+    whole = torch.nn.functional.pad(weight.detach(), (0, 0, 0, missing))
+    return whole.view(-1, PANEL, weight.shape[1]).transpose(1, 2)
+
+
+def fits_attention(dim: int) -> bool:
+    """Whether `attend` and `place` take heads of this size."""
+    return dim % LANES == 0 and dim <= MOST_DIM
+
+
+def _function(loaded: ctypes.CDLL, name: str, types: list[Any]) -> Any:
+    function = loaded[f"promptq_{name}"]
+    function.argtypes, function.restype = types, None
+    return function

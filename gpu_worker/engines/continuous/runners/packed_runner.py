@@ -1,0 +1,237 @@
+"""Runs a PackedModel over the slots: new tokens of prompts and of running rows together, in one pass a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, takewhile
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention
+from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.runners.attention_groups import AttentionGroup, attention_groups
+from gpu_worker.engines.continuous.runners.linear import has_onednn
+from gpu_worker.engines.continuous.runners.packed_model import Attend, PackedModel, Rope
+from gpu_worker.engines.continuous.sampling import draws, next_tokens
+from gpu_worker.engines.continuous.scheduler import step_cost
+from gpu_worker.engines.continuous.scheduler.drafts import MOST_DRAFTS
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+
+# Up to so many tokens a row, running rows with their drafts, attention is computed as plain products.
+FEW_TOKENS = MOST_DRAFTS + 1
+# For up to so many running rows the first step finds oneDNN's kernels made: 8 ms for each number of rows.
+WARM_ROWS = 16
+
+
+class PackedRunner:
+    """Computes chunks in the slots of one cache. See `model_runner.Runner` for the contract."""
+
+    def __init__(self, model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None = None) -> None:
+        self.cache = cache
+        self._device = model.device
+        self._masked = torch.finfo(model.dtype).min
+        self._dtype = model.dtype
+        self._key_heads = cache.stores[0].keys.shape[1]
+        self._groups = model.config.num_attention_heads // self._key_heads
+        self._kernels = kernels if fits_attention(cache.stores[0].keys.shape[3]) else None
+        self._model = PackedModel(model, self._kernels)
+        onednn = has_onednn(model.device, model.dtype)
+        self.linear_kind = "kernels" if self._kernels else "onednn" if onednn else "torch"
+        self.step_cost = (
+            step_cost.CUDA if model.device.type == "cuda" else step_cost.CPU_KERNELS if self._kernels else step_cost.CPU
+        )
+        if self.linear_kind == "onednn":
+            self._warm_up(min(WARM_ROWS, cache.slots))
+
+    @torch.inference_mode()
+    def run(self, chunks: Sequence[Chunk]) -> list[int]:
+        lines = zip(*map(_line, chunks), strict=True)
+        ids, slots, columns = self._tensor([list(chain.from_iterable(line)) for line in lines])
+        attend = self._attention(chunks, slots, columns)
+        padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % self.step_cost.bucket
+        logits = self._model(_padded(ids, padding), _padded(columns, padding), self._tensor(_kept(chunks)), attend)
+        return next_tokens(logits, draws(chunks))
+
+    @torch.inference_mode()
+    def _warm_up(self, rows: int) -> None:
+        """Every product once for each number of rows. One layer stands for all: their weights have the same shapes."""
+        heads = self._groups * self._key_heads
+        for count in range(1, rows + 1):
+            ids = self._tensor(range(count))
+            self._model(ids, ids, ids, lambda _layer, states, _rope: states[:, :heads].flatten(1), layers=1)
+
+    def _attention(self, chunks: Sequence[Chunk], slots: Tensor, columns: Tensor) -> Attend:
+        if self._kernels is None:
+            return _Attention(self.cache, slots, columns, self._parts(chunks, columns))
+        running = list(takewhile(lambda chunk: chunk.decodes, chunks))
+        tokens = sum(chunk.stop - chunk.start for chunk in running)
+        parts = self._parts(chunks[len(running) :], columns, tokens)
+        return _KernelAttention(self._kernels, self.cache, slots, columns, tokens, parts)
+
+    def _parts(self, chunks: Sequence[Chunk], columns: Tensor, start: int = 0) -> list[_Part]:
+        """What is attended to by torch's operators: the tokens of these chunks, the first of which is `start`."""
+        parts = []
+        for group in attention_groups(chunks):
+            stop = start + len(group.live) * group.tokens
+            live = self._tensor(group.live) if len(group.live) < group.rows else None
+            parts.append(_Part(slice(start, stop), group, live, self._mask(group, live, columns[start:stop])))
+            start = stop
+        return parts
+
+    def _mask(self, group: AttentionGroup, live: Tensor | None, columns: Tensor) -> Tensor:
+        """To be added to the scores: a token sees its own column and those before.
+
+        [rows · key heads, 1, width] for one token a row; [rows · key heads, heads to a key head · tokens, width] for a
+        few; else [rows, 1, heads to a key head · tokens, width].
+        """
+        rows, tokens, width = group.rows, group.tokens, group.width
+        unseen = torch.arange(width, device=self._device) > columns[:, None]
+        mask = torch.zeros(unseen.shape, dtype=self._dtype, device=self._device).masked_fill_(unseen, self._masked)
+        mask = _spread(mask, live, rows).view(rows, 1, 1, tokens, width)
+        if tokens > FEW_TOKENS:
+            return mask.expand(-1, -1, self._groups, -1, -1).flatten(2, 3)
+        return mask.expand(-1, self._key_heads, self._groups if tokens > 1 else 1, -1, -1).flatten(2, 3).flatten(0, 1)
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self._device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A group, where its tokens lie in the line, and its mask.
+
+    Attributes:
+        live: which of its rows have a token; None: all.
+    """
+
+    tokens: slice
+    group: AttentionGroup
+    live: Tensor | None
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Attention:
+    """One step's attention over the slots.
+
+    Attributes:
+        slots, columns: where each token's keys and values are written, [tokens].
+    """
+
+    cache: SlotCache
+    slots: Tensor
+    columns: Tensor
+    parts: list[_Part]
+
+    def __call__(self, layer: int, states: Tensor, rope: Rope) -> Tensor:
+        store, tokens = self.cache.stores[layer], len(self.slots)
+        key_heads = store.keys.shape[1]
+        turned, value = rope(states[:, :-key_heads]), states[:, -key_heads:]
+        query, key = turned[:, :-key_heads], turned[:, -key_heads:]
+        store.keys[self.slots, :, self.columns] = key[:tokens]
+        store.values[self.slots, :, self.columns] = value[:tokens]
+        attended = [_attend(part, query[part.tokens], store.keys, store.values) for part in self.parts]
+        if padding := len(query) - tokens:
+            attended.append(query.new_zeros(padding, attended[0].shape[1]))
+        return attended[0] if len(attended) == 1 else torch.cat(attended)
+
+
+@dataclass(frozen=True, slots=True)
+class _KernelAttention:
+    """The same with our kernels for running rows; prompts have torch's fused attention.
+
+    Attributes:
+        running: how many tokens, the first ones, are of running rows.
+        parts: the others.
+    """
+
+    kernels: Kernels
+    cache: SlotCache
+    slots: Tensor
+    columns: Tensor
+    running: int
+    parts: list[_Part]
+
+    def __call__(self, layer: int, states: Tensor, rope: Rope) -> Tensor:
+        keys, values = self.cache.stores[layer].keys, self.cache.stores[layer].values
+        heads = states.shape[1] - 2 * keys.shape[1]
+        self.kernels.place(states, rope.cosine, rope.sine, self.slots, self.columns, keys, values)
+        out = states.new_empty(len(states), heads * states.shape[2])
+        self.kernels.attend(states, keys, values, self.slots, self.columns, self.running, out)
+        for part in self.parts:
+            out[part.tokens] = _attend(part, states[part.tokens, :heads], keys, values)
+        return out
+
+
+def _attend(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Query [rows · tokens, heads, dim] over the part's slots; returns [rows · tokens, heads · dim].
+
+    The query heads that share a key head are put side by side with the tokens, so that keys and values are read as
+    they lie: no head is repeated.
+    """
+    group = part.group
+    slots = slice(group.first, group.first + group.rows)
+    keys, values = keys[slots, :, : group.width], values[slots, :, : group.width]
+    act = _attend_few if group.tokens <= FEW_TOKENS else _attend_prompts
+    return act(part, query, keys, values)
+
+
+def _attend_few(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One token a row, or a few: two batched products. The fused kernel, for many, takes twice as long on a CPU."""
+    rows, key_heads, _, size = keys.shape
+    query = _by_key_head(_spread(query, part.live, rows), part.group, key_heads).flatten(0, 1)
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    scores = torch.baddbmm(part.mask, query, keys.transpose(1, 2), alpha=size**-0.5)
+    attended = _by_token(torch.bmm(scores.softmax(-1), values), part.group, key_heads)
+    return attended if part.live is None else attended[part.live]
+
+
+def _attend_prompts(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    query = _by_key_head(query, part.group, keys.shape[1])
+    out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=part.mask)
+    return _by_token(out, part.group, keys.shape[1])
+
+
+def _by_key_head(query: Tensor, group: AttentionGroup, key_heads: int) -> Tensor:
+    """[rows · tokens, heads, dim] to [rows, key heads, heads to a key head · tokens, dim]."""
+    query = query.view(group.rows, group.tokens, key_heads, -1, query.shape[-1])
+    return query.permute(0, 2, 3, 1, 4).flatten(2, 3)
+
+
+def _by_token(attended: Tensor, group: AttentionGroup, key_heads: int) -> Tensor:
+    """And back: to [rows · tokens, heads · dim]."""
+    size = attended.shape[-1]
+    attended = attended.view(group.rows, key_heads, -1, group.tokens, size)
+    return attended.permute(0, 3, 1, 2, 4).reshape(group.rows * group.tokens, -1)
+
+
+def _spread(states: Tensor, live: Tensor | None, rows: int) -> Tensor:
+    """Put states [live rows, …] where they belong among `rows`; zeros between."""
+    if live is None:
+        return states
+    return states.new_zeros(rows, *states.shape[1:]).index_copy_(0, live, states)
+
+
+def _padded(values: Tensor, padding: int) -> Tensor:
+    """Zeros behind a step's tokens. Attention leaves them out; products compute them, and nobody reads that."""
+    return functional.pad(values, (0, padding)) if padding else values
+
+
+def _line(chunk: Chunk) -> tuple[list[int], list[int], range]:
+    """Id, slot and column of each of the chunk's tokens."""
+    return chunk.tokens, [chunk.slot] * (chunk.stop - chunk.start), range(chunk.start, chunk.stop)
+
+
+def _kept(chunks: Sequence[Chunk]) -> list[int]:
+    """Indices, in the line, of the tokens that another one follows from: the last ones of each chunk."""
+    kept: list[int] = []
+    end = 0
+    for chunk in chunks:
+        end += chunk.stop - chunk.start
+        kept += range(end - chunk.gives, end)
+    return kept

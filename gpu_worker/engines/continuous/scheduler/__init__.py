@@ -1,0 +1,1 @@
+"""Which rows run, and which tokens a step computes. No torch here."""

@@ -1,0 +1,203 @@
+"""Who gets a slot, and whose prompt is computed next. Decides without torch, clock or I/O."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Set
+from dataclasses import dataclass
+from typing import Literal
+
+from gpu_worker.engines.base import Row
+from gpu_worker.engines.continuous.kvcache.prefixes import Copy, Prefixes
+from gpu_worker.engines.continuous.rounding import round_up
+from gpu_worker.engines.continuous.scheduler.drafts import DraftBudget
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
+from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+
+Batching = Literal["continuous", "static", "off"]
+
+# A row that waited this many steps counts as one rank higher, and again after as many more: so
+# a stream of urgent short prompts cannot hold back a patient one for ever.
+AGEING_STEPS = 32
+
+
+def free_slots(live: int, slots: int, batching: Batching) -> int:
+    """How many rows may join `live` others.
+
+    `continuous` fills any free slot, `static` waits until the whole batch has ended, and `off` takes one row.
+    """
+    if batching == "continuous":
+        return slots - live
+    if live:
+        return 0
+    return 1 if batching == "off" else slots
+
+
+def check_rows(rows: Collection[Row], free: int, live: Set[str]) -> None:
+    """Refuse rows that an engine with so many free slots and these live ids cannot take.
+
+    Raises:
+        ValueError: more rows than free slots, or an id that is already in.
+    """
+    ids = {row.id for row in rows}
+    if len(rows) > free:
+        raise ValueError(f"{len(rows)} rows for {free} free slots")
+    if len(ids) < len(rows) or ids & live:
+        raise ValueError("a row's id is already in the engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A row that is to leave its slot for a vacant one."""
+
+    sequence: SequenceState
+    source: int
+    target: int
+
+
+class Scheduler:
+    """Holds the live sequences in order of arrival, and hands out slots and prefill tokens.
+
+    Args:
+        slots: rows that fit.
+        pace: how long steps take.
+        reuse: whether a prompt's beginning may be copied from a slot that holds it.
+
+    Attributes:
+        drafts: how far rows guess ahead, while no prompt is computed.
+        prefixes: what the slots hold.
+        copies: to be made, in this order, before the planned step is run.
+    """
+
+    def __init__(
+        self, slots: int, step_cost: StepCost, batching: Batching = "continuous", *, reuse: bool = True
+    ) -> None:
+        self.slots = slots
+        self.step_cost = step_cost
+        self.batching: Batching = batching
+        self.drafts = DraftBudget(step_cost.free_tokens, step_cost.double_tokens)
+        self.prefixes = Prefixes(reuse=reuse)
+        self.copies: list[Copy] = []
+        self.live: list[SequenceState] = []
+        self._vacant = list(range(slots))
+
+    def free_slots(self) -> int:
+        """How many sequences may be added now."""
+        return free_slots(len(self.live), self.slots, self.batching)
+
+    def add(self, sequence: SequenceState) -> None:
+        """Take a sequence in; it gets its slot with its first prompt tokens."""
+        self.live.append(sequence)
+
+    def remove(self, sequence: SequenceState) -> None:
+        """Forget a sequence and free its slot."""
+        self.live.remove(sequence)
+        if sequence.slot is not None:
+            heapq.heappush(self._vacant, sequence.slot)
+
+    def plan_move(self) -> Move | None:
+        """The row of the highest slot into the lowest vacant one, unless a row without a slot will fill that.
+
+        Rows that lie close together are read in fewer calls, and nothing between them is read in vain. A row whose
+        prompt is not computed stays: nobody knows yet whether the numbers in its slot are finite.
+        """
+        last = max(self.live, key=_slot, default=None)
+        if last is None or not last.is_prefilled or not self._vacant or _slot(last) < self._vacant[0]:
+            return None
+        waits = any(sequence.slot is None for sequence in self.live)
+        return None if waits else Move(last, _slot(last), self._vacant[0])
+
+    def moved(self, move: Move) -> None:
+        """The row's keys and values are in the other slot now."""
+        move.sequence.slot = heapq.heapreplace(self._vacant, move.source)
+        self.prefixes.hold(move.target, move.sequence)
+        self.prefixes.forget(move.source)
+
+    def note_batch(self) -> None:
+        """Let every live sequence know how many share this step."""
+        for sequence in self.live:
+            sequence.batch_size = max(sequence.batch_size, len(self.live))
+
+    def plan(self) -> list[Chunk]:
+        """Choose this step's tokens: one of each running row, by slot, then those of prompts."""
+        self.copies = []
+        running = self.running()
+        prompts = self.plan_prefill(len(running))
+        guesses = {} if prompts else self._guesses(running)
+        return [_decode(sequence, guesses.get(sequence, ())) for sequence in running] + prompts
+
+    def _guesses(self, running: list[SequenceState]) -> dict[SequenceState, tuple[int, ...]]:
+        """Drafts for each running row, as many for all: attention takes them in one call then. None: nobody guesses."""
+        room = min((sequence.limit - sequence.generated for sequence in running), default=0)
+        count = self.drafts.each(len(running), room)
+        guesses = {sequence: tuple(sequence.drafter.guess(count)) for sequence in running} if count else {}
+        return {s: guess or (s.last,) * count for s, guess in guesses.items()} if any(guesses.values()) else {}
+
+    def running(self) -> list[SequenceState]:
+        """Sequences that decode, by slot."""
+        ready = [sequence for sequence in self.live if sequence.is_prefilled]
+        return sorted(ready, key=_slot)
+
+    def plan_prefill(self, running: int = 0) -> list[Chunk]:
+        """Choose this step's prompt tokens, beside so many running rows; the most urgent row first.
+
+        A row whose turn comes gets the lowest vacant slot: decoding runs over the slots below the highest live one.
+        What another slot holds of its prompt's beginning is copied.
+        """
+        waiting = self._waiting()
+        budget = self._prefill_budget(running, len(waiting))
+        chunks: list[Chunk] = []
+        for sequence in waiting:
+            if budget == 0 or self._had_better_wait(sequence, chunks):
+                sequence.passed_over += 1
+                continue
+            chunks.append(self._chunk(sequence, budget))
+            budget -= chunks[-1].stop - chunks[-1].start
+        return chunks
+
+    def _prefill_budget(self, running: int, waiting: int) -> int:
+        """Prompt tokens of this step. What fills its last bucket is added: it would be computed as padding."""
+        step_cost = self.step_cost
+        if step_cost.beside is None or waiting > running:
+            return step_cost.prefill_tokens
+        return min(step_cost.prefill_tokens, round_up(step_cost.beside + 2 * running, step_cost.bucket) - running)
+
+    def _waiting(self) -> list[SequenceState]:
+        # sorted() is stable: among equals the order of arrival stands.
+        return sorted((sequence for sequence in self.live if not sequence.is_prefilled), key=_urgency)
+
+    def _had_better_wait(self, sequence: SequenceState, chunks: list[Chunk]) -> bool:
+        """Whether rows whose turn it is compute at least half of what this one, which has not begun, lacks."""
+        if sequence.slot is not None or not chunks:
+            return False
+        coming = self.prefixes.coming(sequence.prompt, chunks)
+        if not coming:
+            return False
+        _, held = self.prefixes.best(sequence.prompt)
+        return 2 * (coming - held) >= len(sequence.prompt) - held
+
+    def _chunk(self, sequence: SequenceState, budget: int) -> Chunk:
+        if sequence.slot is None:
+            self._admit(sequence)
+        stop = min(len(sequence.prompt), sequence.computed + budget)
+        return Chunk(sequence, sequence.computed, stop)
+
+    def _admit(self, sequence: SequenceState) -> None:
+        source, sequence.computed = self.prefixes.best(sequence.prompt)
+        sequence.slot = heapq.heappop(self._vacant)
+        if sequence.computed and source != sequence.slot:
+            self.copies.append(Copy(source, sequence.slot, sequence.computed))
+        sequence.reused = sequence.computed
+        self.prefixes.hold(sequence.slot, sequence)
+
+
+def _decode(sequence: SequenceState, drafts: tuple[int, ...]) -> Chunk:
+    return Chunk(sequence, sequence.computed, sequence.computed + 1 + len(drafts), drafts)
+
+
+def _slot(sequence: SequenceState) -> int:
+    return -1 if sequence.slot is None else sequence.slot
+
+
+def _urgency(sequence: SequenceState) -> tuple[int, float]:
+    return sequence.row.rank - sequence.passed_over // AGEING_STEPS, sequence.row.queued_at

@@ -1,0 +1,93 @@
+"""A row as the engine sees it: how far its prompt is computed and its text generated. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gpu_worker.engines.base import FinishReason, Row
+from gpu_worker.engines.continuous.retry_halves import Failure
+from gpu_worker.engines.continuous.scheduler.drafts import Drafter
+
+
+@dataclass(slots=True, eq=False)
+class SequenceState:
+    """One live row.
+
+    Attributes:
+        prompt: token ids.
+        limit: the most tokens it may generate: `max_tokens`, or what is left of the context.
+        seed: decides every draw of this row.
+        slot: where its KV memory is; None until the scheduler admits it.
+        computed: tokens whose keys and values are in the slot.
+        reused: of these, prompt tokens that were copied from another slot, not computed.
+        generated: completion tokens so far; an end-of-sequence token is not one.
+        last: the newest token, not yet in the slot.
+        batch_size: the most rows that were live in one step with it, itself included.
+        passed_over: steps in which it waited for prefill and got none.
+        ending: how it is to end at the next step, with the error if that is the reason.
+        drafter: guesses how its text goes on.
+    """
+
+    row: Row
+    prompt: list[int]
+    limit: int
+    seed: int = 0
+    slot: int | None = None
+    computed: int = 0
+    reused: int = 0
+    generated: int = 0
+    last: int = 0
+    batch_size: int = 0
+    passed_over: int = 0
+    ending: tuple[FinishReason, Failure | None] | None = None
+    drafter: Drafter = field(default_factory=Drafter)
+
+    @property
+    def is_prefilled(self) -> bool:
+        """Whether the whole prompt is in the slot, so that the row decodes."""
+        return self.computed >= len(self.prompt)
+
+    @property
+    def text(self) -> list[int]:
+        """All its tokens: those of the prompt and those generated; the first `computed` are in the slot."""
+        return self.drafter.text
+
+    def end(self, reason: FinishReason, error: Failure | None = None) -> None:
+        """Note how the row is to end. The first reason stands."""
+        if self.ending is None:
+            self.ending = (reason, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens [start, stop) of one admitted sequence, to be computed in this step: of its prompt, or its newest one.
+
+    Attributes:
+        drafts: guesses that follow its newest token.
+    """
+
+    sequence: SequenceState
+    start: int
+    stop: int
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def slot(self) -> int:
+        """Where the tokens go."""
+        assert self.sequence.slot is not None, "only admitted sequences are run"
+        return self.sequence.slot
+
+    @property
+    def tokens(self) -> list[int]:
+        """Their ids."""
+        return [self.sequence.last, *self.drafts] if self.decodes else self.sequence.prompt[self.start : self.stop]
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the prompt is behind it."""
+        return self.start >= len(self.sequence.prompt)
+
+    @property
+    def gives(self) -> int:
+        """How many tokens follow from it: a chunk that ends within the prompt gives none."""
+        return 1 + len(self.drafts) if self.stop >= len(self.sequence.prompt) else 0

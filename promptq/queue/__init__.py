@@ -1,0 +1,1 @@
+"""The queue in Redis: every change of a job is one Lua script."""

@@ -1,0 +1,1 @@
+"""What every program needs to run: stop signals, logs, ports, children."""

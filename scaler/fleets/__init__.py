@@ -1,0 +1,1 @@
+"""Where workers run. `base` has the protocol."""

@@ -1,0 +1,138 @@
+"""The scaler's small web server: /metrics, /targets for Prometheus, /livez."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from promptq.contract import metrics
+from promptq.contract.errors import RedisUnavailable
+from promptq.contract.settings import ScalerSettings
+from promptq.queue.observe import Observer, Snapshot, WorkerRecord
+from promptq.runtime.ports import listen
+
+
+class QueueCollector(Collector):
+    """Queue gauges and exact totals, read from Redis at scrape time; left out while Redis is away."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Every queue metric, from one snapshot."""
+        try:
+            snapshot = self._observer.snapshot(time.time())
+        except RedisUnavailable:
+            return
+        yield from (_jobs(snapshot), _ages(snapshot), _expiries(snapshot), _requeued(snapshot))
+
+
+def create_app(registry: CollectorRegistry, observer: Observer, advertised_host: str) -> Flask:
+    """The application.
+
+    Args:
+        advertised_host: where Prometheus finds workers that listen on this machine.
+    """
+    app = Flask("scaler")
+
+    @app.get("/metrics")
+    def read_metrics() -> Response:
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/targets")
+    def read_targets() -> Response:
+        return jsonify(targets(observer.workers(), advertised_host))
+
+    @app.get("/livez")
+    def read_livez() -> Response:
+        return jsonify(status="ok")
+
+    @app.errorhandler(RedisUnavailable)
+    def answer_unavailable(error: RedisUnavailable) -> tuple[Response, int]:
+        # Prometheus keeps the targets it has when this is not a 200.
+        return jsonify(error={"type": error.type, "message": error.message, "param": None}), 503
+
+    return app
+
+
+def targets(workers: Sequence[WorkerRecord], advertised_host: str) -> list[dict[str, Any]]:
+    """The workers in Prometheus' http_sd form. A loopback or wildcard address is told as the advertised host."""
+    with_metrics = [worker for worker in workers if worker.metrics_url]
+    return [
+        {"targets": [_address(worker.metrics_url, advertised_host)], "labels": {"worker": worker.name}}
+        for worker in with_metrics
+    ]
+
+
+class MetricsServer:
+    """Serves the application from a daemon thread.
+
+    Raises:
+        SettingsError: the port is taken, or the address is not this machine's.
+    """
+
+    def __init__(self, app: Flask, settings: ScalerSettings) -> None:
+        listener = listen("PROMPTQ_SCALER_PORT", settings.scaler_host, settings.scaler_port)
+        self.port = int(listener.getsockname()[1])
+        with listener:  # werkzeug works on a copy
+            self._server: BaseWSGIServer = make_server(
+                settings.scaler_host, self.port, app, threaded=True, request_handler=_QuietHandler, fd=listener.fileno()
+            )
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics server", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Scrapes every few seconds are not worth a line each."""
+
+
+def _address(metrics_url: str, advertised_host: str) -> str:
+    parts = urlsplit(metrics_url)
+    is_local = parts.hostname in ("127.0.0.1", "localhost", "0.0.0.0", "::", "::1")
+    return f"{advertised_host if is_local else parts.hostname}:{parts.port}"
+
+
+def _jobs(snapshot: Snapshot) -> GaugeMetricFamily:
+    name, text, labels = metrics.QUEUE_JOBS
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for queue in snapshot.queues:
+        for state in ("queued", "running", "dead"):
+            family.add_metric([queue.name, state], getattr(queue, state))
+    return family
+
+
+def _ages(snapshot: Snapshot) -> GaugeMetricFamily:
+    name, text, labels = metrics.QUEUE_OLDEST_AGE
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for queue in snapshot.queues:
+        family.add_metric([queue.name], queue.oldest_age_seconds)
+    return family
+
+
+def _expiries(snapshot: Snapshot) -> CounterMetricFamily:
+    name, text, _ = metrics.LEASE_EXPIRIES
+    return CounterMetricFamily(name, text, value=snapshot.totals.get("lease_expiries", 0))
+
+
+def _requeued(snapshot: Snapshot) -> CounterMetricFamily:
+    name, text, labels = metrics.JOBS_REQUEUED
+    family = CounterMetricFamily(name, text, labels=labels)
+    for reason in metrics.REQUEUE_REASONS:
+        family.add_metric([reason], snapshot.totals.get(f"requeued:{reason}", 0))
+    return family

@@ -1,0 +1,158 @@
+"""Waiters: woken by what they wait for, and never asleep past a lost message."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from api.waiting.waiters import READERS, Waiters
+from promptq.contract.errors import RedisUnavailable
+from promptq.contract.job import Job, Status
+
+QUEUED = Job("j1", Status.QUEUED, "default", 0.0)
+DONE = replace(QUEUED, status=Status.SUCCEEDED)
+
+
+class Reader:
+    """A job that ends when the test says so; counts how many read it, and how many at once."""
+
+    def __init__(self) -> None:
+        self.job = QUEUED
+        self.reads = 0
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, _job_id: str) -> Job:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.001)
+        with self._lock:
+            self._now -= 1
+            self.reads += 1
+        return self.job
+
+
+class FakeListener:
+    """Keeps what it was made with, and counts its starts."""
+
+    made: list[FakeListener]
+
+    def __init__(self, *_: Any, on_connect: Callable[[], None], on_disconnect: Callable[[], None]) -> None:
+        self.on_connect, self.on_disconnect = on_connect, on_disconnect
+        self.closed = False
+        self.made.append(self)
+
+    def start(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def waiters() -> Waiters:
+    FakeListener.made = []
+    return Waiters("redis://nowhere", FakeListener)
+
+
+@pytest.fixture
+def waiting(waiters: Waiters) -> Iterator[Callable[..., list[threading.Thread]]]:
+    """Threads that wait; each has read once when this returns."""
+    started: list[threading.Thread] = []
+
+    def start(read: Reader, count: int = 1) -> list[threading.Thread]:
+        before = read.reads
+        started.extend(threading.Thread(target=waiters.wait_for, args=("j1", 30, read)) for _ in range(count))
+        for thread in started[-count:]:
+            thread.start()
+        while read.reads < before + count:
+            time.sleep(0.001)
+        return started[-count:]
+
+    yield start
+    waiters.drain()
+    for thread in started:
+        thread.join()
+
+
+def ended(threads: list[threading.Thread]) -> bool:
+    for thread in threads:
+        thread.join(5)
+    return not any(thread.is_alive() for thread in threads)
+
+
+def test_nobody_listens_before_somebody_waits_and_then_one_does(waiters: Waiters, waiting: Callable) -> None:
+    assert FakeListener.made == []
+    waiting(Reader(), 3)
+    assert len(FakeListener.made) == 1
+
+
+def test_a_notification_wakes_everybody_who_waits_for_that_job(waiters: Waiters, waiting: Callable) -> None:
+    read = Reader()
+    threads = waiting(read, 5)
+    read.job = DONE
+    waiters.wake("", "another")
+    assert read.reads == 5
+    waiters.wake("", "j1")
+    assert ended(threads)
+    assert waiters._events == {}
+
+
+@pytest.mark.parametrize("event", ["on_connect", "on_disconnect"])
+def test_a_new_or_lost_subscription_makes_everybody_read_again(waiting: Callable, event: str) -> None:
+    read = Reader()
+    threads = waiting(read, 5)
+    read.job = DONE
+    getattr(FakeListener.made[0], event)()
+    assert ended(threads)
+
+
+def test_a_job_that_ends_between_the_read_and_the_wait_is_not_missed(waiters: Waiters) -> None:
+    def read(_job_id: str) -> Job:
+        if calls:
+            return DONE
+        calls.append(1)
+        waiters.wake("", "j1")
+        return QUEUED
+
+    calls: list[int] = []
+    assert waiters.wait_for("j1", 30, read) is DONE
+
+
+def test_a_thousand_woken_together_read_in_turns(waiters: Waiters, waiting: Callable) -> None:
+    read = Reader()
+    threads = waiting(read, 100)
+    read.most, read.job = 0, DONE
+    waiters.wake("", "j1")
+    assert ended(threads)
+    assert 0 < read.most <= READERS
+
+
+def test_draining_ends_every_wait_and_lets_no_new_one_begin(waiters: Waiters, waiting: Callable) -> None:
+    read = Reader()
+    threads = waiting(read, 5)
+    waiters.drain()
+    assert ended(threads)
+    assert waiters.wait_for("j1", 30, read) is QUEUED
+    assert FakeListener.made[0].closed
+
+
+def test_the_time_is_up(waiters: Waiters) -> None:
+    started = time.monotonic()
+    assert waiters.wait_for("j1", 0.05, Reader()) is QUEUED
+    assert 0.05 <= time.monotonic() - started < 5
+
+
+def test_an_error_of_the_read_ends_the_wait_and_leaves_nothing_behind(waiters: Waiters) -> None:
+    def read(_job_id: str) -> Job:
+        raise RedisUnavailable("away")
+
+    with pytest.raises(RedisUnavailable):
+        waiters.wait_for("j1", 30, read)
+    assert waiters._events == {}
