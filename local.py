@@ -128,7 +128,7 @@ class Local:
 
     def _await_ready(self) -> bool:
         """Tell how it goes until a worker stands ready. False: a stop was requested."""
-        observer = Observer(connect(self.redis_url))
+        observer = Observer(connect(self.redis_url), self.settings.api)
         started = time.monotonic()
         told_at, told = started, ""
         while not self.stop.wait(POLL_SECONDS):
@@ -183,7 +183,7 @@ class Local:
 
     def _outlive_orphans(self) -> None:
         """The scaler died: its workers got SIGTERM from the kernel and drain; they need the server until they end."""
-        observer = Observer(connect(self.redis_url))
+        observer = Observer(connect(self.redis_url), self.settings.api)
         deadline = time.monotonic() + self.settings.scaler.drain_seconds + SCALER_MARGIN_SECONDS
         with contextlib.suppress(RedisUnavailable):
             while time.monotonic() < deadline and any(w.host == socket.gethostname() for w in observer.workers()):

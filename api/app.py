@@ -15,7 +15,7 @@ from api import errors
 from api.http import access, instrument
 from api.prompt_limit import PromptLimit
 from api.schemas import ErrorResponse
-from api.services import EXTENSION, Services, now
+from api.services import EXTENSION, Services
 from api.submit_metrics import SubmitMetrics
 from api.views import fleet, generate, health, jobs, jobs_batch, status
 from api.waiting.submit_batcher import SubmitBatcher
@@ -69,13 +69,13 @@ def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | 
     return Services(
         settings=settings,
         store=store,
-        observer=Observer(store.client),
-        waiters=waiters or Waiters(settings.redis_url),
+        observer=Observer(store.client, settings),
+        waiters=waiters or Waiters(settings.redis_url, settings.keys.done_channel),
         registry=registry,
         metrics=metrics,
         access=access.Access(settings, store),
-        prompt_limit=PromptLimit(partial(model_facts.read, store.client, settings.model_id)),
-        submit_batcher=SubmitBatcher(store, now, submit_metrics.count),
+        prompt_limit=PromptLimit(partial(model_facts.read, store.client, settings.keys.model(settings.model_id))),
+        submit_batcher=SubmitBatcher(store, submit_metrics.count),
         submit_metrics=submit_metrics,
     )
 

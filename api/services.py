@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -69,8 +68,3 @@ def of(app: Flask) -> Services:
     """The parts of an application."""
     parts: Services = app.extensions[EXTENSION]
     return parts
-
-
-def now() -> float:
-    """Wall time in seconds."""
-    return time.time()

@@ -15,7 +15,7 @@ from api.errors import invalid_request
 from api.http.access import owner
 from api.http.instrument import request_id
 from api.parameters import IDEMPOTENCY_KEY
-from api.services import Services, now, services
+from api.services import Services, services
 from api.submit_metrics import SubmitResult
 from api.waiting.submit_batcher import JOBS_PER_SCRIPT
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest, PromptqError, RedisUnavailable
@@ -90,7 +90,7 @@ def _admit(news: Sequence[NewJob], parts: Services) -> list[SubmitResult]:
     done: list[SubmitResult] = []
     while len(done) < len(news):
         try:
-            done += parts.store.submit_many(news[len(done) : len(done) + JOBS_PER_SCRIPT], now())
+            done += parts.store.submit_many(news[len(done) : len(done) + JOBS_PER_SCRIPT])
         except RedisUnavailable as error:
             if not done:
                 raise
@@ -113,6 +113,7 @@ def _check_limits(body: JobRequest, parts: Services, max_tokens_param: str) -> N
 def _new_job(body: JobRequest, job_id: str, key: str, parts: Services) -> NewJob:
     new = NewJob.create(
         body,
+        parts.settings.model_id,
         parts.settings.model_identity,
         idempotency_key=_record(key) if key else "",
         keep_seconds=parts.settings.idempotency_ttl_seconds if job_id or key else None,

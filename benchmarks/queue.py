@@ -20,7 +20,6 @@ import redis
 
 from benchmarks.queue_peers import Bare, Celery, Ours, Peer, Rq, new_job
 from benchmarks.queue_server import Counts, counts, serving, used_memory
-from promptq.contract import keys
 from promptq.contract.job import Result, Status, from_iso
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import LEAN_OPTIONS
@@ -196,11 +195,11 @@ def acts(client: redis.Redis, size: int, jobs: int, cache: bool = True) -> dict[
     def finish() -> None:
         assert sum(map(len, claims)) == jobs
         for some in claims:
-            store.finish("bench", [_ending(claim) for claim in some], time.time())
+            store.finish("bench", [_ending(claim) for claim in some])
 
     return {
-        "submit": lambda: [store.submit_many(news[i : i + size], time.time()) for i in starts],
-        "claim": lambda: claims.extend(store.claim("bench", size, time.time()) for _ in starts),
+        "submit": lambda: [store.submit_many(news[i : i + size]) for i in starts],
+        "claim": lambda: claims.extend(store.claim("bench", size) for _ in starts),
         "finish": finish,
     }
 
@@ -255,11 +254,11 @@ def latency(options: argparse.Namespace) -> dict[str, Any]:
 
 def _wait(client: redis.Redis, store: JobStore, number: int) -> tuple[float, float]:
     """Milliseconds from the submit's reply to the sending of the claim, and to that of the result."""
-    job = store.submit(new_job(number, cache=False), time.time()).job
+    job = store.submit(new_job(number, cache=False)).job
     replied = time.time()
     while not store.get(job.id).status.is_terminal:
         time.sleep(0.005)
-    stamps: Any = client.hmget(keys.JOB(job.id), "started_at", "ended_at")
+    stamps: Any = client.hmget(store.keys.job(job.id), "started_at", "ended_at")
     time.sleep(0.005 + number % 7 / 1000)  # no rhythm with the worker's own pauses
     claimed, ended = (1000 * ((from_iso(stamp.decode()) or 0.0) - replied) for stamp in stamps)
     return claimed, ended
@@ -283,12 +282,12 @@ def memory(_options: argparse.Namespace) -> dict[str, Any]:
 def _bytes(client: redis.Redis, jobs: int, cache: bool) -> Row:
     store, ours = JobStore(client, WorkerSettings(_env_file=None)), Ours(32, cache)
     ours.fill(client, 1)  # the scripts
-    store.finish("bench", [_ending(claim) for claim in store.claim("bench", 1, time.time())], time.time())
+    store.finish("bench", [_ending(claim) for claim in store.claim("bench", 1)])
     before = used_memory(client)
     ours.fill(client, jobs)
     queued = used_memory(client) - before
-    while claims := store.claim("bench", 100, time.time()):
-        store.finish("bench", [_ending(claim) for claim in claims], time.time())
+    while claims := store.claim("bench", 100):
+        store.finish("bench", [_ending(claim) for claim in claims])
     return {"queued": queued / jobs, "finished": (used_memory(client) - before) / jobs}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from benchmarks.queue_server import url_of
-from promptq.contract import keys
+from promptq.contract.keys import Keys
 from promptq.contract.request import JobRequest
 from promptq.contract.settings import WorkerSettings, child_environment
 from promptq.queue.records import NewJob
@@ -51,13 +50,13 @@ class Ours:
     cache: bool = False
 
     def fill(self, client: redis.Redis, jobs: int) -> None:
-        store = JobStore(client, WorkerSettings(_env_file=None, max_queue_jobs=10**9))
+        store = JobStore(client, WorkerSettings(_env_file=None, engine="echo", max_queue_jobs=10**9))
         for start in range(0, jobs, 100):
             news = [new_job(start + i, self.cache) for i in range(min(100, jobs - start))]
-            store.submit_many(news, time.time())
+            store.submit_many(news)
 
     def done(self, client: redis.Redis) -> int:
-        return int(client.zcard(keys.FINISHED("default")))
+        return int(client.zcard(Keys().finished("default")))
 
     def work(self, client: redis.Redis) -> subprocess.Popen[bytes]:
         values = {"REDIS_URL": url_of(client), "ENGINE": "echo", "ECHO_TOKENS_PER_SECOND": "0", "SLOTS": str(self.size)}
@@ -69,7 +68,7 @@ class Ours:
 
 def new_job(number: int, cache: bool = True) -> NewJob:
     """A job of about 300 bytes that no other one equals."""
-    return NewJob.create(JobRequest(prompt=f"{PROMPT} {number}", cache=cache), "echo")
+    return NewJob.create(JobRequest(prompt=f"{PROMPT} {number}", cache=cache), "echo", "echo")
 
 
 @dataclass

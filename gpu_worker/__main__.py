@@ -19,6 +19,7 @@ from promptq.contract.errors import EngineError, RedisUnavailable, SettingsError
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.store import JobStore, connect
+from promptq.queue.upgrade import upgrade
 from promptq.runtime.lifecycle import ExitCode, Stop
 from promptq.runtime.logs import configure, log_settings
 
@@ -53,11 +54,11 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     host = settings.worker_metrics_host
     server, thread = start_http_server(settings.worker_metrics_port, host, registry)
     url = f"http://{host}:{server.server_port}/metrics"
-    worker = WorkerRegistration(
-        connect(settings.redis_url), settings.worker_name, settings.lease_seconds, engine.info, url
-    )
+    worker = WorkerRegistration(connect(settings.redis_url), settings, engine.info, url)
+    store = JobStore(connect(settings.redis_url), settings)
+    upgrade(store)
     try:
-        WorkerLoop(JobStore(connect(settings.redis_url), settings), engine, worker, telemetry, settings).run(stop)
+        WorkerLoop(store, engine, worker, telemetry, settings).run(stop)
     finally:
         server.shutdown()
         server.server_close()

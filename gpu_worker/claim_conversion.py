@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from gpu_worker.engines.base import FinishReason, Row, RowEnd
 from promptq.contract.errors import InvalidRequest
-from promptq.contract.job import JobError, Result, Status, decode_call
-from promptq.contract.keys import QUEUES
+from promptq.contract.job import JobError, Result, Status
+from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest
 from promptq.queue.store import Claim, Ending
 
@@ -34,12 +34,16 @@ def row(run: Run, timeout_seconds: float) -> Row:
         InvalidRequest: the job is not one that we run; the message says why.
     """
     claim = run.claim
-    if claim.refused:
-        raise InvalidRequest(
-            f"promptq runs no RQ callbacks, webhooks, repeats or rate limits; this job has {claim.refused}."
-        )
+    if claim.refusal:
+        raise claim.refusal
     limit = claim.timeout_seconds or timeout_seconds
-    return Row(claim.id, _request(claim), run.claimed_at + limit, QUEUES.index(claim.queue), claim.queued_at)
+    return Row(
+        claim.id,
+        _request(claim),
+        run.claimed_at + limit,
+        PRIORITIES.index(claim.queue.priority),
+        run.claimed_at - claim.waited_seconds,
+    )
 
 
 def refusal(run: Run, error: InvalidRequest) -> Ending:
@@ -63,9 +67,8 @@ def ending(run: Run, finished: RowEnd, model: str, now: float) -> Ending:
 
 
 def _request(claim: Claim) -> GenerateRequest:
-    kwargs = decode_call(claim.data)
     try:
-        return GenerateRequest.model_validate(kwargs)
+        return GenerateRequest.model_validate(claim.kwargs)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "prompt"
@@ -80,7 +83,7 @@ def _result(run: Run, finished: RowEnd, model: str, now: float) -> Result:
         model=model,
         prompt_tokens=finished.prompt_tokens,
         completion_tokens=finished.completion_tokens,
-        queue_seconds=max(0.0, run.claimed_at - run.claim.queued_at),
+        queue_seconds=run.claim.waited_seconds,
         time_to_first_token_seconds=None if first is None else round(max(0.0, first - run.claimed_at), 6),
         run_seconds=max(0.0, now - run.claimed_at),
         batch_size=finished.batch_size,

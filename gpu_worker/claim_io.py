@@ -170,7 +170,7 @@ class ClaimIO(threading.Thread):
             room = self._room() if self._awake else 0
             busy = bool(self._unfinished)
             self._awake = False
-        stored, claims = self._store.finish_and_claim(self._worker, endings, room, time.time(), busy)
+        stored, claims = self._store.finish_and_claim(self._worker, endings, room, busy=busy)
         with self._changed:
             del self._endings[: len(endings)]
             for ending in endings:

@@ -69,7 +69,7 @@ class LeaseKeeper(threading.Thread):
 
     def _renew(self) -> None:
         claims = self._claim_io.held()
-        for claim, verdict in zip(claims, self._store.renew(claims, time.time()), strict=True):
+        for claim, verdict in zip(claims, self._store.renew(claims), strict=True):
             if verdict != "ok":
                 self._on_verdict(claim, verdict)
         self._claim_io.wake()

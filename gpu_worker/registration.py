@@ -1,4 +1,4 @@
-"""The RQ-facing part: a long-lived RQ worker that neither forks nor imports what a job names."""
+"""The worker as RQ's tools see it: a long-lived RQ worker that neither forks nor imports what a job names."""
 
 from __future__ import annotations
 
@@ -7,44 +7,49 @@ import socket
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 from rq.serializers import JSONSerializer
 from rq.utils import now as rq_now
+from rq.utils import utcformat
 from rq.worker import BaseWorker, WorkerStatus
-from rq.worker_registration import register
 
 from gpu_worker.engines.base import EngineInfo
-from promptq.contract import keys
 from promptq.contract.errors import SettingsError
+from promptq.contract.queues import queues_of
+from promptq.contract.settings import WorkerSettings
 from promptq.queue import model_facts
-from promptq.queue.store import answering
+from promptq.queue.connection import answering
 
 REGISTRATION_LEASES = 3
 """A worker that stops beating is forgotten after this many leases, and RQ's own minute."""
+RQ_MINUTE = 60
 
 
 class WorkerRegistration(BaseWorker):
-    """RQ's worker as RQ's tools see it; `gpu_worker.worker_loop` does the work.
+    """Keeps the worker registered; `gpu_worker.worker_loop` does the work.
 
-    Of RQ's worker only the registration is used: the name, the hash, the sets. Jobs are claimed,
-    run and finished by promptq's own scripts, so RQ's `work`, `execute_job` and `perform_job` never run.
+    Of RQ's worker only its description is used: the name and the fields of its hash. Jobs are claimed, run and
+    finished by our own scripts, so RQ's `work`, `execute_job` and `perform_job` never run. Sets and hash are written
+    here, because RQ's own functions know no key prefix.
     """
 
-    def __init__(
-        self, client: redis.Redis, name: str, lease_seconds: float, info: EngineInfo, metrics_url: str
-    ) -> None:
+    def __init__(self, client: redis.Redis, settings: WorkerSettings, info: EngineInfo, metrics_url: str) -> None:
+        rq_names = [queue.rq_name(settings.model_id) for queue in queues_of(settings.model_id)]
         with answering():
             super().__init__(
-                list(keys.QUEUES),
-                name=name or f"{socket.gethostname()}-{os.getpid()}",
+                rq_names,
+                name=settings.worker_name or f"{socket.gethostname()}-{os.getpid()}",
                 connection=client,
                 serializer=JSONSerializer,
-                worker_ttl=max(1, int(REGISTRATION_LEASES * lease_seconds)),
+                worker_ttl=max(1, int(REGISTRATION_LEASES * settings.lease_seconds)),
             )
         self.info = info
-        self._facts = (
-            model_facts.ModelFacts.of(info.context_length, info.tokenizer_json) if info.tokenizer_json else None
-        )
         self.metrics_url = metrics_url
+        self._keys = settings.keys
+        self._key = self._keys.worker(self.name)
+        self._sets = [self._keys.workers(), *map(self._keys.workers_of, rq_names)]
+        facts = model_facts.ModelFacts.of(info.context_length, info.tokenizer_json)
+        self._facts = facts if info.tokenizer_json else None
 
     def execute_job(self, job: Any, queue: Any) -> None:
         """Never: a promptq worker runs no function."""
@@ -56,11 +61,12 @@ class WorkerRegistration(BaseWorker):
         Raises:
             SettingsError: a live worker has this name.
         """
-        try:
-            with answering():
-                self.register_birth()  # type: ignore[no-untyped-call]
-        except ValueError:
-            raise SettingsError(f"PROMPTQ_WORKER_NAME: a worker named {self.name!r} is registered already") from None
+        with answering():
+            if self.connection.exists(self._key) and not self.connection.hexists(self._key, "death"):
+                message = f"PROMPTQ_WORKER_NAME: a worker named {self.name!r} is registered already"
+                raise SettingsError(message)
+            self.connection.delete(self._key)
+        self.birth_date = rq_now()
         self.beat("idle", 0)
 
     def beat(self, phase: str, busy_slots: int) -> None:
@@ -74,23 +80,31 @@ class WorkerRegistration(BaseWorker):
         self.last_heartbeat = rq_now()
         state = WorkerStatus.IDLE if phase == "idle" else WorkerStatus.BUSY
         rq_fields: dict[str, Any] = self.serialize()
-        mapping: Any = rq_fields | self._ours() | {"state": state.value, "phase": phase, "busy_slots": busy_slots}
+        own = self._own_fields() | {"state": state.value, "phase": phase, "busy_slots": busy_slots}
         with answering(), self.connection.pipeline() as pipe:
-            pipe.hset(self.key, mapping=mapping)
-            register(self, pipe)
-            pipe.expire(self.key, self.worker_ttl + 60)
-            if self._facts:
-                model_facts.renew(pipe, self.info.model, self._facts)
+            self._write(pipe, rq_fields | own)
             published = pipe.execute()[-1]
         if self._facts and published != self._facts.sha256.encode():
-            model_facts.publish(self.connection, self.info.model, self._facts)
+            model_facts.publish(self.connection, self._keys.model(self.info.model), self._facts)
 
     def disappear(self) -> None:
-        """Unregister."""
-        with answering():
-            self.register_death()  # type: ignore[no-untyped-call]
+        """Unregister. RQ's tools see for a minute that the worker has died."""
+        with answering(), self.connection.pipeline() as pipe:
+            for name in self._sets:
+                pipe.srem(name, self._key)
+            pipe.hset(self._key, "death", utcformat(rq_now()))
+            pipe.expire(self._key, RQ_MINUTE)
+            pipe.execute()
 
-    def _ours(self) -> dict[str, Any]:
+    def _write(self, pipe: Pipeline, fields: Any) -> None:
+        pipe.hset(self._key, mapping=fields)
+        for name in self._sets:
+            pipe.sadd(name, self._key)
+        pipe.expire(self._key, self.worker_ttl + RQ_MINUTE)
+        if self._facts:
+            model_facts.renew(pipe, self._keys.model(self.info.model), self._facts)
+
+    def _own_fields(self) -> dict[str, Any]:
         info = self.info
         return {
             "device": info.device, "dtype": info.dtype, "model": info.model, "slots": info.slots,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from gpu_worker.claim_conversion import Run
 from gpu_worker.engines.base import Engine, Event
 from promptq.contract.job import Status
-from promptq.contract.keys import QUEUES
 from promptq.contract.metrics import WorkerMetrics
+from promptq.contract.queues import PRIORITIES
 from promptq.queue.store import Ending
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class Telemetry:
         self._finished = {status: metrics.finished.labels(model, status) for status in ENDS}
         self._reused = metrics.reused.labels(model)
         self._drafts = {outcome: metrics.drafts.labels(model, outcome) for outcome in ("right", "wrong")}
-        self._queue_wait = {name: metrics.queue_wait.labels(name, model) for name in QUEUES}
-        self._job_duration = {name: metrics.job_duration.labels(name, model) for name in QUEUES}
+        self._queue_wait = {name: metrics.queue_wait.labels(name, model) for name in PRIORITIES}
+        self._job_duration = {name: metrics.job_duration.labels(name, model) for name in PRIORITIES}
         self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in ("prompt", "completion")}
         self.slots()
 
@@ -49,8 +49,7 @@ class Telemetry:
 
     def claimed(self, run: Run) -> None:
         """A job left the queue."""
-        wait = max(0.0, run.claimed_at - run.claim.queued_at)
-        self._queue_wait[run.claim.queue].observe(wait)
+        self._queue_wait[run.claim.queue.priority].observe(run.claim.waited_seconds)
 
     def stepped(self, seconds: float) -> None:
         """The engine made a step that took this long."""
@@ -79,29 +78,34 @@ class Telemetry:
         """A step gave so many tokens, over all rows."""
         self._tokens["completion"].inc(tokens)
 
-    def stored(self, endings: Sequence[Ending], accepted: Sequence[bool], now: float) -> None:
+    def stored(self, endings: Sequence[Ending], accepted: Sequence[bool]) -> None:
         """Endings were written or, where the claim was lost, refused."""
         rows = zip(endings, accepted, strict=True)
         statuses = [ending.state.value if written else "fenced" for ending, written in rows]
         for status, count in Counter(statuses).items():
             self._finished[status].inc(count)
         for ending, status in zip(endings, statuses, strict=True):
-            _log_end(ending, status, now)
+            _log_end(ending, status)
             if status == Status.SUCCEEDED:
-                self._job_duration[ending.claim.queue].observe(max(0.0, now - ending.claim.queued_at))
+                self._job_duration[ending.claim.queue.priority].observe(_seconds(ending))
 
 
-def _log_end(ending: Ending, status: str, now: float) -> None:
+def _log_end(ending: Ending, status: str) -> None:
     """Never the text: prompts and answers are nobody's business in a log."""
     level = logging.WARNING if status == "fenced" else logging.INFO
     if not log.isEnabledFor(level):
         return
     claim, result = ending.claim, ending.result
     tokens = result.completion_tokens if result else 0
-    seconds = round(max(0.0, now - claim.queued_at), 3)
+    seconds = round(_seconds(ending), 3)
     numbers = {"status": status, "tokens": tokens, "seconds": seconds, "attempts": claim.attempts}
     reason = f" ({ending.error.type})" if ending.error else ""
     log.log(
         level, "ended: %s%s, %d tokens, %.3f s after its submit", status, reason, tokens, seconds,
         extra=claim.log_fields | numbers,
     )  # fmt: skip
+
+
+def _seconds(ending: Ending) -> float:
+    """From the submit to the end: in the queue by the server's clock, then by this process's own."""
+    return ending.claim.waited_seconds + (ending.result.run_seconds if ending.result else 0.0)

@@ -15,7 +15,6 @@ from gpu_worker.engines.base import Engine, Event
 from gpu_worker.leases import LeaseKeeper
 from gpu_worker.registration import WorkerRegistration
 from gpu_worker.telemetry import Telemetry
-from promptq.contract import keys
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.listener import Listener
@@ -57,7 +56,8 @@ class WorkerLoop:
         batching = Batching(settings.batching, engine.info.slots, settings.max_wait_ms / 1000)
         self._claim_io = ClaimIO(store, worker.name, batching, self._on_stored)
         self._leases = LeaseKeeper(store, self._claim_io, self._beat, self._on_verdict)
-        channels = (keys.WAKE_CHANNEL, keys.CANCEL_CHANNEL)
+        self._keys = settings.keys
+        channels = (self._keys.wake_channel, self._keys.cancel_channel)
         self._listener = Listener(settings.redis_url, channels, self._on_message, self._claim_io.wake)
 
     def run(self, stop: Stop) -> None:
@@ -159,7 +159,7 @@ class WorkerLoop:
         if not claims:
             return
         try:
-            released = self._store.release(claims, time.time())
+            released = self._store.release(claims)
             log.info("%d of %d jobs were put back", released, len(claims))
         except RedisUnavailable as error:
             log.warning("%d jobs come back when their leases end: %s", len(claims), error)
@@ -179,10 +179,10 @@ class WorkerLoop:
         self._worker.beat(phase, busy)
 
     def _on_stored(self, endings: Sequence[Ending], accepted: Sequence[bool]) -> None:
-        self._telemetry.stored(endings, accepted, time.time())
+        self._telemetry.stored(endings, accepted)
 
     def _on_message(self, channel: str, text: str) -> None:
-        if channel == keys.CANCEL_CHANNEL:
+        if channel == self._keys.cancel_channel:
             self._cancelled.append(text)
         else:
             self._claim_io.wake()

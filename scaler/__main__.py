@@ -57,7 +57,7 @@ def serve(settings: ScalerSettings) -> None:
     registry = CollectorRegistry()
     store = JobStore(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
     loop = ScalerLoop(fleet, limits, store, ScalerMetrics(registry), gpus)
-    observer = Observer(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS))
+    observer = Observer(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
     registry.register(QueueCollector(observer))
     server = MetricsServer(create_app(registry, observer, settings.advertised_host), settings)
     try:

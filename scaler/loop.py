@@ -45,7 +45,7 @@ class ScalerLoop:
         self._fleet = fleet
         self._limits = limits
         self._store = store
-        self._observer = Observer(store.client)
+        self._observer = Observer(store.client, store.settings)
         self._metrics = metrics
         self._gpus = gpus
         self._clock = clock
@@ -87,7 +87,7 @@ class ScalerLoop:
             time.sleep(DRAIN_POLL_SECONDS)
             self._collect(self._clock())
         try:
-            self._forget_dead(time.time())
+            self._forget_dead()
         except RedisUnavailable as error:
             log.warning("What dead workers held, and their registrations, end by themselves: %s", error)
 
@@ -97,9 +97,9 @@ class ScalerLoop:
             self._to_forget.append(end.name)
 
     def _round(self, now: float, at: float) -> None:
-        self._forget_dead(now)
-        self._reaper.reap(now, at)
-        snapshot = self._observer.snapshot(now)
+        self._forget_dead()
+        self._reaper.reap(at)
+        snapshot = self._observer.snapshot()
         self._take_in(snapshot, at)
         load = _load(snapshot, self._fleet.roster())
         decision = decide(load, self._history, self._limits, at)
@@ -110,11 +110,11 @@ class ScalerLoop:
         self._fleet.keep_spare(self._wanted, at)
         self._metrics.cache_entries.set(self._observer.cache_entries())
 
-    def _forget_dead(self, now: float) -> None:
+    def _forget_dead(self) -> None:
         """Take back the claims of workers that the fleet has seen end, then their registrations."""
         while self._to_forget:
             name = self._to_forget[-1]
-            self._reaper.take_back(name, now)
+            self._reaper.take_back(name)
             self._observer.forget_worker(name)
             self._to_forget.pop()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +29,7 @@ class QueueCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Every queue metric, from one snapshot."""
         try:
-            snapshot = self._observer.snapshot(time.time())
+            snapshot = self._observer.snapshot()
         except RedisUnavailable:
             return
         yield from (_jobs(snapshot), _ages(snapshot), _expiries(snapshot), _requeued(snapshot))

@@ -12,7 +12,7 @@ PASSES_AT_MOST = 100
 
 
 class Reaper:
-    """Reaps once a round. `now` is wall time, `at` steady seconds.
+    """Reaps once a round. `at` is in steady seconds.
 
     While Redis is away nobody can renew, so an outage longer than a lease would cost every running job an attempt.
     After one, and on a server that has only just started, live workers first get one lease in which to renew.
@@ -28,26 +28,26 @@ class Reaper:
         self._answers_since = None
         self._was_away = True
 
-    def reap(self, now: float, at: float) -> Reaped:
+    def reap(self, at: float) -> Reaped:
         """Expire and trim; and take leases back, unless it is too early to tell the dead from the cut off."""
         if self._answers_since is None:
             self._answers_since = at - (0.0 if self._was_away else self._store.uptime_seconds())
         early = at - self._answers_since < self._store.settings.lease_seconds
-        return reap(self._store, now, spare_leases=early)
+        return reap(self._store, spare_leases=early)
 
-    def take_back(self, worker: str, now: float) -> Reaped:
+    def take_back(self, worker: str) -> Reaped:
         """What a worker held whose process has ended: it cannot renew, so nothing is waited for."""
-        done = self._store.take_back(worker, now)
+        done = self._store.take_back(worker)
         if _jobs(done):
             log.info("Took back what %s held: %s", worker, done)
         return done
 
 
-def reap(store: JobStore, now: float, spare_leases: bool = False) -> Reaped:
-    """Reap until a pass finds less than a full batch; `now` in wall seconds. Tells the sum of what was done."""
+def reap(store: JobStore, *, spare_leases: bool = False) -> Reaped:
+    """Reap until a pass finds less than a full batch. Tells the sum of what was done."""
     total = Reaped(0, 0, 0, 0)
     for _ in range(PASSES_AT_MOST):
-        done = store.reap(now, spare_leases)
+        done = store.reap(spare_leases=spare_leases)
         total = _sum(total, done)
         if _jobs(done) < REAP_AT_MOST:
             break

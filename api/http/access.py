@@ -21,7 +21,6 @@ from api.http.api_keys import digest, read_keys
 from api.services import of, services
 from promptq.contract.errors import JobNotFound, RedisUnavailable
 from promptq.contract.job import Job
-from promptq.contract.keys import RATE
 from promptq.contract.settings import ApiSettings, is_loopback
 from promptq.queue.store import JobStore
 
@@ -59,7 +58,7 @@ class Access:
         # On the store's connections, so with its time-outs.
         pool = store.client.connection_pool
         storage = RedisStorage(
-            settings.redis_url, connection_pool=pool, key_prefix=RATE.prefix.rstrip(":"), wrap_exceptions=True
+            settings.redis_url, connection_pool=pool, key_prefix=store.keys.rate.start.rstrip(":"), wrap_exceptions=True
         )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._rate = RateLimitItemPerSecond(max(1, settings.key_requests_per_second))

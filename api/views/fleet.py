@@ -9,9 +9,9 @@ from flask_openapi3.models.tag import Tag
 
 from api.http.validation import KEY_IF_ANY, StrictBlueprint
 from api.schemas import ErrorResponse, QueueList, QueueResource, ScalerResource, WorkerList, WorkerResource
-from api.services import now, services
+from api.services import services
 from api.views.presenter import iso_or_none, json_answer
-from promptq.queue.observe import FleetRecord, WorkerRecord
+from promptq.queue.observe import FleetRecord, QueueState, WorkerRecord
 
 blueprint = StrictBlueprint(
     "fleet", __name__, url_prefix="/v1", abp_tags=[Tag(name="fleet")], abp_security=KEY_IF_ANY,
@@ -22,8 +22,8 @@ blueprint = StrictBlueprint(
 @blueprint.get("/queues", responses={200: QueueList})
 def queues() -> Response:
     """Depth, jobs in flight and oldest age of each queue"""
-    states = services().observer.queues(now())
-    return json_answer(QueueList(queues=[QueueResource(**asdict(state)) for state in states]))
+    states = services().observer.queues()
+    return json_answer(QueueList(queues=[_queue(state) for state in states]))
 
 
 @blueprint.get("/workers", responses={200: WorkerList})
@@ -35,6 +35,11 @@ def workers() -> Response:
     starting = [WorkerResource(name=name, state="starting") for name in (fleet.starting if fleet else ())]
     listed = registered + [worker for worker in starting if worker.name not in known]
     return json_answer(WorkerList(workers=listed, scaler=_scaler(fleet) if fleet else None))
+
+
+def _queue(state: QueueState) -> QueueResource:
+    counts = {name: value for name, value in asdict(state).items() if name != "queue"}
+    return QueueResource(name=state.name, **counts)
 
 
 def _worker(record: WorkerRecord) -> WorkerResource:

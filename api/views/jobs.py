@@ -13,7 +13,7 @@ from flask_openapi3.types import ResponseDict
 from api.http.validation import KEY_IF_ANY, StrictBlueprint, is_readable_id, readable_id
 from api.parameters import MAX_IDS, JobPath, ListQuery, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
 from api.schemas import ErrorResponse, JobList, JobResource, SubmitJob
-from api.services import now, services
+from api.services import services
 from api.submission import submit
 from api.views.presenter import job_answer, job_resource, json_answer, url_of
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
@@ -65,7 +65,7 @@ def cancel_job(path: JobPath) -> Response:
     200: it was waiting and has ended. 202: it runs, and stops within a few tokens.
     """
     services().read(readable_id(path.id))
-    status = services().store.cancel(path.id, now())
+    status = services().store.cancel(path.id)
     job = services().read(path.id)
     return job_answer(job, HTTPStatus.OK if status is Status.CANCELLED else HTTPStatus.ACCEPTED)
 
@@ -74,7 +74,7 @@ def cancel_job(path: JobPath) -> Response:
 def retry_job(path: JobPath) -> Response:
     """Queue a failed job again, as new"""
     services().read(readable_id(path.id))
-    services().store.retry(path.id, now())
+    services().store.retry(path.id)
     return job_answer(services().read(path.id), HTTPStatus.ACCEPTED)
 
 

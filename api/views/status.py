@@ -15,7 +15,7 @@ from flask_openapi3.models.tag import Tag
 
 from api.http.validation import KEY_IF_ANY, StrictBlueprint
 from api.schemas import Activity, ErrorResponse
-from api.services import now, services
+from api.services import services
 from api.views.presenter import job_resource, json_answer
 from promptq.contract.job import Job
 from promptq.queue.activity import recent
@@ -55,7 +55,7 @@ def activity() -> Response:
 
 def _visible() -> Iterator[Job]:
     parts = services()
-    ids = recent(parts.store.client, JOBS_LOOKED_AT, now(), parts.settings.result_ttl_seconds)
+    ids = recent(parts.store, JOBS_LOOKED_AT)
     return filter(None, parts.read_many(ids))
 
 

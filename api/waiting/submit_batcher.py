@@ -22,16 +22,12 @@ class SubmitBatcher:
     So a lone submit is sent at once, and of many each costs Redis, and this process, a part of a round trip.
 
     Args:
-        clock: wall time in seconds.
         count: told of what became of jobs that went together, before they are answered.
     """
 
-    def __init__(
-        self, store: JobStore, clock: Callable[[], float], count: Callable[[Sequence[Admission]], None]
-    ) -> None:
+    def __init__(self, store: JobStore, count: Callable[[Sequence[Admission]], None]) -> None:
         self._store = store
         self._count = count
-        self._clock = clock
         self._entering = threading.Lock()
         self._sending = threading.Lock()
         self._next = _Batch()
@@ -60,7 +56,7 @@ class SubmitBatcher:
             with self._entering:
                 if self._next is batch:
                     self._next = _Batch()
-            batch.admissions = self._store.submit_many(batch.news, self._clock())
+            batch.admissions = self._store.submit_many(batch.news)
             self._count(batch.admissions)
         except Exception as error:
             batch.error = error

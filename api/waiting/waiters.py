@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from promptq.contract.job import Job
-from promptq.contract.keys import DONE_CHANNEL
 from promptq.queue.listener import Listener
 
 READERS = 16
@@ -21,10 +20,14 @@ class Waiters:
 
     Messages may be lost while the subscription is away, so both its loss and its return wake everybody
     to read again; while Redis is down that read fails, and the wait with it.
+
+    Args:
+        done_channel: carries the ids of jobs that have ended.
     """
 
-    def __init__(self, url: str, make_listener: Callable[..., Listener] = Listener) -> None:
+    def __init__(self, url: str, done_channel: str, make_listener: Callable[..., Listener] = Listener) -> None:
         self._url = url
+        self._channel = done_channel
         self._make_listener = make_listener
         self._listener: Listener | None = None
         self._lock = threading.Lock()
@@ -92,6 +95,6 @@ class Waiters:
         """Subscribe on first use: in the gunicorn worker, after the fork."""
         if self._listener is None and not self._draining:
             self._listener = self._make_listener(
-                self._url, [DONE_CHANNEL], self.wake, on_connect=self.wake_all, on_disconnect=self.wake_all
+                self._url, [self._channel], self.wake, on_connect=self.wake_all, on_disconnect=self.wake_all
             )
             self._listener.start()

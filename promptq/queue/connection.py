@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -15,8 +13,6 @@ from redis.retry import Retry
 from promptq.contract.errors import RedisUnavailable
 
 CONNECT_SECONDS = 5.0
-FRESH_SECONDS = 0.1
-"""A connection that answered this lately is used without a look at its socket; a lost one is tried once more anyway."""
 _DEMOTED = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 # NOSCRIPT gets here only when a script was forgotten between being loaded and being called, as in a failover.
 _UNABLE = (*_DEMOTED, redis.exceptions.NoPermissionError, redis.exceptions.NoScriptError)
@@ -34,37 +30,13 @@ def connect(url: str, timeout_seconds: float | None = 5.0, ping_seconds: int = 0
         timeout_seconds: for connecting and for each answer; None waits for ever (subscriptions).
         ping_seconds: check a connection that was idle this long before it is used; 0: never.
     """
-    client = redis.Redis.from_url(
+    return redis.Redis.from_url(
         url,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds or CONNECT_SECONDS,
         health_check_interval=ping_seconds,
         retry=Retry(NoBackoff(), retries=1, supported_errors=(redis.ConnectionError, *_DEMOTED)),
     )
-    pool = client.connection_pool
-    pool.connection_class = type("Connection", (_Undelayed, pool.connection_class), {})
-    return client
-
-
-class _Undelayed:
-    """Goes to the kernel once for a request: at each call another thread may take the interpreter, for milliseconds."""
-
-    _heard_at = -FRESH_SECONDS
-
-    def read_response(self, *arguments: Any, **options: Any) -> Any:
-        """A reply, and when it came."""
-        reply = super().read_response(*arguments, **options)  # type: ignore[misc]
-        self._heard_at = time.monotonic()
-        return reply
-
-    def can_read(self, timeout: float = 0) -> bool:
-        """Asked before a connection is used: one that is closed, or has a reply to nobody's question, is made anew."""
-        fresh = not timeout and time.monotonic() - self._heard_at < FRESH_SECONDS
-        return not fresh and super().can_read(timeout)  # type: ignore[misc]
-
-    def pack_commands(self, commands: Iterable[Any]) -> list[bytes]:
-        """A pipeline in one piece."""
-        return [b"".join(super().pack_commands(commands))]  # type: ignore[misc]
 
 
 @contextmanager

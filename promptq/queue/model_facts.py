@@ -1,4 +1,7 @@
-"""What workers know of their model and the API needs: published in Redis by those, read by this."""
+"""What workers know of their model and the API needs: published in Redis by those, read by this.
+
+`key` is the model's, from `Keys.model`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import Any, Self
 
 import redis
 
-from promptq.contract import keys
 from promptq.queue.connection import answering
 
 LIFETIME_SECONDS = 86_400
@@ -37,37 +39,37 @@ class ModelFacts:
         return cls(context_length, hashlib.sha256(tokenizer_json.encode()).hexdigest(), tokenizer_json)
 
 
-def renew(pipe: Any, model: str, facts: ModelFacts) -> None:
+def renew(pipe: Any, key: str, facts: ModelFacts) -> None:
     """Add to a pipeline what keeps the facts alive. Its last reply is the sha of the tokenizer that is published."""
-    pipe.hset(keys.MODEL(model), "context_length", facts.context_length)
-    pipe.expire(keys.MODEL(model), LIFETIME_SECONDS)
-    pipe.hget(keys.MODEL(model), "sha256")
+    pipe.hset(key, "context_length", facts.context_length)
+    pipe.expire(key, LIFETIME_SECONDS)
+    pipe.hget(key, "sha256")
 
 
-def publish(client: redis.Redis, model: str, facts: ModelFacts) -> None:
+def publish(client: redis.Redis, key: str, facts: ModelFacts) -> None:
     """Publish the facts with the tokenizer, which may be megabytes."""
     packed = zlib.compress(facts.tokenizer_json.encode())
     mapping: Any = {"context_length": facts.context_length, "sha256": facts.sha256, "tokenizer": packed}
     with answering(), client.pipeline() as pipe:
-        pipe.hset(keys.MODEL(model), mapping=mapping)
-        pipe.expire(keys.MODEL(model), LIFETIME_SECONDS)
+        pipe.hset(key, mapping=mapping)
+        pipe.expire(key, LIFETIME_SECONDS)
         pipe.execute()
 
 
-def read(client: redis.Redis, model: str, known: ModelFacts | None = None) -> ModelFacts | None:
+def read(client: redis.Redis, key: str, known: ModelFacts | None = None) -> ModelFacts | None:
     """The published facts, or None where there are none. The tokenizer is fetched only when it is not the known one."""
     with answering():
-        context, sha = _fields(client, model, "context_length", "sha256")
+        context, sha = _fields(client, key, "context_length", "sha256")
         if known and context and sha == known.sha256.encode():
             return replace(known, context_length=int(context))
-        context, sha, packed = _fields(client, model, "context_length", "sha256", "tokenizer") if sha else [None] * 3
+        context, sha, packed = _fields(client, key, "context_length", "sha256", "tokenizer") if sha else [None] * 3
     if not (context and sha and packed):
         return None
     return ModelFacts(int(context), sha.decode(), _unpack(packed))
 
 
-def _fields(client: redis.Redis, model: str, *names: str) -> list[bytes | None]:
-    found: Any = client.hmget(keys.MODEL(model), *names)
+def _fields(client: redis.Redis, key: str, *names: str) -> list[bytes | None]:
+    found: Any = client.hmget(key, *names)
     return list(found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from operator import itemgetter
@@ -11,9 +11,10 @@ from typing import Any
 
 import redis
 
-from promptq.contract import keys
 from promptq.contract.job import from_iso
-from promptq.queue.store import answering
+from promptq.contract.queues import QueueName
+from promptq.contract.settings import CommonSettings
+from promptq.queue.connection import answering
 
 DRAIN_RATE_SECONDS = 60
 FLEET_SECONDS = 15
@@ -29,13 +30,18 @@ class QueueState:
         oldest_age_seconds: how long the job at the head has waited; 0 when none waits.
     """
 
-    name: str
+    queue: QueueName
     queued: int
     running: int
     joined: int
     succeeded: int
     dead: int
     oldest_age_seconds: float
+
+    @property
+    def name(self) -> str:
+        """What clients call the queue: its priority."""
+        return self.queue.priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,39 +107,50 @@ class Snapshot:
 
 
 class Observer:
-    """Reads the state of queues and workers. Raises RedisUnavailable as the store does."""
+    """Reads the state of queues and workers. Raises RedisUnavailable as the store does.
 
-    def __init__(self, client: redis.Redis) -> None:
+    Args:
+        clock: for tests, as the store's.
+    """
+
+    def __init__(
+        self, client: redis.Redis, settings: CommonSettings, clock: Callable[[], float | None] = lambda: None
+    ) -> None:
         self.client = client
+        self._clock = clock
+        self._keys = settings.keys
+        self._queues = settings.queues
+        self._rq_names = [queue.rq_name(settings.model_id) for queue in settings.queues]
 
-    def snapshot(self, now: float) -> Snapshot:
+    def snapshot(self) -> Snapshot:
         """Queues, workers and totals, in two round trips beside one for the workers' hashes."""
-        return Snapshot(self.queues(now), self.workers(), self.totals())
+        return Snapshot(self.queues(), self.workers(), self.totals())
 
     def totals(self) -> dict[str, int]:
         """What has been counted since the server's beginning."""
         with answering():
-            totals: Any = self.client.hgetall(keys.TOTALS())
+            totals: Any = self.client.hgetall(self._keys.totals())
         return {name.decode(): int(value) for name, value in totals.items()}
 
-    def queues(self, now: float) -> list[QueueState]:
+    def queues(self) -> list[QueueState]:
         """Every queue, in the order of priority."""
+        keys = self._keys
         with answering(), self.client.pipeline(transaction=False) as pipe:
-            for name in keys.QUEUES:
-                pipe.llen(keys.QUEUE(name))
-                for registry in (keys.WIP, keys.DEFERRED, keys.FINISHED, keys.FAILED):
+            for name in self._rq_names:
+                pipe.llen(keys.queue(name))
+                for registry in (keys.wip, keys.deferred, keys.finished, keys.failed):
                     pipe.zcard(registry(name))
-                pipe.lindex(keys.QUEUE(name), 0)
+                pipe.lindex(keys.queue(name), 0)
             replies: list[Any] = pipe.execute()
         rows = [replies[i : i + 6] for i in range(0, len(replies), 6)]
-        ages = self._ages([head for *_, head in rows], now)
-        return [_queue(name, row, age) for name, row, age in zip(keys.QUEUES, rows, ages, strict=True)]
+        ages = self._ages([head for *_, head in rows])
+        return [_queue(queue, row, age) for queue, row, age in zip(self._queues, rows, ages, strict=True)]
 
     def dead(self, limit: int) -> list[str]:
         """Ids of failed and expired jobs over all queues, the one kept longest first."""
         with answering(), self.client.pipeline(transaction=False) as pipe:
-            for name in keys.QUEUES:
-                pipe.zrange(keys.FAILED(name), 0, limit - 1, desc=True, withscores=True)
+            for name in self._rq_names:
+                pipe.zrange(self._keys.failed(name), 0, limit - 1, desc=True, withscores=True)
             replies: list[Any] = pipe.execute()
         entries = sorted(chain.from_iterable(replies), key=itemgetter(1), reverse=True)
         return [job_id.decode() for job_id, _ in entries[:limit]]
@@ -141,7 +158,7 @@ class Observer:
     def workers(self) -> list[WorkerRecord]:
         """Every registered worker whose heartbeats have not stopped; forgets the others."""
         with answering():
-            members: Any = self.client.smembers(keys.WORKERS())
+            members: Any = self.client.smembers(self._keys.workers())
             names = sorted(key.decode() for key in members)
             with self.client.pipeline(transaction=False) as pipe:
                 for name in names:
@@ -149,56 +166,63 @@ class Observer:
                 hashes = pipe.execute()
         gone = [name for name, fields in zip(names, hashes, strict=True) if not fields]
         self._forget(gone)
-        return [_worker(name, fields) for name, fields in zip(names, hashes, strict=True) if fields]
+        return [
+            _worker(name.removeprefix(self._keys.worker()), fields)
+            for name, fields in zip(names, hashes, strict=True)
+            if fields
+        ]
 
     def forget_worker(self, name: str) -> None:
         """Drop the registration of a worker that is known to be dead."""
         with answering():
-            self.client.delete(keys.WORKER(name))
-        self._forget([keys.WORKER(name)])
+            self.client.delete(self._keys.worker(name))
+        self._forget([self._keys.worker(name)])
 
     def publish_drain_rate(self, jobs_per_second: float) -> None:
         """Tell submits how fast the queue drains."""
         with answering():
-            self.client.set(keys.DRAIN_RATE(), f"{jobs_per_second:.6f}", ex=DRAIN_RATE_SECONDS)
+            self.client.set(self._keys.drain_rate(), f"{jobs_per_second:.6f}", ex=DRAIN_RATE_SECONDS)
 
     def publish_fleet(self, fleet: FleetRecord) -> None:
         """Say that the scaler lives, and what it runs."""
         with answering():
-            self.client.set(keys.FLEET(), json.dumps(asdict(fleet)), ex=FLEET_SECONDS)
+            self.client.set(self._keys.fleet(), json.dumps(asdict(fleet)), ex=FLEET_SECONDS)
 
     def fleet(self) -> FleetRecord | None:
         """What the scaler last said, or None when it is silent."""
         with answering():
-            raw = self.client.get(keys.FLEET())
+            raw = self.client.get(self._keys.fleet())
         return FleetRecord(**json.loads(raw)) if raw else None
 
     def cache_entries(self) -> int:
         """Cached texts; some may be past their lifetime: those go together, once in a lifetime."""
         with answering(), self.client.pipeline(transaction=False) as pipe:
-            for generation in (keys.CACHE_NEW, keys.CACHE_OLD):
-                pipe.hlen(generation())
+            for places in (self._keys.cache_new, self._keys.cache_old):
+                pipe.hlen(places())
             return sum(pipe.execute())
 
-    def _ages(self, heads: Sequence[Any], now: float) -> list[float]:
+    def _ages(self, heads: Sequence[Any]) -> list[float]:
         with answering(), self.client.pipeline(transaction=False) as pipe:
             for head in heads:
-                pipe.hmget(keys.JOB(head.decode() if head else ""), "queued_at", "enqueued_at")
-            stamps: list[Any] = pipe.execute()
+                pipe.hmget(self._keys.job(head.decode() if head else ""), "queued_at", "enqueued_at")
+            pipe.time()
+            *stamps, (seconds, microseconds) = pipe.execute()
+        given = self._clock()
+        now = seconds + microseconds / 1e6 if given is None else given
         return [max(0.0, now - _stamp(queued_at, enqueued_at, now)) for queued_at, enqueued_at in stamps]
 
     def _forget(self, worker_keys: Sequence[str]) -> None:
         if not worker_keys:
             return
         with answering(), self.client.pipeline() as pipe:
-            for registry in (keys.WORKERS(), *(keys.WORKERS_OF(queue) for queue in keys.QUEUES)):
+            for registry in (self._keys.workers(), *map(self._keys.workers_of, self._rq_names)):
                 pipe.srem(registry, *worker_keys)
             pipe.execute()
 
 
-def _queue(name: str, row: Sequence[Any], age: float) -> QueueState:
+def _queue(queue: QueueName, row: Sequence[Any], age: float) -> QueueState:
     queued, running, joined, succeeded, dead = (int(count) for count in row[:5])
-    return QueueState(name, queued, running, joined, succeeded, dead, age)
+    return QueueState(queue, queued, running, joined, succeeded, dead, age)
 
 
 def _stamp(queued_at: bytes | None, enqueued_at: bytes | None, now: float) -> float:
@@ -207,15 +231,15 @@ def _stamp(queued_at: bytes | None, enqueued_at: bytes | None, now: float) -> fl
     return from_iso(enqueued_at.decode()) or now if enqueued_at else now
 
 
-def _worker(key: str, fields: Mapping[bytes, bytes]) -> WorkerRecord:
+def _worker(name: str, fields: Mapping[bytes, bytes]) -> WorkerRecord:
     text = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
 
-    def whole(name: str) -> int:
-        return int(text.get(name) or 0)
+    def whole(field: str) -> int:
+        return int(text.get(field) or 0)
 
-    known: dict[str, Any] = {name: text.get(name, "") for name in ("device", "dtype", "model", "metrics_url")}
+    known: dict[str, Any] = {field: text.get(field, "") for field in ("device", "dtype", "model", "metrics_url")}
     return WorkerRecord(
-        name=key.removeprefix(keys.WORKER()), state=text.get("phase") or text.get("state", "idle"), pid=whole("pid"),
+        name=name, state=text.get("phase") or text.get("state", "idle"), pid=whole("pid"),
         host=text.get("hostname", ""), slots=whole("slots"), busy_slots=whole("busy_slots"),
         jobs_finished=whole("successful_job_count"), jobs_failed=whole("failed_job_count"),
         started_at=from_iso(text.get("birth")), last_heartbeat=from_iso(text.get("last_heartbeat")), **known,

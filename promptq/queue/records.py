@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
-from promptq.contract.errors import IdempotencyConflict, JobNotFound, QueueFull
-from promptq.contract.job import Job, JobError, Result, Status, encode_call, encode_traceback
+from promptq.contract.call import NO_CONTEXT, JobContext, decode_call, encode_call
+from promptq.contract.errors import IdempotencyConflict, InvalidRequest, JobNotFound, QueueFull
+from promptq.contract.job import Job, JobError, Result, Status, encode_traceback
+from promptq.contract.queues import QueueName
 from promptq.contract.request import JobRequest
 from promptq.contract.settings import CommonSettings
 
 SubmitOutcome = Literal["new", "join", "hit", "repeat"]
-
-_UNUSUAL = frozenset({"expires_at", "timeout_seconds", "traceparent"})
-"""Fields that a claim reads only of a job that has `attempts`; see candidate.lua."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +23,8 @@ class NewJob:
     """A job to submit.
 
     Attributes:
+        model: what clients call the model that is to generate it.
+        model_identity: all that decides the text beside the request; part of the cache key.
         keep_seconds: with an idempotency key or a client's own id, how long the job and the record are kept.
         request_id: of the HTTP request that made it, for the worker's log.
         owner: name of the API key that it belongs to; texts are shared only between jobs of one owner.
@@ -31,6 +32,7 @@ class NewJob:
 
     id: str
     request: JobRequest
+    model: str
     model_identity: str
     idempotency_key: str = ""
     keep_seconds: int | None = None
@@ -39,9 +41,14 @@ class NewJob:
     owner: str = ""
 
     @classmethod
-    def create(cls, request: JobRequest, model_identity: str, **fields: Any) -> NewJob:
+    def create(cls, request: JobRequest, model: str, model_identity: str, **fields: Any) -> NewJob:
         """A job under a fresh random id."""
-        return cls(secrets.token_hex(16), request, model_identity, **fields)
+        return cls(secrets.token_hex(16), request, model, model_identity, **fields)
+
+    @property
+    def queue(self) -> QueueName:
+        """Where it is to wait."""
+        return QueueName(self.model, self.request.priority)
 
     def cache_key(self, settings: CommonSettings) -> str:
         """The key under which the text is shared, or an empty string."""
@@ -56,30 +63,21 @@ class NewJob:
         """
         return ":".join(filter(None, (self.request.fingerprint(), self.owner))) if self.keep_seconds else ""
 
-    def arguments(self, cache_key: str, now: float) -> list[Any]:
+    def arguments(self, rq_queue: str, cache_key: str) -> list[Any]:
         """The submit script's values for one job."""
-        ttl, fingerprint = self.request.ttl_seconds, self.fingerprint()
-        expires_at = "" if ttl is None else now + ttl
-        fields = self.fields(cache_key=cache_key, expires_at=expires_at, fingerprint=fingerprint)
+        own: dict[str, Any] = {"fingerprint": self.fingerprint(), "cache_key": cache_key, "owner": self.owner}
+        own |= {"result_ttl": self.keep_seconds or ""}
+        fields = list(chain.from_iterable((name, value) for name, value in own.items() if value != ""))
         return [
-            self.id, self.request.priority, expires_at, cache_key, self.idempotency_key, self.keep_seconds or "",
-            fingerprint, encode_call(self.request.kwargs()), len(fields), *fields,
+            self.id, rq_queue, _or_empty(self.request.ttl_seconds), cache_key, self.idempotency_key,
+            _or_empty(self.keep_seconds), own["fingerprint"], self._data(), len(fields), *fields,
         ]  # fmt: skip
 
-    def fields(self, **values: Any) -> list[Any]:
-        """The job's own fields as name, value, name, value, but for its data.
-
-        One that has no `attempts` before its first claim is plain: the claim asks for nothing more of it.
-        """
-        fields = {name: value for name, value in values.items() if value != ""}
-        if self.request.timeout_seconds is not None:
-            fields["timeout_seconds"] = self.request.timeout_seconds
-        if self.keep_seconds:
-            fields["result_ttl"] = self.keep_seconds
-        fields |= {name: value for name in ("traceparent", "request_id", "owner") if (value := getattr(self, name))}
-        if not _UNUSUAL.isdisjoint(fields):
-            fields["attempts"] = 0
-        return list(chain.from_iterable(fields.items()))
+    def _data(self) -> bytes:
+        context = JobContext(
+            timeout_seconds=self.request.timeout_seconds, traceparent=self.traceparent, request_id=self.request_id
+        )
+        return encode_call(self.request.kwargs(), context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,38 +98,45 @@ class Claim:
 
     Attributes:
         execution: the fence: a later claim of the same job has another one.
-        data: RQ's serialized call; see `promptq.contract.job.decode_call`.
-        refused: names of RQ features on the job that we do not run, comma-separated.
+        kwargs: what its call says of the request.
+        context: what travels with it; see JobContext.
+        attempts: runs begun, this one included.
+        waited_seconds: how long it was in the queue, by the server's clock.
+        rq_timeout_seconds: the limit that plain RQ wrote on it.
+        refusal: why it cannot be run as it is, if so.
         alone: its worker was lost in every earlier attempt and this is the last: nothing may run beside it.
     """
 
     id: str
-    queue: str
+    queue: QueueName
     execution: str
-    data: bytes
-    attempts: int
-    queued_at: float
-    timeout_seconds: float | None = None
-    refused: str = ""
-    traceparent: str = ""
-    request_id: str = ""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    context: JobContext = NO_CONTEXT
+    attempts: int = 1
+    waited_seconds: float = 0.0
+    rq_timeout_seconds: float | None = None
+    refusal: InvalidRequest | None = None
     alone: bool = False
 
     @classmethod
-    def from_row(cls, row: Sequence[Any], execution: str, max_attempts: int) -> Claim:
+    def from_row(cls, row: Sequence[Any], default_model: str, max_attempts: int) -> Claim:
         """Read one row of the claim script's reply."""
-        job_id, queue, data, attempts, queued_at, request_id, *rare = row
-        timeout, refused, traceparent = rare or (b"", b"", b"")
+        job_id, queue, execution, data, attempts, waited, timeout, unsupported = row
+        kwargs, context, refusal = _read_call(data or b"", unsupported.decode())
         return cls(
-            job_id.decode(), queue.decode(), execution, data, attempts, _number(queued_at) or 0.0, _number(timeout),
-            refused.decode(), traceparent.decode(errors="replace"), request_id.decode(errors="replace"),
-            1 < attempts >= max_attempts,
+            job_id.decode(), QueueName.parse(queue.decode(), default_model), execution.decode(), kwargs, context,
+            attempts, max(0.0, float(waited)), _positive(timeout), refusal, 1 < attempts >= max_attempts,
         )  # fmt: skip
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The limit of one run, where the job has one of its own."""
+        return self.context.timeout_seconds or self.rq_timeout_seconds
 
     @property
     def log_fields(self) -> dict[str, str]:
         """What a log line about this job says beside its message."""
-        return {"job_id": self.id, "request_id": self.request_id}
+        return {"job_id": self.id, "request_id": self.context.request_id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +148,16 @@ class Ending:
     result: Result | None = None
     error: JobError | None = None
 
-    def arguments(self) -> list[str]:
-        """The script's values for one job: five, and three more for one that failed."""
+    def arguments(self, rq_queue: str) -> list[str]:
+        """The finish script's values for one job."""
         claim, value = self.claim, self.result.encode() if self.result else ""
-        values = [claim.queue, claim.id, claim.execution, self.state, value]
-        if self.state is Status.FAILED:
-            error = self.error or JobError("failed", "The job failed.")
-            values += [error.type, error.message, encode_traceback(f"{error.type}: {error.message}")]
-        return values
+        return [rq_queue, claim.id, claim.execution, self.state, value, *self._error_arguments()]
+
+    def _error_arguments(self) -> list[str]:
+        if self.state is not Status.FAILED:
+            return ["", "", ""]
+        error = self.error or JobError("failed", "The job failed.")
+        return [error.type, error.message, encode_traceback(f"{error.type}: {error.message}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +170,26 @@ class Reaped:
     expired: int
 
 
-def _number(raw: bytes) -> float | None:
-    """A positive number, or None: whatever a job's field holds, it must not cost its batch mates their claim."""
-    if not raw:
-        return None
+def _read_call(data: bytes, unsupported: str) -> tuple[dict[str, Any], JobContext, InvalidRequest | None]:
+    """A job's call, or why it is refused. It must not raise, which would cost the other jobs their claim."""
+    if unsupported:
+        message = f"promptq runs no RQ callbacks, webhooks, repeats or rate limits; this job has {unsupported}."
+        return {}, NO_CONTEXT, InvalidRequest(message)
+    try:
+        kwargs, context = decode_call(data)
+    except InvalidRequest as error:
+        return {}, NO_CONTEXT, error
+    return kwargs, context, None
+
+
+def _positive(raw: bytes) -> float | None:
+    """A positive number, or None for whatever else the field holds."""
     try:
         value = float(raw)
     except ValueError:
         return None
     return value if 0 < value < float("inf") else None
+
+
+def _or_empty(value: float | None) -> float | str:
+    return "" if value is None else value

@@ -15,15 +15,16 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from promptq.contract import keys
 from promptq.contract.job import Result
+from promptq.contract.queues import PRIORITIES
 from tests.chaos.clients import TERMINAL, Record
 from tests.chaos.stack import Stack
+from tests.fakes import keys
 
 WINDOW_SECONDS = 2.0
 """With appendfsync everysec: what was acknowledged this long before a kill of Redis may be gone."""
-TIMELESS = {key.prefix for key in (keys.QUEUE_NAMES, keys.TOTALS, keys.WORKERS)}
-TIMELESS_PREFIXES = tuple(key.prefix for key in (keys.FINISHED, keys.FAILED, keys.CANCELED, keys.WORKERS_OF))
+TIMELESS = {key.start for key in (keys.queue_names, keys.totals, keys.workers, keys.format)}
+TIMELESS_PREFIXES = tuple(key.start for key in (keys.finished, keys.failed, keys.canceled, keys.workers_of))
 
 CENSUS = """
 local jobs, places = {}, {}
@@ -105,8 +106,8 @@ def wait_for_rest(client: redis.Redis, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(redis.RedisError):
-            waiting = sum(client.llen(keys.QUEUE(q)) + client.zcard(keys.WIP(q)) for q in keys.QUEUES)
-            if not waiting + sum(client.zcard(keys.DEFERRED(q)) for q in keys.QUEUES):
+            waiting = sum(client.llen(keys.queue(q)) + client.zcard(keys.wip(q)) for q in PRIORITIES)
+            if not waiting + sum(client.zcard(keys.deferred(q)) for q in PRIORITIES):
                 return True
         time.sleep(0.2)
     return False
@@ -170,13 +171,13 @@ def _finished(record: Record) -> float:
 def _check_text(client: redis.Redis, job: dict[str, Any], record: Record, report: Audit, known: bool) -> None:
     """One result, from the last worker that claimed the job: nothing from one that was fenced off."""
     name = f"job {record.spec.number} {job['id']}"
-    entries: Any = client.xrange(keys.RESULTS(job["id"]))
+    entries: Any = client.xrange(keys.results(job["id"]))
     if len(entries) != 1:
         report.note(f"{name} has {len(entries)} results")
         return
     fields = entries[0][1]
     ran = job["cache"] in ("miss", "bypass")
-    holder = client.hget(keys.JOB(job["id"]), "worker_name")
+    holder = client.hget(keys.job(job["id"]), "worker_name")
     if ran and job["status"] == "succeeded" and fields[b"worker_name"] != holder:
         report.note(f"{name} was ended by {fields[b'worker_name']!r}, and last claimed by {holder!r}")
     if b"return_value" not in fields or not known:
@@ -187,8 +188,8 @@ def _check_text(client: redis.Redis, job: dict[str, Any], record: Record, report
 
 
 def _leftovers(client: redis.Redis, report: Audit) -> None:
-    for queue in keys.QUEUES:
-        for kind in (keys.WIP, keys.DEFERRED, keys.QUEUE):
+    for queue in PRIORITIES:
+        for kind in (keys.wip, keys.deferred, keys.queue):
             if client.exists(kind(queue)):
                 report.note(f"{kind(queue)} is left")
     for name in client.scan_iter(count=1000):
@@ -198,11 +199,11 @@ def _leftovers(client: redis.Redis, report: Audit) -> None:
 
 
 def _totals(client: redis.Redis, report: Audit, jobs: int) -> None:
-    totals = {name.decode(): int(value) for name, value in client.hgetall(keys.TOTALS()).items()}
+    totals = {name.decode(): int(value) for name, value in client.hgetall(keys.totals()).items()}
     report.counts = totals
     ended = sum(totals.get(state, 0) for state in ("succeeded", "failed", "cancelled", "expired"))
     if totals.get("submitted", 0) != ended:
         report.note(f"{totals.get('submitted', 0)} submitted, but {ended} ended: {totals}")
-    hashes = sum(1 for _ in client.scan_iter(match=keys.JOB("*"), count=1000))
+    hashes = sum(1 for _ in client.scan_iter(match=keys.job("*"), count=1000))
     if hashes > jobs:
         report.note(f"{hashes} jobs for {jobs} submits")

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import redis
 
-from promptq.contract import keys
+from promptq.contract.queues import PRIORITIES
 from tests.chaos.clients import Crowd
 from tests.chaos.plan import LEASE_SECONDS, Fault
 from tests.chaos.stack import Stack, pause, send
+from tests.fakes import keys
 
 REDIS_DOWN_SECONDS = 4.0
 PATIENCE_SECONDS = 60.0
@@ -89,7 +90,7 @@ class Injector(threading.Thread):
     def _worker(self, fault: Fault) -> tuple[int, str] | None:
         """A worker that is registered, so it may hold something; of several the plan chooses."""
         with contextlib.suppress(redis.RedisError), self._stack.client as client:
-            registered = {key.decode().removeprefix(keys.WORKER()) for key in client.smembers(keys.WORKERS())}
+            registered = {key.decode().removeprefix(keys.worker()) for key in client.smembers(keys.workers())}
             live = sorted((name, pid) for pid, name in self._stack.workers().items() if name in registered)
             if live:
                 name, pid = live[int(fault.choice * len(live))]
@@ -100,10 +101,10 @@ class Injector(threading.Thread):
         """The worker's members of rq:wip, each with its queue."""
         held: dict[bytes, str] = {}
         with contextlib.suppress(redis.RedisError), self._stack.client as client:
-            for queue in keys.QUEUES:
-                for member in client.zrange(keys.WIP(queue), 0, -1):
+            for queue in PRIORITIES:
+                for member in client.zrange(keys.wip(queue), 0, -1):
                     job_id = member.rsplit(b":", 1)[0].decode()
-                    if client.hget(keys.JOB(job_id), "worker_name") == worker.encode():
+                    if client.hget(keys.job(job_id), "worker_name") == worker.encode():
                         held[member] = queue
         return held
 
@@ -113,9 +114,9 @@ class Injector(threading.Thread):
         with self._stack.client as client:
             while (leased or waiting) and time.time() < recovery.killed_at + PATIENCE_SECONDS:
                 with contextlib.suppress(redis.RedisError):
-                    leased = {m: q for m, q in leased.items() if client.zscore(keys.WIP(q), m) is not None}
+                    leased = {m: q for m, q in leased.items() if client.zscore(keys.wip(q), m) is not None}
                     gone = {m.rsplit(b":", 1)[0].decode() for m in held.keys() - leased.keys()}
-                    waiting -= {job for job in gone & waiting if client.hget(keys.JOB(job), "status") != b"queued"}
+                    waiting -= {job for job in gone & waiting if client.hget(keys.job(job), "status") != b"queued"}
                 now = time.time() - recovery.killed_at
                 recovery.taken_back = recovery.taken_back or (0 if leased else now)
                 time.sleep(0.02)

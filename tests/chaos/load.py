@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import requests
 
-from promptq.contract import keys
 from tests.chaos.run import START_SECONDS, _ready
 from tests.chaos.stack import Stack
+from tests.fakes import keys
 from tests.processes import wait_until
 
 POLLERS = 300
@@ -233,7 +233,7 @@ def _push(stack: Stack, jobs: int, prompt: str = "one two three") -> None:
 
 
 def _ended(client: Any) -> int:
-    totals = client.hgetall(keys.TOTALS())
+    totals = client.hgetall(keys.totals())
     return sum(int(totals.get(name, 0)) for name in (b"succeeded", b"failed", b"cancelled", b"expired"))
 
 

@@ -6,11 +6,11 @@ import fakeredis
 import pytest
 
 from promptq.contract.settings import WorkerSettings
-from promptq.queue.store import JobStore
+from tests.fakes import TimedStore
 
 
 @pytest.fixture(params=["fakeredis", "server"])
-def store(request: pytest.FixtureRequest, settings: WorkerSettings) -> JobStore:
+def store(request: pytest.FixtureRequest, settings: WorkerSettings) -> TimedStore:
     """A store on each of them."""
     client = fakeredis.FakeRedis() if request.param == "fakeredis" else request.getfixturevalue("client")
-    return JobStore(client, settings)
+    return TimedStore(client, settings)

@@ -17,19 +17,18 @@ from rq.job import Job as RqJob
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from promptq.contract import keys
+from promptq.contract.call import CONTEXT, FUNCTION
 from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
-from promptq.queue.store import JobStore
-from tests.fakes import NOW, failure, submit, success
+from tests.fakes import NOW, TimedStore, failure, keys, submit, success
 from tests.processes import wait_until, worker
 
 
 @pytest.fixture
-def store(client: redis.Redis, settings: WorkerSettings) -> JobStore:
+def store(client: redis.Redis, settings: WorkerSettings) -> TimedStore:
     """On the real server alone: RQ's command line reads it too."""
-    return JobStore(client, settings)
+    return TimedStore(client, settings)
 
 
 def fetch(client: redis.Redis, job_id: str) -> RqJob:
@@ -52,13 +51,13 @@ def test_the_rq_internals_that_we_lean_on_exist() -> None:
     assert StartedJobRegistry.key_template == "rq:wip:{0}"
 
 
-def test_job_fetch_reads_our_job(client: redis.Redis, store: JobStore) -> None:
+def test_job_fetch_reads_our_job(client: redis.Redis, store: TimedStore) -> None:
     job = submit(store, "hi", max_tokens=7, timeout_seconds=1.5).job
     seen = fetch(client, job.id)
     assert (seen.get_status(), seen.func_name, seen.kwargs) == (
         "queued",
-        keys.FUNCTION,
-        {"prompt": "hi", "max_tokens": 7},
+        FUNCTION,
+        {"prompt": "hi", "max_tokens": 7, CONTEXT: {"timeout_seconds": 1.5}},
     )
     assert seen.get_position() == 0
     (claim,) = store.claim("w", 1, NOW)
@@ -69,14 +68,14 @@ def test_job_fetch_reads_our_job(client: redis.Redis, store: JobStore) -> None:
     assert seen.return_value()["output"] == {"text": "Paris", "finish_reason": "stop"}
 
 
-def test_a_failure_shows_its_reason_to_rq(client: redis.Redis, store: JobStore) -> None:
+def test_a_failure_shows_its_reason_to_rq(client: redis.Redis, store: TimedStore) -> None:
     job = submit(store).job
     store.finish("w", [failure(store.claim("w", 1, NOW)[0])], NOW)
     assert fetch(client, job.id).latest_result().exc_string == "engine_error: It broke."
 
 
 def test_rq_info_shows_everything_and_harms_no_lease(
-    server: EmbeddedServer, client: redis.Redis, store: JobStore
+    server: EmbeddedServer, client: redis.Redis, store: TimedStore
 ) -> None:
     import time
 
@@ -93,10 +92,10 @@ def test_rq_info_shows_everything_and_harms_no_lease(
         assert "2 executing" in shown
         assert "info-worker" in shown
     assert store.get(running.id).status is Status.RUNNING
-    assert client.zcard(keys.WIP("default")) == 2
+    assert client.zcard(keys.wip("default")) == 2
 
 
-def test_rq_cleanup_leaves_an_expired_lease_to_our_reaper(client: redis.Redis, store: JobStore) -> None:
+def test_rq_cleanup_leaves_an_expired_lease_to_our_reaper(client: redis.Redis, store: TimedStore) -> None:
     import time
 
     now = time.time() - store.settings.lease_seconds - 60
@@ -107,7 +106,7 @@ def test_rq_cleanup_leaves_an_expired_lease_to_our_reaper(client: redis.Redis, s
     assert store.reap(time.time()).requeued == 1
 
 
-def test_a_job_put_in_by_plain_rq_is_run(server: EmbeddedServer, client: redis.Redis, store: JobStore) -> None:
+def test_a_job_put_in_by_plain_rq_is_run(server: EmbeddedServer, client: redis.Redis, store: TimedStore) -> None:
     with worker(server):
         job = foreign(client, prompt="alpha beta", max_tokens=1)
         store.wake()
@@ -117,7 +116,7 @@ def test_a_job_put_in_by_plain_rq_is_run(server: EmbeddedServer, client: redis.R
 
 
 def test_a_job_naming_another_function_fails_and_runs_nothing(
-    server: EmbeddedServer, client: redis.Redis, store: JobStore, tmp_path: Path
+    server: EmbeddedServer, client: redis.Redis, store: TimedStore, tmp_path: Path
 ) -> None:
     target = tmp_path / "touched"
     queue = Queue("default", connection=client, serializer=JSONSerializer)
@@ -140,7 +139,7 @@ def test_a_job_naming_another_function_fails_and_runs_nothing(
     assert not target.exists()
 
 
-def test_rq_requeue_brings_a_failed_job_back(server: EmbeddedServer, client: redis.Redis, store: JobStore) -> None:
+def test_rq_requeue_brings_a_failed_job_back(server: EmbeddedServer, client: redis.Redis, store: TimedStore) -> None:
     job = submit(store, "one two").job
     store.finish("w", [failure(store.claim("w", 1, NOW)[0])], NOW)
     assert re.search(
@@ -154,7 +153,7 @@ def test_rq_requeue_brings_a_failed_job_back(server: EmbeddedServer, client: red
     assert (seen.result.text, seen.error, seen.attempts) == ("one two", None, 1)
 
 
-def test_a_cancelled_job_that_rq_queues_again_is_read_whole(client: redis.Redis, store: JobStore) -> None:
+def test_a_cancelled_job_that_rq_queues_again_is_read_whole(client: redis.Redis, store: TimedStore) -> None:
     """We had admitted it as a plain one; what RQ adds must be seen all the same, and its end no longer be near."""
     job = submit(store).job
     store.cancel(job.id, NOW)
@@ -162,15 +161,15 @@ def test_a_cancelled_job_that_rq_queues_again_is_read_whole(client: redis.Redis,
     again.timeout = 7
     Queue("default", connection=client, serializer=JSONSerializer).enqueue_job(again)
     (claim,) = store.claim("w", 1, NOW)
-    assert (claim.id, claim.timeout_seconds, client.ttl(keys.JOB(job.id))) == (job.id, 7, -1)
+    assert (claim.id, claim.timeout_seconds, client.ttl(keys.job(job.id))) == (job.id, 7, -1)
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_a_job_cancelled_through_rq_stays_cancelled(client: redis.Redis, store: JobStore, running: bool) -> None:
+def test_a_job_cancelled_through_rq_stays_cancelled(client: redis.Redis, store: TimedStore, running: bool) -> None:
     job = submit(store).job
     claims = store.claim("w", 1, NOW) if running else []
     fetch(client, job.id).cancel()
     assert store.finish("w", [success(claim) for claim in claims], NOW) == [False] * len(claims)
     assert store.claim("w", 1, NOW) == []
     assert store.get(job.id).status is Status.CANCELLED
-    assert client.zcard(keys.WIP("default")) == 0
+    assert client.zcard(keys.wip("default")) == 0

@@ -4,122 +4,113 @@ from __future__ import annotations
 
 import pytest
 
-from promptq.contract import keys
 from promptq.contract.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFound, QueueFull
 from promptq.contract.job import Status
-from promptq.queue.store import JobStore
-from tests.fakes import NOW, cancelled, failure, new_job, places, submit, success, with_settings
+from tests.fakes import NOW, TimedStore, cancelled, failure, keys, new_job, places, submit, success, with_settings
 
 LEASE = 15
 
 
 class TestSubmitAndClaim:
-    def test_a_submitted_job_waits_in_its_queue(self, store: JobStore) -> None:
+    def test_a_submitted_job_waits_in_its_queue(self, store: TimedStore) -> None:
         job = submit(store, priority="high").job
         assert store.get(job.id).status is Status.QUEUED
         assert places(store, job.id) == ["rq:queue:high"]
 
-    def test_positions_count_the_jobs_ahead(self, store: JobStore) -> None:
+    def test_positions_count_the_jobs_ahead(self, store: TimedStore) -> None:
         jobs = [submit(store, cache=False).job for _ in range(3)]
         assert [job.queue_position for job in jobs] == [0, 1, 2]
         assert [store.get(job.id).queue_position for job in jobs] == [0, 1, 2]
 
-    def test_a_claim_moves_jobs_from_the_queue_under_a_lease(self, store: JobStore) -> None:
+    def test_a_claim_moves_jobs_from_the_queue_under_a_lease(self, store: TimedStore) -> None:
         job = submit(store).job
         (claim,) = store.claim("w", 5, NOW + 1)
-        assert (claim.id, claim.attempts, claim.queued_at) == (job.id, 1, NOW)
+        assert (claim.id, claim.attempts, claim.waited_seconds) == (job.id, 1, 1.0)
         assert places(store, job.id) == ["rq:wip:default"]
         seen = store.get(job.id)
         assert (seen.status, seen.started_at, seen.attempts) == (Status.RUNNING, NOW + 1, 1)
 
-    @pytest.mark.parametrize(
-        ("unusual", "fields"), [(False, {}), (True, {"ttl_seconds": 9}), (True, {"timeout_seconds": 9})]
-    )
-    def test_only_a_job_with_something_unusual_says_so_before_its_claim(
-        self, store: JobStore, unusual: bool, fields: dict[str, int]
-    ) -> None:
-        job = submit(store, **fields).job
-        assert store.client.hexists(keys.JOB(job.id), "attempts") == unusual
+    @pytest.mark.parametrize("fields", [{}, {"ttl_seconds": 9}, {"timeout_seconds": 9}])
+    def test_a_claim_carries_the_jobs_own_limit(self, store: TimedStore, fields: dict[str, int]) -> None:
+        submit(store, **fields)
         (claim,) = store.claim("w", 1, NOW)
         assert (claim.attempts, claim.timeout_seconds) == (1, fields.get("timeout_seconds"))
 
-    def test_a_claim_takes_no_more_than_asked(self, store: JobStore) -> None:
+    def test_a_claim_takes_no_more_than_asked(self, store: TimedStore) -> None:
         for _ in range(5):
             submit(store, cache=False)
         assert len(store.claim("w", 3, NOW)) == 3
         assert len(store.claim("w", 3, NOW)) == 2
         assert store.claim("w", 3, NOW) == []
 
-    def test_high_goes_before_default_before_low(self, store: JobStore) -> None:
+    def test_high_goes_before_default_before_low(self, store: TimedStore) -> None:
         for priority in ("low", "default", "high"):
             submit(store, priority, cache=False, priority=priority)
-        assert [claim.queue for claim in store.claim("w", 3, NOW)] == ["high", "default", "low"]
+        assert [claim.queue.priority for claim in store.claim("w", 3, NOW)] == ["high", "default", "low"]
 
-    def test_low_does_not_starve(self, store: JobStore) -> None:
+    def test_low_does_not_starve(self, store: TimedStore) -> None:
         old = submit(store, "old", now=NOW, priority="low").job
         submit(store, "new", now=NOW + 2 * store.settings.ageing_seconds + 1, priority="high")
         assert store.claim("w", 1, NOW + 100)[0].id == old.id
 
-    def test_a_key_that_is_no_job_keeps_nobody_from_being_claimed(self, store: JobStore) -> None:
+    def test_a_key_that_is_no_job_keeps_nobody_from_being_claimed(self, store: TimedStore) -> None:
         broken, sound = (submit(store, prompt, cache=False).job.id for prompt in "ab")
-        store.client.delete(keys.JOB(broken))
-        store.client.set(keys.JOB(broken), "what somebody else wrote")
+        store.client.delete(keys.job(broken))
+        store.client.set(keys.job(broken), "what somebody else wrote")
         assert [claim.id for claim in store.claim("w", 5, NOW)] == [sound]
 
-    def test_keys_of_another_type_keep_nobody_from_ending(self, store: JobStore) -> None:
+    def test_keys_of_another_type_keep_nobody_from_ending(self, store: TimedStore) -> None:
         jobs = [submit(store, prompt).job.id for prompt in "abcb"][:3]
         claims = store.claim("w", 3, NOW)
-        store.client.set(keys.RESULTS(jobs[0]), "no stream")
-        store.client.delete(join := keys.JOIN(new_job("b").cache_key(store.settings)))
-        store.client.set(join, "no list")
+        store.client.set(keys.results(jobs[0]), "no stream")
         assert store.finish("w", [success(claim) for claim in claims], NOW) == [True] * 3
-        assert [store.client.hget(keys.JOB(job_id), "status") for job_id in jobs] == [b"finished"] * 3
+        assert [store.client.hget(keys.job(job_id), "status") for job_id in jobs] == [b"finished"] * 3
         assert store.get(jobs[2]).result is not None
-        assert store.client.zcard(keys.FINISHED("default")) == 3
+        assert store.client.zcard(keys.finished("default")) == 4
 
-    def test_a_vanished_job_is_skipped(self, store: JobStore) -> None:
+    def test_a_vanished_job_is_skipped(self, store: TimedStore) -> None:
         gone, stays = submit(store, cache=False).job, submit(store, cache=False).job
-        store.client.delete(keys.JOB(gone.id))
+        store.client.delete(keys.job(gone.id))
         assert [claim.id for claim in store.claim("w", 5, NOW)] == [stays.id]
 
-    def test_an_unknown_job_is_not_found(self, store: JobStore) -> None:
+    def test_an_unknown_job_is_not_found(self, store: TimedStore) -> None:
         with pytest.raises(JobNotFound):
             store.get("nope")
 
 
 class TestFinish:
-    def test_the_result_is_stored_with_a_lifetime(self, store: JobStore) -> None:
+    def test_the_result_is_stored_with_a_lifetime(self, store: TimedStore) -> None:
         job = submit(store).job
         (claim,) = store.claim("w", 1, NOW + 1)
         assert store.finish("w", [success(claim, "Paris")], NOW + 2) == [True]
         seen = store.get(job.id)
         assert (seen.status, seen.finished_at, seen.result.text) == (Status.SUCCEEDED, NOW + 2, "Paris")
         assert places(store, job.id) == ["rq:finished:default"]
-        for key in (keys.JOB(job.id), keys.RESULTS(job.id)):
+        for key in (keys.job(job.id), keys.results(job.id)):
             assert 0 < store.client.ttl(key) <= store.settings.result_ttl_seconds
 
-    def test_its_lifetime_is_by_the_clock_of_the_server(self, store: JobStore) -> None:
+    def test_its_lifetime_is_by_the_clock_of_the_server(self, store: TimedStore) -> None:
         """A worker's own clock may be years off: what it ends must not be gone at once."""
         job = submit(store).job
         store.finish("w", [success(store.claim("w", 1, NOW)[0])], 1000.0)
-        for key in (keys.JOB(job.id), keys.RESULTS(job.id)):
+        for key in (keys.job(job.id), keys.results(job.id)):
             assert abs(1000 * store.settings.result_ttl_seconds - store.client.pttl(key)) < 900
 
-    def test_failed_lives_leave_ten_results_at_most(self, store: JobStore) -> None:
+    def test_failed_lives_leave_ten_results_at_most(self, store: TimedStore) -> None:
         job = submit(store).job
         for _ in range(12):
             store.finish("w", [failure(store.claim("w", 1, NOW)[0])], NOW)
             store.retry(job.id, NOW)
-        assert store.client.xlen(keys.RESULTS(job.id)) == 10
+        assert store.client.xlen(keys.results(job.id)) == 10
 
-    def test_finishing_twice_writes_once(self, store: JobStore) -> None:
+    def test_finishing_twice_writes_once(self, store: TimedStore) -> None:
         job = submit(store).job
         claims = store.claim("w", 1, NOW)
         assert store.finish("w", [success(claims[0], "first")], NOW) == [True]
         assert store.finish("w", [success(claims[0], "second")], NOW) == [False]
         assert store.get(job.id).result.text == "first"
 
-    def test_a_worker_that_lost_its_lease_is_fenced_off(self, store: JobStore) -> None:
+    def test_a_worker_that_lost_its_lease_is_fenced_off(self, store: TimedStore) -> None:
         job = submit(store).job
         (old,) = store.claim("old", 1, NOW)
         assert store.reap(NOW + LEASE + 1).requeued == 1
@@ -129,15 +120,15 @@ class TestFinish:
         assert store.get(job.id).result.text == "fresh"
         assert store.get(job.id).attempts == 2
 
-    def test_a_failure_is_kept_in_the_dead_letter_list(self, store: JobStore) -> None:
+    def test_a_failure_is_kept_in_the_dead_letter_list(self, store: TimedStore) -> None:
         job = submit(store).job
         store.finish("w", [failure(store.claim("w", 1, NOW)[0], "oom")], NOW)
         seen = store.get(job.id)
         assert (seen.status, seen.error.type, seen.error.message) == (Status.FAILED, "oom", "It broke.")
         assert places(store, job.id) == ["rq:failed:default"]
-        assert store.client.ttl(keys.JOB(job.id)) > store.settings.result_ttl_seconds
+        assert store.client.ttl(keys.job(job.id)) > store.settings.result_ttl_seconds
 
-    def test_several_jobs_end_in_one_call(self, store: JobStore) -> None:
+    def test_several_jobs_end_in_one_call(self, store: TimedStore) -> None:
         ids = [submit(store, cache=False).job.id for _ in range(4)]
         claims = store.claim("w", 4, NOW)
         endings = [success(claims[0]), failure(claims[1]), cancelled(claims[2]), success(claims[3])]
@@ -147,7 +138,7 @@ class TestFinish:
 
 
 class TestLeases:
-    def test_a_renewed_lease_is_not_reaped(self, store: JobStore) -> None:
+    def test_a_renewed_lease_is_not_reaped(self, store: TimedStore) -> None:
         submit(store)
         claims = store.claim("w", 1, NOW)
         assert store.renew(claims, NOW + LEASE - 1) == ["ok"]
@@ -155,13 +146,13 @@ class TestLeases:
         assert store.reap(NOW + 2 * LEASE).requeued == 1
         assert store.renew(claims, NOW + 2 * LEASE) == ["lost"]
 
-    def test_a_reaped_job_goes_to_the_front(self, store: JobStore) -> None:
+    def test_a_reaped_job_goes_to_the_front(self, store: TimedStore) -> None:
         first, second = submit(store, cache=False).job, submit(store, cache=False).job
         store.claim("w", 1, NOW)
         store.reap(NOW + LEASE + 1)
         assert [claim.id for claim in store.claim("w", 2, NOW + 20)] == [first.id, second.id]
 
-    def test_a_job_whose_workers_all_die_fails_as_worker_lost(self, store: JobStore) -> None:
+    def test_a_job_whose_workers_all_die_fails_as_worker_lost(self, store: TimedStore) -> None:
         job, now = submit(store).job, NOW
         for _ in range(store.settings.max_attempts):
             assert len(store.claim("w", 1, now)) == 1
@@ -171,14 +162,14 @@ class TestLeases:
         seen = store.get(job.id)
         assert (seen.status, seen.error.type, seen.attempts) == (Status.FAILED, "worker_lost", 3)
 
-    def test_released_jobs_return_in_order_with_their_attempts(self, store: JobStore) -> None:
+    def test_released_jobs_return_in_order_with_their_attempts(self, store: TimedStore) -> None:
         ids = [submit(store, cache=False).job.id for _ in range(3)]
         assert store.release(store.claim("w", 2, NOW), NOW) == 2
         claims = store.claim("w", 3, NOW)
         assert [claim.id for claim in claims] == ids
         assert [claim.attempts for claim in claims] == [1, 1, 1]
 
-    def test_two_reapers_requeue_once(self, store: JobStore) -> None:
+    def test_two_reapers_requeue_once(self, store: TimedStore) -> None:
         job = submit(store).job
         store.claim("w", 1, NOW)
         assert [store.reap(NOW + LEASE + 1).requeued for _ in range(2)] == [1, 0]
@@ -186,14 +177,14 @@ class TestLeases:
 
 
 class TestCancel:
-    def test_a_waiting_job_ends_at_once(self, store: JobStore) -> None:
+    def test_a_waiting_job_ends_at_once(self, store: TimedStore) -> None:
         job = submit(store).job
         assert store.cancel(job.id, NOW) is Status.CANCELLED
         assert store.get(job.id).status is Status.CANCELLED
         assert places(store, job.id) == ["rq:canceled:default"]
         assert store.claim("w", 1, NOW) == []
 
-    def test_a_running_job_is_asked_to_stop_and_keeps_its_partial_text(self, store: JobStore) -> None:
+    def test_a_running_job_is_asked_to_stop_and_keeps_its_partial_text(self, store: TimedStore) -> None:
         job = submit(store).job
         claims = store.claim("w", 1, NOW)
         assert store.cancel(job.id, NOW) is Status.RUNNING
@@ -202,14 +193,14 @@ class TestCancel:
         store.finish("w", [cancelled(claims[0], "par")], NOW)
         assert store.get(job.id).result.text == "par"
 
-    def test_a_cancelled_job_of_a_dead_worker_is_not_run_again(self, store: JobStore) -> None:
+    def test_a_cancelled_job_of_a_dead_worker_is_not_run_again(self, store: TimedStore) -> None:
         job = submit(store).job
         store.claim("w", 1, NOW)
         store.cancel(job.id, NOW)
         assert store.reap(NOW + LEASE + 1).cancelled == 1
         assert store.get(job.id).status is Status.CANCELLED
 
-    def test_a_terminal_job_stays_as_it_is(self, store: JobStore) -> None:
+    def test_a_terminal_job_stays_as_it_is(self, store: TimedStore) -> None:
         job = submit(store).job
         store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
         with pytest.raises(JobAlreadyTerminal) as caught:
@@ -217,13 +208,13 @@ class TestCancel:
         assert caught.value.status == "succeeded"
         assert store.get(job.id).status is Status.SUCCEEDED
 
-    def test_an_unknown_job_cannot_be_cancelled(self, store: JobStore) -> None:
+    def test_an_unknown_job_cannot_be_cancelled(self, store: TimedStore) -> None:
         with pytest.raises(JobNotFound):
             store.cancel("nope", NOW)
 
 
 class TestExpiry:
-    def test_the_reaper_expires_what_waited_too_long(self, store: JobStore) -> None:
+    def test_the_reaper_expires_what_waited_too_long(self, store: TimedStore) -> None:
         job = submit(store, ttl_seconds=5).job
         assert store.reap(NOW + 4).expired == 0
         assert store.reap(NOW + 6).expired == 1
@@ -231,18 +222,18 @@ class TestExpiry:
         assert (seen.status, seen.error.type) == (Status.EXPIRED, "expired")
         assert places(store, job.id) == ["rq:failed:default"]
 
-    def test_a_claim_skips_an_expired_job(self, store: JobStore) -> None:
+    def test_a_claim_skips_an_expired_job(self, store: TimedStore) -> None:
         job, other = submit(store, ttl_seconds=5, cache=False).job, submit(store, cache=False).job
         assert [claim.id for claim in store.claim("w", 2, NOW + 6)] == [other.id]
         assert store.get(job.id).status is Status.EXPIRED
 
-    def test_a_running_job_does_not_expire(self, store: JobStore) -> None:
+    def test_a_running_job_does_not_expire(self, store: TimedStore) -> None:
         job = submit(store, ttl_seconds=5).job
         store.claim("w", 1, NOW + 1)
         assert store.reap(NOW + 6).expired == 0
         assert store.get(job.id).status is Status.RUNNING
 
-    def test_registries_forget_what_has_ended_its_lifetime(self, store: JobStore) -> None:
+    def test_registries_forget_what_has_ended_its_lifetime(self, store: TimedStore) -> None:
         job = submit(store).job
         store.cancel(job.id, NOW)
         store.reap(NOW + store.settings.result_ttl_seconds + 1)
@@ -250,31 +241,31 @@ class TestExpiry:
 
 
 class TestIdempotency:
-    def test_the_same_key_and_body_give_the_same_job(self, store: JobStore) -> None:
+    def test_the_same_key_and_body_give_the_same_job(self, store: TimedStore) -> None:
         first = store.submit(new_job(key="k", keep=100), NOW)
         again = store.submit(new_job(key="k", keep=100), NOW + 1)
         assert (again.outcome, again.job.id) == ("repeat", first.job.id)
         assert len(store.claim("w", 5, NOW)) == 1
 
-    def test_the_same_key_with_another_body_conflicts(self, store: JobStore) -> None:
+    def test_the_same_key_with_another_body_conflicts(self, store: TimedStore) -> None:
         store.submit(new_job("a", key="k", keep=100), NOW)
         with pytest.raises(IdempotencyConflict):
             store.submit(new_job("b", key="k", keep=100), NOW)
 
-    def test_a_chosen_id_is_as_good_as_a_key(self, store: JobStore) -> None:
+    def test_a_chosen_id_is_as_good_as_a_key(self, store: TimedStore) -> None:
         store.submit(new_job(job_id="mine", keep=100), NOW)
         assert store.submit(new_job(job_id="mine", keep=100), NOW).outcome == "repeat"
         with pytest.raises(IdempotencyConflict):
             store.submit(new_job("other", job_id="mine", keep=100), NOW)
 
-    def test_a_keyed_job_is_kept_as_long_as_its_key(self, store: JobStore) -> None:
+    def test_a_keyed_job_is_kept_as_long_as_its_key(self, store: TimedStore) -> None:
         job = store.submit(new_job(key="k", keep=90_000), NOW).job
         store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
-        assert store.client.ttl(keys.JOB(job.id)) > 80_000
+        assert store.client.ttl(keys.job(job.id)) > 80_000
 
 
 class TestBackpressure:
-    def test_a_full_queue_refuses_before_anything_is_written(self, store: JobStore) -> None:
+    def test_a_full_queue_refuses_before_anything_is_written(self, store: TimedStore) -> None:
         store = with_settings(store, max_queue_jobs=2)
         for _ in range(2):
             submit(store, cache=False)
@@ -284,17 +275,17 @@ class TestBackpressure:
         assert caught.value.depth == 2
         assert store.client.dbsize() == before
 
-    def test_retry_after_comes_from_the_drain_rate(self, store: JobStore) -> None:
+    def test_retry_after_comes_from_the_drain_rate(self, store: TimedStore) -> None:
         store = with_settings(store, max_queue_jobs=1)
         submit(store, cache=False)
-        store.client.set(keys.DRAIN_RATE(), "0.1")
+        store.client.set(keys.drain_rate(), "0.1")
         with pytest.raises(QueueFull) as caught:
             submit(store, cache=False)
         assert caught.value.retry_after_seconds == 10
 
-    def test_each_refused_job_has_a_turn_of_its_own(self, store: JobStore) -> None:
+    def test_each_refused_job_has_a_turn_of_its_own(self, store: TimedStore) -> None:
         store = with_settings(store, max_queue_jobs=4)
-        store.client.set(keys.DRAIN_RATE(), "0.5")
+        store.client.set(keys.drain_rate(), "0.5")
 
         def refused() -> int:
             with pytest.raises(QueueFull) as caught:
@@ -309,26 +300,26 @@ class TestBackpressure:
             submit(store, cache=False)
         assert refused() == 2
 
-    def test_a_cache_hit_needs_no_room(self, store: JobStore) -> None:
+    def test_a_cache_hit_needs_no_room(self, store: TimedStore) -> None:
         submit(store)
         store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
         full = with_settings(store, max_queue_jobs=1)
         submit(full, cache=False)
         assert submit(full).outcome == "hit"
 
-    def test_joined_jobs_count(self, store: JobStore) -> None:
+    def test_joined_jobs_count(self, store: TimedStore) -> None:
         store = with_settings(store, max_queue_jobs=2)
         assert [submit(store).outcome for _ in range(2)] == ["new", "join"]
         with pytest.raises(QueueFull):
             submit(store)
 
 
-def test_every_key_that_stays_has_a_lifetime_or_is_in_the_catalogue(store: JobStore) -> None:
+def test_every_key_that_stays_has_a_lifetime_or_is_in_the_catalogue(store: TimedStore) -> None:
     for fields in ({}, {}, {"cache": False}, {"ttl_seconds": 5.0, "prompt": "x"}):
         submit(store, **fields)
     claims = store.claim("w", 2, NOW)
     store.finish("w", [success(claims[0]), failure(claims[1])], NOW)
     store.reap(NOW + 10)
     timeless = {name.decode() for name in store.client.scan_iter() if store.client.ttl(name) == -1}
-    allowed = (keys.QUEUE_NAMES(), keys.TOTALS(), keys.FINISHED(), keys.FAILED(), keys.CANCELED())
+    allowed = (keys.queue_names(), keys.totals(), keys.finished(), keys.failed(), keys.canceled())
     assert [name for name in timeless if not name.startswith(allowed)] == []

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from promptq.contract import keys
 from promptq.contract.errors import IdempotencyConflict, QueueFull
 from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
-from promptq.queue.store import JobStore, Submitted
-from tests.fakes import NOW, new_job, submit, success, with_settings
+from promptq.queue.store import Submitted
+from tests.fakes import NOW, TimedStore, keys, new_job, submit, success, with_settings
 
 
 @pytest.fixture
-def store(store: JobStore) -> JobStore:
+def store(store: TimedStore) -> TimedStore:
     return with_settings(store, max_queue_jobs=8)
 
 
-def test_each_job_goes_the_way_it_would_have_gone_alone(store: JobStore) -> None:
+def test_each_job_goes_the_way_it_would_have_gone_alone(store: TimedStore) -> None:
     submit(store, "cached")
     store.finish("w", [success(store.claim("w", 1, NOW)[0], "known")], NOW)
     store.submit(new_job("old", key="k", keep=99), NOW)
@@ -37,31 +36,31 @@ def test_each_job_goes_the_way_it_would_have_gone_alone(store: JobStore) -> None
         if isinstance(one, Submitted):
             assert store.get(one.job.id).status is one.job.status
             assert store.get(one.job.id).cache == one.job.cache
-    totals = store.client.hgetall(keys.TOTALS())
+    totals = store.client.hgetall(keys.totals())
     assert int(totals[b"submitted"]) == 2 + 5
     assert store.reap(NOW + 6).expired == 1
 
 
-def test_what_is_sent_again_after_a_lost_reply_is_recognised(store: JobStore) -> None:
+def test_what_is_sent_again_after_a_lost_reply_is_recognised(store: TimedStore) -> None:
     news = [new_job("a", cache=False), new_job("b"), new_job("b")]
     assert [one.outcome for one in store.submit_many(news, NOW)] == ["new", "new", "join"]
     assert [one.outcome for one in store.submit_many([new_job("c"), *news], NOW)] == ["new", *["repeat"] * 3]
-    assert store.client.llen(keys.QUEUE("default")) == 3
+    assert store.client.llen(keys.queue("default")) == 3
 
 
-def test_jobs_are_admitted_while_there_is_room_and_the_others_refused_in_turn(store: JobStore) -> None:
-    store.client.set(keys.DRAIN_RATE(), "1")
+def test_jobs_are_admitted_while_there_is_room_and_the_others_refused_in_turn(store: TimedStore) -> None:
+    store.client.set(keys.drain_rate(), "1")
     done = store.submit_many([new_job(f"p{i}") for i in range(11)], NOW)
     assert [type(one) for one in done] == [Submitted] * 8 + [QueueFull] * 3
     assert [one.retry_after_seconds for one in done[8:]] == [1, 2, 3]
-    assert store.client.llen(keys.QUEUE("default")) == 8
-    store.client.set(keys.DRAIN_RATE(), "1")
+    assert store.client.llen(keys.queue("default")) == 8
+    store.client.set(keys.drain_rate(), "1")
     with pytest.raises(QueueFull) as caught:
         submit(store, "late")
     assert caught.value.retry_after_seconds == 4
 
 
-def test_jobs_are_read_together_as_they_would_be_alone(store: JobStore) -> None:
+def test_jobs_are_read_together_as_they_would_be_alone(store: TimedStore) -> None:
     ended = submit(store, "a").job
     store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
     ids = [ended.id, "nope", *(submit(store, p, cache=False).job.id for p in "bcd")]
@@ -73,7 +72,7 @@ def test_jobs_are_read_together_as_they_would_be_alone(store: JobStore) -> None:
     assert store.get_many([]) == []
 
 
-def test_a_read_carries_no_prompt(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_carries_no_prompt(store: TimedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     job = submit(store, "secret " * 1000).job
     replies = []
     run = store._run
@@ -83,10 +82,10 @@ def test_a_read_carries_no_prompt(store: JobStore, monkeypatch: pytest.MonkeyPat
 
 
 def test_ends_are_announced_in_one_message(client, settings: WorkerSettings) -> None:
-    store = JobStore(client, settings)
+    store = TimedStore(client, settings)
     ids = [submit(store, str(i)).job.id for i in range(3)]
     with client.pubsub() as listener:
-        listener.subscribe(keys.DONE_CHANNEL)
+        listener.subscribe(keys.done_channel)
         assert listener.get_message(timeout=1)["type"] == "subscribe"
         store.finish("w", [success(claim) for claim in store.claim("w", 3, NOW)], NOW)
         assert listener.get_message(timeout=1)["data"].decode().split() == ids
@@ -94,16 +93,16 @@ def test_ends_are_announced_in_one_message(client, settings: WorkerSettings) -> 
 
 
 def test_more_joined_jobs_than_lua_unpacks_end_with_their_leader(client, settings: WorkerSettings) -> None:
-    store = JobStore(client, settings.model_copy(update={"max_queue_jobs": 20_000}))
+    store = TimedStore(client, settings.model_copy(update={"max_queue_jobs": 20_000}))
     for _ in range(90):
         store.submit_many([new_job("same") for _ in range(100)], NOW)
     (claim,) = store.claim("w", 5, NOW)
     assert store.finish("w", [success(claim)], NOW) == [True]
-    assert client.zcard(keys.FINISHED("default")) == 9000
-    assert client.zcard(keys.DEFERRED("default")) == 0
+    assert client.zcard(keys.finished("default")) == 9000
+    assert client.zcard(keys.deferred("default")) == 0
 
 
-def test_a_turn_ends_and_claims_in_one_go_even_when_scripts_are_forgotten(store: JobStore) -> None:
+def test_a_turn_ends_and_claims_in_one_go_even_when_scripts_are_forgotten(store: TimedStore) -> None:
     for number in range(5):
         submit(store, str(number))
     claims = store.claim("w", 2, NOW)
@@ -115,12 +114,12 @@ def test_a_turn_ends_and_claims_in_one_go_even_when_scripts_are_forgotten(store:
     assert (stored, len(last)) == ([True, True], 1)
     assert store.finish_and_claim("w", [], 2, NOW) == ([], [])
     assert store.claim("w", 0, NOW) == []
-    assert store.client.zcard(keys.FINISHED("default")) == 4
+    assert store.client.zcard(keys.finished("default")) == 4
     assert len({claim.execution for claim in [*claims, *more, *last]}) == 5
 
 
 def test_a_turn_is_one_round_trip(client, settings: WorkerSettings) -> None:
-    store = JobStore(client, settings)
+    store = TimedStore(client, settings)
     for number in range(4):
         submit(store, str(number))
     claims = store.claim("w", 2, NOW)

@@ -16,13 +16,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from promptq.contract import keys
 from promptq.contract.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFailed, QueueFull
 from promptq.contract.job import Status
+from promptq.contract.queues import PRIORITIES
 from promptq.contract.settings import WorkerSettings
-from promptq.queue.store import Claim, JobStore
+from promptq.queue.store import Claim
 from tests.chaos.audit import census
-from tests.fakes import NOW, cancelled, failure, new_job, success
+from tests.fakes import NOW, TimedStore, cancelled, failure, keys, new_job, success
 
 EXAMPLES = 60
 ENDINGS = {"success": success, "failure": failure, "cancelled": cancelled}
@@ -37,7 +37,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         client.flushall()
         self.client = client
-        self.store = JobStore(self.client, WorkerSettings(_env_file=None, max_queue_jobs=12, max_attempts=3))
+        self.store = TimedStore(self.client, WorkerSettings(_env_file=None, max_queue_jobs=12, max_attempts=3))
         self.now = NOW
         self.ids: list[str] = []
         self.ended: dict[str, object] = {}
@@ -50,7 +50,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.submit(0, "default", True, None)
 
     @rule(
-        prompt=st.integers(0, 3), priority=st.sampled_from(keys.QUEUES), cache=st.booleans(),
+        prompt=st.integers(0, 3), priority=st.sampled_from(PRIORITIES), cache=st.booleans(),
         ttl=st.none() | st.floats(0.1, 40),
     )  # fmt: skip
     def submit(self, prompt: int, priority: str, cache: bool, ttl: float | None) -> None:
@@ -71,7 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(worker=WORKERS, count=st.integers(1, 4), busy=st.booleans())
     def claim(self, worker: str, count: int, busy: bool) -> None:
-        claims = self.store.claim(worker, count, self.now, busy)
+        claims = self.store.claim(worker, count, self.now, busy=busy)
         assert len({claim.id for claim in claims}) == len(claims) <= count
         assert not any(claim.alone for claim in claims) or (len(claims) == 1 and not busy)
         for claim in claims:
@@ -125,7 +125,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(spare=st.booleans())
     def reap(self, spare: bool) -> None:
-        self.store.reap(self.now, spare)
+        self.store.reap(self.now, spare_leases=spare)
 
     @rule(worker=WORKERS)
     def take_back(self, worker: str) -> None:
@@ -163,7 +163,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def every_job_is_in_exactly_one_place(self) -> None:
         assert census(self.client) == []
-        assert {key.decode().removeprefix(keys.JOB()) for key in self.client.scan_iter(keys.JOB("*"))} == set(self.ids)
+        assert {key.decode().removeprefix(keys.job()) for key in self.client.scan_iter(keys.job("*"))} == set(self.ids)
 
     @invariant()
     def an_end_never_changes(self) -> None:
@@ -175,12 +175,12 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_that_lives_has_a_lifetime_and_nothing_that_ended_lacks_one(self) -> None:
         for job_id in set(self.ids):
-            assert (self.client.ttl(keys.JOB(job_id)) >= 0) == (job_id in self.ended)
+            assert (self.client.ttl(keys.job(job_id)) >= 0) == (job_id in self.ended)
 
     @invariant()
     def whoever_joined_has_a_live_leader(self) -> None:
-        for name in self.client.scan_iter(keys.JOIN("*")):
-            lead = self.store.get(self.client.lindex(name, 0).decode())
+        for group in self.client.hvals(keys.groups()):
+            lead = self.store.get(group.decode().split()[0])
             assert not lead.status.is_terminal
 
     def teardown(self) -> None:
@@ -193,10 +193,9 @@ class StoreMachine(RuleBasedStateMachine):
             for claim in self.store.claim("last", 12, self.now):
                 self.store.finish("last", [success(claim)], self.now)
         assert not self._live()
-        left = [kind(queue) for kind in (keys.QUEUE, keys.WIP, keys.DEFERRED) for queue in keys.QUEUES]
-        assert self.client.exists(*left, keys.EXPIRY()) == 0
-        assert list(self.client.scan_iter(keys.JOIN("*"))) == []
-        assert self.client.hgetall(keys.LEADERS()) == {}
+        left = [kind(queue) for kind in (keys.queue, keys.wip, keys.deferred) for queue in PRIORITIES]
+        assert self.client.exists(*left, keys.expiry()) == 0
+        assert self.client.hgetall(keys.groups()) == {}
 
     def _live(self) -> list[str]:
         return [job_id for job_id in set(self.ids) if not self.store.get(job_id).status.is_terminal]
@@ -206,7 +205,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _held(self, claim: Claim) -> bool:
         member = f"{claim.id}:{claim.execution}"
-        held = self.client.zscore(keys.WIP(claim.queue), member) is not None
+        held = self.client.zscore(keys.wip(claim.queue.priority), member) is not None
         assert not held or self.current[claim.id] == claim
         return held
 

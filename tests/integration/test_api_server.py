@@ -21,7 +21,7 @@ import requests
 from promptq.contract.settings import ApiSettings
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.store import JobStore, connect
-from tests.fakes import success
+from tests.fakes import TimedStore, success
 from tests.processes import start, wait_until
 
 POLLERS = 200
@@ -79,7 +79,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def queue(client: redis.Redis) -> JobStore:
-    return JobStore(client, ApiSettings(_env_file=None, engine="echo"))
+    return TimedStore(client, ApiSettings(_env_file=None, engine="echo"))
 
 
 def finish_all(queue: JobStore) -> float:
@@ -212,7 +212,7 @@ def test_redis_away_is_503_at_once_and_comes_back_without_a_restart(
         wait = pool.submit(timed, api, "GET", f"{url}?wait=50")
         wait_until(lambda: waiting(api, 1), 10, "the poller")
         with connect(own_server.url) as client:
-            statuses, seconds = lag([wait], finish_all(JobStore(client, ApiSettings(_env_file=None))))
+            statuses, seconds = lag([wait], finish_all(TimedStore(client, ApiSettings(_env_file=None))))
         # Either the notification came, or the subscription's return, a second later at most, made the wait read again.
         assert statuses == {200}
         assert seconds < 3

@@ -10,12 +10,11 @@ import redis
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from promptq.contract import keys
 from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import JobStore
-from tests.fakes import submit
+from tests.fakes import TimedStore, keys, submit
 from tests.processes import start, wait_until, worker
 
 LEASE = 1.0
@@ -23,7 +22,7 @@ LEASE = 1.0
 
 @pytest.fixture
 def short(client: redis.Redis, settings: WorkerSettings) -> JobStore:
-    return JobStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
+    return TimedStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
 
 
 def tend(store: JobStore) -> None:
@@ -60,5 +59,5 @@ def test_a_worker_killed_there(
         wait_until(lambda: tend(short) or short.get(job.id).status is Status.SUCCEEDED, 20, "the success")
     seen = short.get(job.id)
     assert (seen.result.text, seen.attempts) == ("one two three", attempts)
-    assert short.client.xlen(keys.RESULTS(job.id)) == 1
-    assert short.client.zcard(keys.WIP("default")) == 0
+    assert short.client.xlen(keys.results(job.id)) == 1
+    assert short.client.zcard(keys.wip("default")) == 0

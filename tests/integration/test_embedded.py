@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.queue import settle
 from benchmarks.queue_server import serving
-from promptq.contract import keys
 from promptq.queue import embedded
+from tests.fakes import keys
 
 
 @pytest.fixture
@@ -71,4 +71,4 @@ def test_the_benchmark_fills_its_queue_with_jobs_like_those_it_measures() -> Non
     with serving() as client:
         settle(client, 2000)  # more than its own unmeasured turn takes and replaces
         assert client.hlen(keys.LEADERS()) == 2000
-        assert client.llen(keys.QUEUE("default")) == 2000
+        assert client.llen(keys.queue("default")) == 2000

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from promptq.contract import keys
 from promptq.contract.errors import QueueFull
 from promptq.contract.job import Job, Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore
-from tests.fakes import submit
+from tests.fakes import TimedStore, keys, submit
 from tests.integration.test_scaler_service import scaler
 from tests.processes import wait_until
 
@@ -61,7 +60,7 @@ class Crowd:
 
 @pytest.fixture
 def narrow(store: JobStore, settings: WorkerSettings) -> JobStore:
-    return JobStore(store.client, settings.model_copy(update={"max_queue_jobs": BOUND}))
+    return TimedStore(store.client, settings.model_copy(update={"max_queue_jobs": BOUND}))
 
 
 def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: JobStore) -> None:
@@ -72,7 +71,9 @@ def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: JobS
         with crowd.at_work():
             overtaking = [wait_until(lambda job=job: passed_by(narrow, job), 60, "low") for job in lows]
             wait_until(lambda: len(crowd.refused) > 10 * len(crowd.admitted), 60, "ten times the capacity")
-            wait_until(lambda: Observer(narrow.client).snapshot(time.time()).queued >= BOUND - SLOTS, 30)
+            wait_until(
+                lambda: Observer(narrow.client, narrow.settings).snapshot(time.time()).queued >= BOUND - SLOTS, 30
+            )
         wait_until(lambda: all(narrow.get(job.id).status.is_terminal for job in crowd.admitted), 60, "all the ends")
     print(f"{len(crowd.admitted)} admitted, {len(crowd.refused)} refused; lows ended beside {overtaking} waiting highs")
     assert crowd.deepest == BOUND
@@ -84,7 +85,7 @@ def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: JobS
 
 def passed_by(store: JobStore, job: Job) -> int:
     """Once the job has ended: how many `high` jobs wait beside it."""
-    return store.client.llen(keys.QUEUE("high")) if store.get(job.id).status.is_terminal else 0
+    return store.client.llen(keys.queue("high")) if store.get(job.id).status.is_terminal else 0
 
 
 def _expect_waits_that_fit_the_queue(store: JobStore, crowd: Crowd) -> None:

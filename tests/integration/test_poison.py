@@ -14,7 +14,7 @@ from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import JobStore
-from tests.fakes import submit
+from tests.fakes import TimedStore, submit
 from tests.processes import start, wait_until
 
 LEASE = 1.0
@@ -52,7 +52,7 @@ def replaced_workers(server: EmbeddedServer, store: JobStore, count: int = 1) ->
 
 @pytest.fixture
 def short(client: redis.Redis, settings: WorkerSettings) -> JobStore:
-    return JobStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
+    return TimedStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
 
 
 def test_a_poison_job_ends_as_worker_lost_and_takes_nobody_with_it(server: EmbeddedServer, short: JobStore) -> None:

@@ -12,11 +12,11 @@ import redis
 from tokenizers import Tokenizer
 
 from api.prompt_limit import _count, _kept
-from promptq.contract import keys
 from promptq.contract.settings import DEFAULT_MODEL
 from promptq.queue import model_facts
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
+from tests.fakes import keys
 from tests.integration.test_api_server import Api, running
 from tests.processes import wait_until, worker
 
@@ -38,7 +38,7 @@ def facts(
         connect(server.url) as client,
         worker(server, "counter", engine="transformers", data_dir=folder, slots=4, lease_seconds=LEASE_SECONDS),
     ):
-        wait_until(lambda: model_facts.read(client, DEFAULT_MODEL), 30, "the model's facts")
+        wait_until(lambda: model_facts.read(client, keys.model(DEFAULT_MODEL)), 30, "the model's facts")
         yield client
 
 
@@ -49,7 +49,7 @@ def api(facts: redis.Redis, server: EmbeddedServer, tmp_path_factory: pytest.Tem
 
 
 def tokenizer(client: redis.Redis) -> Tokenizer:
-    found = model_facts.read(client, DEFAULT_MODEL)
+    found = model_facts.read(client, keys.model(DEFAULT_MODEL))
     assert found is not None
     return Tokenizer.from_str(found.tokenizer_json)
 
@@ -102,12 +102,12 @@ def test_the_tokenizer_is_sent_once_and_again_when_redis_has_lost_it(facts: redi
         return int(facts.info("stats")["total_net_input_bytes"])
 
     before = received()
-    facts.expire(keys.MODEL(DEFAULT_MODEL), 60)
-    wait_until(lambda: facts.ttl(keys.MODEL(DEFAULT_MODEL)) > 60, 4 * LEASE_SECONDS, "a heartbeat")
+    facts.expire(keys.model(DEFAULT_MODEL), 60)
+    wait_until(lambda: facts.ttl(keys.model(DEFAULT_MODEL)) > 60, 4 * LEASE_SECONDS, "a heartbeat")
     time.sleep(LEASE_SECONDS)
     assert received() - before < 100_000
-    facts.delete(keys.MODEL(DEFAULT_MODEL))
-    wait_until(lambda: model_facts.read(facts, DEFAULT_MODEL), 4 * LEASE_SECONDS, "the facts")
+    facts.delete(keys.model(DEFAULT_MODEL))
+    wait_until(lambda: model_facts.read(facts, keys.model(DEFAULT_MODEL)), 4 * LEASE_SECONDS, "the facts")
     assert received() - before > 100_000
 
 
@@ -118,7 +118,7 @@ def test_a_restarted_worker_with_another_context_is_believed(
     with worker(server, "small", engine="transformers", data_dir=tmp_path, slots=1, context_length=512):
 
         def context() -> int:
-            found = model_facts.read(facts, DEFAULT_MODEL)
+            found = model_facts.read(facts, keys.model(DEFAULT_MODEL))
             return found.context_length if found else 0
 
         wait_until(lambda: context() == 512, 30, "the smaller context")

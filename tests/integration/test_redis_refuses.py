@@ -23,7 +23,7 @@ from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore, connect
 from scaler.metrics_server import QueueCollector
 from scaler.metrics_server import create_app as create_scaler_app
-from tests.fakes import submit
+from tests.fakes import SETTINGS, TimedStore, submit
 from tests.processes import wait_until
 
 READS = (
@@ -48,7 +48,7 @@ def serving(folder: Path, *options: str) -> Iterator[EmbeddedServer]:
 def callers(url: str) -> tuple[FlaskClient, FlaskClient]:
     """The API and the scaler's web server, both on that address."""
     settings = ApiSettings(_env_file=None, redis_url=url, engine="echo", redis_timeout_seconds=1)
-    observer = Observer(connect(url, 1.0))
+    observer = Observer(connect(url, 1.0), SETTINGS)
     registry = CollectorRegistry()
     registry.register(QueueCollector(observer))
     return create_app(settings).test_client(), create_scaler_app(registry, observer, "here").test_client()
@@ -83,7 +83,7 @@ def own_address() -> str | None:
 def prepared(server: EmbeddedServer) -> redis.Redis:
     """A client that stays connected, and a job under a known id."""
     client = connect(server.url)
-    submit(JobStore(client, ApiSettings(_env_file=None)), job_id="known", now=time.time(), cache=False)
+    submit(TimedStore(client, ApiSettings(_env_file=None)), job_id="known", now=time.time(), cache=False)
     return client
 
 

@@ -13,7 +13,7 @@ from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import JobStore, connect
-from tests.fakes import NOW, submit, success
+from tests.fakes import NOW, TimedStore, submit, success
 from tests.processes import wait_until, worker
 
 LEASE = 1.0
@@ -22,7 +22,7 @@ LEASE = 1.0
 @pytest.fixture
 def store(own_server: EmbeddedServer, settings: WorkerSettings) -> Iterator[JobStore]:
     with connect(own_server.url) as client:
-        yield JobStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
+        yield TimedStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
 
 
 def full(client: redis.Redis, yes: bool = True) -> None:
@@ -85,7 +85,7 @@ def test_dropped_connections_are_made_again(store: JobStore) -> None:
 
 def test_a_stalled_server_is_reported_in_time(own_server: EmbeddedServer, settings: WorkerSettings) -> None:
     with connect(own_server.url, 0.3) as client, connect(own_server.url) as other:
-        store = JobStore(client, settings)
+        store = TimedStore(client, settings)
         submit(store, cache=False)
         other.client_pause(1000)
         began = time.monotonic()

@@ -98,7 +98,7 @@ def replace_workers(observer: Observer) -> None:
 def test_api_and_workers_are_replaced_without_a_failed_request_or_a_lost_attempt(
     server: EmbeddedServer, store: JobStore, tmp_path: Path
 ) -> None:
-    observer = Observer(store.client)
+    observer = Observer(store.client, store.settings)
     fleet = {"min_workers": 2, "max_workers": 2, "lease_seconds": 15, "drain_seconds": 10}
     with scaler(server, **fleet) as running_scaler, running(server, tmp_path / "api") as api:
         names = running_scaler.has(2)

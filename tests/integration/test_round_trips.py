@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import redis
 
-from promptq.contract import keys
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import JobStore
-from tests.fakes import NOW, new_job, submit, success
+from tests.fakes import NOW, TimedStore, keys, new_job, submit, success
 from tests.integration.test_api_server import running
 from tests.processes import wait_until, worker
 
@@ -43,7 +42,7 @@ def counting(client: redis.Redis) -> Iterator[Counter[str]]:
 @pytest.fixture
 def warm(client: redis.Redis, settings: WorkerSettings) -> JobStore:
     """A store whose scripts the server knows."""
-    store = JobStore(client, settings)
+    store = TimedStore(client, settings)
     submit(store, "warm-up")
     store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
     store.get_many(["x"])
@@ -85,7 +84,7 @@ def test_a_worker_takes_two_for_each_batch(server: EmbeddedServer, warm: JobStor
     now = time.time()
     for _ in range(batches):
         warm.submit_many([new_job(f"p{i}", cache=False) for i in range(size)], now)
-    done, at_once = keys.FINISHED("default"), {"lease_seconds": 600, "echo_tokens_per_second": 0}
+    done, at_once = keys.finished("default"), {"lease_seconds": 600, "echo_tokens_per_second": 0}
     with counting(warm.client) as counted, worker(server, slots=size, **at_once) as process:
         wait_until(lambda: warm.client.zcard(done) >= batches * size + 1, what="the jobs")
         process.terminate()
@@ -115,7 +114,7 @@ def test_the_api_takes_one_for_a_submit_and_one_for_a_poll(
         assert sent("GET", f"/v1/jobs?ids={','.join(ids)}") == {"evalsha": 1}
         many = {"jobs": [{"prompt": f"p{i}", "cache": False} for i in range(1000)]}
         assert sent("POST", "/v1/jobs:batch", json=many) == {"evalsha": 10}
-        assert client.llen(keys.QUEUE("default")) == 1022
+        assert client.llen(keys.queue("default")) == 1022
         answer = api.call("POST", "/v1/jobs:batch", json={"jobs": [{"prompt": "ok"}, {"prompt": ""}]}).json()
         assert (answer["accepted"], answer["items"][1]["error"]["param"]) == (1, "prompt")
 
@@ -130,5 +129,5 @@ def test_submits_that_come_together_share_round_trips(
             answers = list(pool.map(lambda n: api.submit(f"prompt {n}"), range(48)))
         assert {answer.status_code for answer in answers} == {202}
         assert len({answer.json()["id"] for answer in answers}) == 48
-        assert client.llen(keys.QUEUE("default")) == 49
+        assert client.llen(keys.queue("default")) == 49
         assert counted["evalsha"] <= 16

@@ -28,7 +28,7 @@ from promptq.queue.store import JobStore, connect
 from promptq.runtime.lifecycle import ExitCode
 from scaler.fleets.child import REASONS
 from scaler.policy import Reason
-from tests.fakes import submit
+from tests.fakes import SETTINGS, TimedStore, submit
 from tests.processes import start, wait_until
 
 FAST = {
@@ -87,7 +87,7 @@ def scaler(server: EmbeddedServer, **settings: Any) -> Iterator[Scaler]:
     port = free_port()
     process = start("scaler", server, scaler_port=port, **FAST | settings)
     with connect(server.url) as client:
-        running = Scaler(process, port, Observer(client))
+        running = Scaler(process, port, Observer(client, SETTINGS))
         try:
             yield running
         finally:
@@ -172,7 +172,7 @@ def test_nor_when_it_died_while_redis_was_away(own_server: EmbeddedServer, setti
     """The others' leases are spared after an outage; a dead worker needs no grace."""
     slow = {"lease_seconds": 120, "echo_tokens_per_second": 1}
     with scaler(own_server, **slow) as running, connect(own_server.url) as client:
-        store = JobStore(client, settings)
+        store = TimedStore(client, settings)
         running.has(1)
         ids = put(store, 3)
         wait_until(lambda: running.snapshot().running == 3)
@@ -216,7 +216,7 @@ def test_without_redis_the_number_is_held_and_then_goes_on(
         own_server.start()
         assert running.has(1) == names
         with connect(own_server.url) as client:
-            store = JobStore(client, settings)
+            store = TimedStore(client, settings)
             ids = put(store, 40)
             running.has(2)
             all_succeed(store, ids)

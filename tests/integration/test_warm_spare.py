@@ -248,8 +248,8 @@ def test_an_assignment_may_come_before_it_waits(make: Make, store: JobStore, ser
     spare = spare_of(fleet)
     fleet.spawn(1, 5.0)
     name = fleet.roster()[0].name
-    wait_until(lambda: [worker.name for worker in Observer(store.client).workers()] == [name])
-    assert fleet.observe(Observer(store.client).workers(), 6.5) == [1.5]
+    wait_until(lambda: [worker.name for worker in Observer(store.client, store.settings).workers()] == [name])
+    assert fleet.observe(Observer(store.client, store.settings).workers(), 6.5) == [1.5]
     assert fleet.roster()[0].pid == spare.process.pid
     fleet.retire([name], 7.0)
     wait_until(lambda: [end.reason for end in fleet.poll(7.0)] == ["retired"])

@@ -10,13 +10,12 @@ import urllib.request
 import pytest
 import redis
 
-from promptq.contract import keys
 from promptq.contract.job import Job, Status
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore
 from promptq.runtime.lifecycle import ExitCode
-from tests.fakes import submit
+from tests.fakes import SETTINGS, TimedStore, keys, submit
 from tests.processes import start, wait_until, worker
 
 SLOW = {"echo_tokens_per_second": 5}
@@ -35,7 +34,7 @@ def reaches(store: JobStore, job: Job, status: Status, seconds: float = 30) -> J
 @pytest.fixture
 def short(client: redis.Redis, store: JobStore) -> JobStore:
     """The store with the short lease that the test's workers have."""
-    return JobStore(client, store.settings.model_copy(update=SHORT_LEASE))
+    return TimedStore(client, store.settings.model_copy(update=SHORT_LEASE))
 
 
 def test_an_idle_worker_is_woken_by_the_submit(server: EmbeddedServer, store: JobStore) -> None:
@@ -112,11 +111,11 @@ def test_sigterm_finishes_what_runs_and_claims_no_more(
     with worker(server, slots=2, **SLOW) as process:
         jobs = [put(store, "word " * 20) for _ in range(4)]
         # A claimed job runs in Redis's eyes; until its row is in the engine a drain would put it back.
-        wait_until(lambda: [seen.busy_slots for seen in Observer(client).workers()] == [2], what="both rows")
+        wait_until(lambda: [seen.busy_slots for seen in Observer(client, SETTINGS).workers()] == [2], what="both rows")
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == ExitCode.OK
     assert [store.get(job.id).status.value for job in jobs] == ["succeeded", "succeeded", "queued", "queued"]
-    assert Observer(client).workers() == []
+    assert Observer(client, SETTINGS).workers() == []
 
 
 def test_what_does_not_finish_in_the_drain_time_is_put_back_first_in_line(
@@ -164,7 +163,7 @@ def test_a_run_over_its_time_limit_fails_and_keeps_its_text(server: EmbeddedServ
 def test_redis_stopped_and_started_again_loses_nothing(own_server: EmbeddedServer, store: JobStore) -> None:
     from promptq.queue.store import connect
 
-    store = JobStore(connect(own_server.url), store.settings)
+    store = TimedStore(connect(own_server.url), store.settings)
     with worker(own_server, **SLOW) as process:
         jobs = [put(store, "word " * 12) for _ in range(3)]
         reaches(store, jobs[2], Status.RUNNING)
@@ -175,7 +174,7 @@ def test_redis_stopped_and_started_again_loses_nothing(own_server: EmbeddedServe
             assert reaches(store, job, Status.SUCCEEDED).attempts == 1
         reaches(store, put(store), Status.SUCCEEDED)
         assert process.poll() is None
-        assert [seen.name for seen in Observer(store.client).workers()] == ["w1"]
+        assert [seen.name for seen in Observer(store.client, store.settings).workers()] == ["w1"]
 
 
 def test_a_wrong_setting_ends_with_one_line(server: EmbeddedServer) -> None:
@@ -200,7 +199,7 @@ def test_the_worker_exports_its_metrics(server: EmbeddedServer, client: redis.Re
     with worker(server):
         for _ in range(3):
             reaches(store, put(store), Status.SUCCEEDED)
-        (record,) = Observer(client).workers()
+        (record,) = Observer(client, SETTINGS).workers()
         with urllib.request.urlopen(record.metrics_url, timeout=5) as answer:
             shown = answer.read().decode()
     assert 'promptq_jobs_finished_total{model="echo",status="succeeded"} 3.0' in shown
@@ -212,12 +211,12 @@ def test_the_worker_exports_its_metrics(server: EmbeddedServer, client: redis.Re
         "promptq_inter_token_latency_seconds", "promptq_batch_size", "promptq_decode_step_seconds",
     ):  # fmt: skip
         assert f"{name}_count" in shown, name
-    assert client.hget(keys.WORKER("w1"), "successful_job_count") == b"3"
+    assert client.hget(keys.worker("w1"), "successful_job_count") == b"3"
 
 
 def test_the_worker_says_what_it_runs(server: EmbeddedServer, client: redis.Redis) -> None:
     with worker(server, slots=5):
-        (record,) = Observer(client).workers()
+        (record,) = Observer(client, SETTINGS).workers()
         assert (record.model, record.slots, record.state) == ("echo", 5, "idle")
         assert isinstance(record.pid, int)
         assert subprocess.run(["kill", "-0", str(record.pid)], check=False).returncode == 0

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from promptq.contract.keys import CATALOGUE, Key
+from promptq.contract.keys import Key, Keys
 from promptq.contract.settings import PREFIX, PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {name: field for program in PROGRAMS for name, field in program.model_fields.items()}
 
 
-@pytest.mark.parametrize("key", CATALOGUE, ids=lambda key: key.name)
+@pytest.mark.parametrize("key", Keys().catalogue().values(), ids=lambda key: key.start)
 def test_every_key_is_in_the_schema(key: Key) -> None:
-    assert f"`{key.prefix}{key.suffix}` | {key.type} |" in (ROOT / "docs/redis-schema.md").read_text()
+    assert f"`{key.start}{key.suffix}` | {key.type} |" in (ROOT / "docs/redis-schema.md").read_text()
 
 
 def test_every_script_is_in_the_schema() -> None:

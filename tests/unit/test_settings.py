@@ -3,9 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from redis.connection import parse_url
 
 from promptq.contract.errors import SettingsError
-from promptq.contract.settings import ApiSettings, ScalerSettings, WorkerSettings, child_environment, is_set, mask_url
+from promptq.contract.settings import (
+    ApiSettings,
+    ScalerSettings,
+    WorkerSettings,
+    child_environment,
+    database_of,
+    is_set,
+    mask_url,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +67,19 @@ def test_a_child_gets_the_environment_with_changes(monkeypatch: pytest.MonkeyPat
     environment = child_environment(unset=("PROMETHEUS_MULTIPROC_DIR",), PROMPTQ_SLOTS="2")
     assert environment["PROMPTQ_SLOTS"] == "2"
     assert "PROMETHEUS_MULTIPROC_DIR" not in environment
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/4",
+        "redis://h:1/4?db=7",
+        "redis://h",
+        "redis://h/",
+        "rediss://u:p@h/2",
+        "unix:///a/4?db=3",
+        "unix:///a/4",
+    ],
+)
+def test_the_database_is_what_redis_py_reads(url: str) -> None:
+    assert database_of(url) == parse_url(url).get("db", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -12,16 +13,18 @@ from gpu_worker.batching import AHEAD_SECONDS, Batching
 from gpu_worker.claim_conversion import Run
 from gpu_worker.claim_io import ClaimIO
 from gpu_worker.engines.base import FinishReason, RowEnd
+from promptq.contract.call import JobContext
 from promptq.contract.errors import InvalidRequest
-from promptq.contract.job import Status, encode_call
+from promptq.contract.job import Status
+from promptq.contract.queues import Priority, QueueName
 from promptq.queue.store import Claim, JobStore
 from tests.fakes import NOW, submit, success
 from tests.processes import wait_until
 
 
-def claim(queue: str = "default", **fields: object) -> Claim:
-    values = {"data": encode_call({"prompt": "hi"}), "attempts": 1, "queued_at": NOW, **fields}
-    return Claim("id", queue, "e-0", **values)  # type: ignore[arg-type]
+def claim(priority: Priority = "default", timeout_seconds: float | None = None, **fields: Any) -> Claim:
+    context = JobContext(timeout_seconds=timeout_seconds)
+    return Claim("id", QueueName("m", priority), "e-0", **{"kwargs": {"prompt": "hi"}, "context": context, **fields})
 
 
 class TestBatching:
@@ -61,9 +64,9 @@ class TestRows:
     @pytest.mark.parametrize(
         "fields",
         [
-            {"refused": "webhooks"},
-            {"data": b"\x80pickle"},
-            {"data": encode_call({"prompt": "hi", "max_tokens": "many"})},
+            {"refusal": InvalidRequest("has webhooks")},
+            {"kwargs": {"prompt": "hi", "max_tokens": "many"}},
+            {"kwargs": {}},
         ],
     )
     def test_what_cannot_run_says_why(self, fields: dict[str, object]) -> None:
@@ -80,7 +83,9 @@ class TestRows:
     )  # fmt: skip
     def test_endings(self, reason: FinishReason, state: Status, error: str | None) -> None:
         finished = RowEnd(reason, "text", 3, 4, 2, ("oom", "too big") if error == "oom" else None)
-        ending = claim_conversion.ending(Run(claim(), NOW + 1, first_token_at=NOW + 2), finished, "m", NOW + 3)
+        ending = claim_conversion.ending(
+            Run(claim(waited_seconds=1.0), NOW + 1, first_token_at=NOW + 2), finished, "m", NOW + 3
+        )
         assert ending.state is state
         assert (ending.error.type if ending.error else None) == error
         if error != "oom":

@@ -1,20 +1,21 @@
 -- End a waiting job, or ask the worker of a running one to stop.
--- KEYS: job hash. ARGV: id, now, iso, result_ttl.
+-- ARGV: time|'', id, result_ttl.
 -- Reply: {'missing'} | {'cancelled'} | {'requested'} | {'terminal', status, error_type|''}
-insist()
-local id, now, iso, result_ttl = unpack(ARGV)
-local job, at = read(id), moment(now, iso, result_ttl)
+local given_time, id, result_ttl = unpack(ARGV)
+write_on_a_full_server()
+local job = read_job(id)
 if not job.status then return {'missing'} end
 if job.status == 'queued' or job.status == 'deferred' then
+  local transition = new_transition(given_time, result_ttl)
   call('LREM', QUEUE .. job.queue, 1, id)
   call('ZREM', DEFERRED .. job.queue, id)
-  settle(job, 'cancelled', at, {})
-  leave(job)
-  conclude(at)
+  end_job(job, 'cancelled', transition, {})
+  leave_group(job)
+  conclude(transition)
   return {'cancelled'}
 end
 if job.status == 'started' then
-  call('HSET', KEYS[1], 'cancel_requested', '1')
+  call('HSET', JOB .. id, 'cancel_requested', '1')
   call('PUBLISH', CANCEL, id)
   return {'requested'}
 end

@@ -1,14 +1,24 @@
--- Read jobs. Changes nothing. common.lua is not put before it: a poll has no use for that.
+-- Read jobs. Changes nothing.
 -- ARGV: how far to look for a place in the queue, how many fields to read, their names, then ids.
 -- Reply: per job {values of the fields; return_value of an ended job | false; jobs ahead of a queued one | false}
-local call, first, reply = redis.call, 3 + ARGV[2], {}
-for i = first, #ARGV do
-  local id, value = ARGV[i], false
+local horizon, field_count = unpack(ARGV, 1, 2)
+local fields, reply = {unpack(ARGV, 3, 2 + field_count)}, {}
+
+-- The return value of a job's last result.
+local function last_text(id)
+  local last = call('XREVRANGE', RESULTS .. id, '+', '-', 'COUNT', 1)[1]
+  for i = 1, last and #last[2] or 0, 2 do
+    if last[2][i] == 'return_value' then return last[2][i + 1] end
+  end
+  return false
+end
+
+for i = 3 + field_count, #ARGV do
+  local id = ARGV[i]
   local status, queue = unpack(call('HMGET', JOB .. id, 'status', 'origin'))
-  local waits = status == 'queued' or status == 'started' or status == 'deferred'
-  local last = status and not waits and call('XREVRANGE', RESULTS .. id, '+', '-', 'COUNT', 1)[1]
-  for j = 1, last and #last[2] or 0, 2 do value = last[2][j] == 'return_value' and last[2][j + 1] or value end
-  local ahead = status == 'queued' and queue and call('LPOS', QUEUE .. queue, id, 'MAXLEN', ARGV[1])
-  reply[#reply + 1] = {call('HMGET', JOB .. id, unpack(ARGV, 3, first - 1)), value, ahead}
+  local waits_or_runs = status == 'queued' or status == 'started' or status == 'deferred'
+  local text = status and not waits_or_runs and last_text(id)
+  local ahead = status == 'queued' and queue and call('LPOS', QUEUE .. queue, id, 'MAXLEN', horizon)
+  reply[#reply + 1] = {call('HMGET', JOB .. id, unpack(fields)), text, ahead}
 end
 return reply

@@ -1,41 +1,46 @@
 -- Take back what dead workers held, expire what waited too long, and trim what RQ leaves behind.
--- ARGV: now, iso, result_ttl, failure_ttl, wip cutoff, max_attempts, at most, worker_lost exc_string,
---       expired exc_string.
+-- ARGV: time|'', result_ttl, failure_ttl, spare leases ('1'|''), max_attempts, the most jobs of a kind, worker_lost
+--       exc_string, expired exc_string, queue names.
 -- Reply: {requeued, worker_lost, cancelled, expired}
-insist()
-local at = moment(unpack(ARGV, 1, 4))
+local given_time, result_ttl, failure_ttl, spare_leases, max_attempts, most = unpack(ARGV, 1, 6)
+local lost_trace, expired_trace = unpack(ARGV, 7, 8)
+write_on_a_full_server()
+local transition = new_transition(given_time, result_ttl, failure_ttl)
 local done = {requeued = 0, worker_lost = 0, cancelled = 0, expired = 0}
+local lease_cutoff = spare_leases == '1' and '-inf' or stamp(transition.now + LEASE_GRACE)
 
-for _, queue in ipairs(QUEUE_ORDER) do
-  for _, member in ipairs(call('ZREVRANGEBYSCORE', WIP .. queue, ARGV[5], '-inf', 'LIMIT', 0, ARGV[7])) do
+local function take_back_expired_leases(queue)
+  for _, member in ipairs(call('ZREVRANGEBYSCORE', WIP .. queue, lease_cutoff, '-inf', 'LIMIT', 0, most)) do
     call('ZREM', WIP .. queue, member)
-    local job = read(string.match(member, '^(.*):'), queue)
+    local job = read_job(string.match(member, '^(.*):'), queue)
     if job.status == 'started' then
       call('HINCRBY', TOTALS, 'lease_expiries', 1)
-      local outcome = redeliver(job, at, ARGV[6], ARGV[8])
+      local outcome = redeliver(job, transition, max_attempts, lost_trace)
       done[outcome] = done[outcome] + 1
     else
-      leave(job)
+      leave_group(job)
     end
-  end
-  for _, id in ipairs(call('ZRANGE', DEFERRED .. queue, 0, ARGV[7])) do
-    local cache_key = call('HGET', JOB .. id, 'cache_key')
-    if cache_key then leader(cache_key) end
-  end
-  for _, registry in ipairs({FINISHED, FAILED, CANCELED}) do
-    call('ZREMRANGEBYSCORE', registry .. queue, '-inf', at.now)
   end
 end
 
-for _, id in ipairs(call('ZRANGEBYSCORE', EXPIRY, '-inf', at.now, 'LIMIT', 0, ARGV[7])) do
-  local job = read(id)
+for i = 9, #ARGV do
+  local queue = ARGV[i]
+  take_back_expired_leases(queue)
+  for _, id in ipairs(call('ZRANGE', DEFERRED .. queue, 0, most)) do keep_led(read_job(id)) end
+  for _, registry in ipairs({FINISHED, FAILED, CANCELED}) do
+    call('ZREMRANGEBYSCORE', registry .. queue, '-inf', stamp(transition.now))
+  end
+end
+
+for _, id in ipairs(call('ZRANGEBYSCORE', EXPIRY, '-inf', stamp(transition.now), 'LIMIT', 0, most)) do
+  local job = read_job(id)
   call('ZREM', EXPIRY, id)
   if job.status == 'queued' or job.status == 'deferred' then
     done.expired = done.expired + 1
     call('LREM', QUEUE .. job.queue, 1, id)
     call('ZREM', DEFERRED .. job.queue, id)
-    expire(job, at, ARGV[9])
+    expire(job, transition, expired_trace)
   end
 end
-conclude(at)
+conclude(transition)
 return {done.requeued, done.worker_lost, done.cancelled, done.expired}

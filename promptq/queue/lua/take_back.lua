@@ -1,19 +1,22 @@
 -- Take back what one worker held that is known to be dead, however long its leases still are.
--- ARGV: now, iso, result_ttl, failure_ttl, worker, max_attempts, worker_lost exc_string.
+-- ARGV: time|'', result_ttl, failure_ttl, worker, max_attempts, worker_lost exc_string, queue names.
 -- Reply: {requeued, worker_lost, cancelled}
-insist()
-local at = moment(unpack(ARGV, 1, 4))
+local given_time, result_ttl, failure_ttl, worker, max_attempts, lost_trace = unpack(ARGV, 1, 6)
+write_on_a_full_server()
+local transition = new_transition(given_time, result_ttl, failure_ttl)
 local done = {requeued = 0, worker_lost = 0, cancelled = 0}
-for _, queue in ipairs(QUEUE_ORDER) do
+for i = 7, #ARGV do
+  local queue = ARGV[i]
   for _, member in ipairs(call('ZREVRANGE', WIP .. queue, 0, -1)) do
     local id = string.match(member, '^(.*):')
-    local job = call('HGET', JOB .. id, 'worker_name') == ARGV[5] and read(id, queue) or {}
-    if job.status == 'started' then
+    local is_its = call('HGET', JOB .. id, 'worker_name') == worker
+    local job = is_its and read_job(id, queue)
+    if is_its and job.status == 'started' then
       call('ZREM', WIP .. queue, member)
-      local outcome = redeliver(job, at, ARGV[6], ARGV[7])
+      local outcome = redeliver(job, transition, max_attempts, lost_trace)
       done[outcome] = done[outcome] + 1
     end
   end
 end
-conclude(at)
+conclude(transition)
 return {done.requeued, done.worker_lost, done.cancelled}

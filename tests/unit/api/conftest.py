@@ -15,6 +15,7 @@ from api.app import create_app
 from api.waiting.waiters import Waiters
 from promptq.contract.settings import ApiSettings
 from promptq.queue.store import Claim, Ending, JobStore
+from tests.fakes import TimedStore
 
 LIMITS = {"max_body_bytes": 200_000, "max_prompt_chars": 1000, "max_tokens_limit": 100}
 
@@ -39,13 +40,13 @@ def settings() -> ApiSettings:
 
 
 @pytest.fixture
-def store(settings: ApiSettings) -> JobStore:
-    return JobStore(fakeredis.FakeRedis(), settings)
+def store(settings: ApiSettings) -> TimedStore:
+    return TimedStore(fakeredis.FakeRedis(), settings)
 
 
 @pytest.fixture
 def waiters() -> Waiters:
-    return Waiters("redis://nowhere", SilentListener)
+    return Waiters("redis://nowhere", "done", SilentListener)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from api.waiting.waiters import Waiters
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
 from promptq.queue.store import JobStore
-from tests.fakes import failure, success
+from tests.fakes import TimedStore, failure, success
 from tests.unit.api.conftest import SilentListener
 
 KEYS = {"ann": "key-of-ann", "bob": "key-of-bob"}
@@ -37,8 +37,8 @@ def keyfile(tmp_path: Path) -> Path:
 def make(keyfile: Path) -> Make:
     def make(**fields: object) -> FlaskClient:
         settings = ApiSettings(_env_file=None, engine="echo", api_keys_file=str(keyfile), **fields)
-        store = JobStore(fakeredis.FakeRedis(), settings)
-        client = create_app(settings, store, Waiters("redis://nowhere", SilentListener)).test_client()
+        store = TimedStore(fakeredis.FakeRedis(), settings)
+        client = create_app(settings, store, Waiters("redis://nowhere", "done", SilentListener)).test_client()
         client.store = store
         return client
 

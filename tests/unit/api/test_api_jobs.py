@@ -215,8 +215,8 @@ def test_a_job_that_was_acknowledged_is_told_even_if_redis_goes_away(
 ) -> None:
     submit = store.submit_many
 
-    def submit_and_lose(news: Sequence[NewJob], now: float) -> object:
-        done = submit(news, now)
+    def submit_and_lose(news: Sequence[NewJob]) -> object:
+        done = submit(news)
         _take_away(store, monkeypatch)
         return done
 
@@ -229,13 +229,13 @@ def test_a_traceparent_travels_with_the_job_unless_it_is_none(http: FlaskClient,
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     for header in (parent, "x" * 500):
         http.post("/v1/jobs", json=BODY | {"cache": False}, headers={"traceparent": header})
-    assert [claim.traceparent for claim in store.claim("w1", 2, time.time())] == [parent, ""]
+    assert [claim.context.traceparent for claim in store.claim("w1", 2, time.time())] == [parent, ""]
 
 
 def test_the_request_id_travels_with_the_job(http: FlaskClient, store: JobStore) -> None:
     answer = http.post("/v1/jobs", json=BODY | {"cache": False})
     http.post("/v1/jobs", json=BODY | {"cache": False}, headers={"X-Request-ID": "from-my-proxy"})
-    ids = [claim.request_id for claim in store.claim("w1", 2, time.time())]
+    ids = [claim.context.request_id for claim in store.claim("w1", 2, time.time())]
     assert ids == [answer.headers["X-Request-ID"], "from-my-proxy"]
 
 

@@ -95,7 +95,9 @@ def test_workers_are_those_registered_those_starting_and_why_not(http: FlaskClie
     store.client.sadd("rq:workers", "rq:worker:w1")
     fields = {"phase": "busy", "slots": 16, "device": "cpu", "model": "echo", "birth": "2026-01-31T12:00:00.000000Z"}
     store.client.hset("rq:worker:w1", mapping=fields)
-    Observer(store.client).publish_fleet(FleetRecord(1, 4, 2, ("w1", "w2"), "no such model", 1_800_000_000.0))
+    Observer(store.client, store.settings).publish_fleet(
+        FleetRecord(1, 4, 2, ("w1", "w2"), "no such model", 1_800_000_000.0)
+    )
     body = http.get("/v1/workers").json
     assert [(w["name"], w["state"], w["slots"]) for w in body["workers"]] == [("w1", "busy", 16), ("w2", "starting", 0)]
     assert body["workers"][0]["started_at"] == "2026-01-31T12:00:00.000000Z"
@@ -105,9 +107,9 @@ def test_workers_are_those_registered_those_starting_and_why_not(http: FlaskClie
 def test_ready_means_that_a_worker_lives_or_may_be_started(http: FlaskClient, store: JobStore) -> None:
     unready = http.get("/readyz")
     assert (unready.status_code, unready.json["error"]["type"]) == (503, "not_ready")
-    Observer(store.client).publish_fleet(FleetRecord(0, 0, 0))
+    Observer(store.client, store.settings).publish_fleet(FleetRecord(0, 0, 0))
     assert http.get("/readyz").status_code == 503
-    Observer(store.client).publish_fleet(FleetRecord(0, 1, 0))
+    Observer(store.client, store.settings).publish_fleet(FleetRecord(0, 1, 0))
     assert http.get("/readyz").status_code == 200
 
 

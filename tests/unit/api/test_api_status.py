@@ -71,8 +71,8 @@ def test_recent_jobs_may_wait_run_join_or_have_ended(fake_store: JobStore) -> No
     store.claim("w", 1, NOW + 8)
     joins = submit(store, "d", NOW + 9).job.id
     waits = submit(store, "e", NOW + 10, priority="low").job.id
-    assert recent(store.client, 9, NOW + 11, 3600) == [waits, joins, runs, gone, bad, done]
-    assert recent(store.client, 2, NOW + 11, 3600) == [waits, joins]
+    assert recent(store, 9) == [waits, joins, runs, gone, bad, done]
+    assert recent(store, 2) == [waits, joins]
 
 
 def test_jobs_that_are_kept_long_do_not_hide_the_latest(fake_store: JobStore) -> None:
@@ -81,7 +81,7 @@ def test_jobs_that_are_kept_long_do_not_hide_the_latest(fake_store: JobStore) ->
         end(fake_store, NOW + number)
     new = submit(fake_store, "new", NOW + 9, cache=False).job.id
     end(fake_store, NOW + 10)
-    assert recent(fake_store.client, 2, NOW + 11, fake_store.settings.result_ttl_seconds) == [new, "kept4"]
+    assert recent(fake_store, 2) == [new, "kept4"]
 
 
 class TestWithKeys:

@@ -13,12 +13,12 @@ from tokenizers import models as tokenizer_models
 
 from api import prompt_limit
 from api.prompt_limit import PromptLimit
-from promptq.contract import keys
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.request import GenerateRequest, Message
 from promptq.queue import model_facts
 from promptq.queue.model_facts import ModelFacts
 from promptq.queue.store import JobStore
+from tests.fakes import keys
 
 CONTEXT = 300
 FITTING = "word " * (CONTEXT - 2)
@@ -50,7 +50,7 @@ class Facts:
         self.reads += 1
         if self.away:
             raise RedisUnavailable("away")
-        return model_facts.read(self.client, "m", known)
+        return model_facts.read(self.client, keys.model("m"), known)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def client() -> fakeredis.FakeRedis:
 
 @pytest.fixture
 def facts(client: fakeredis.FakeRedis) -> Facts:
-    model_facts.publish(client, "m", FACTS)
+    model_facts.publish(client, keys.model("m"), FACTS)
     return Facts(client)
 
 
@@ -79,35 +79,35 @@ def refusal(limit: PromptLimit, prompt: str | None = None, *contents: str) -> tu
 
 
 def test_the_facts_come_back_as_published_and_live_a_day(client: fakeredis.FakeRedis) -> None:
-    assert model_facts.read(client, "m") is None
-    model_facts.publish(client, "m", FACTS)
-    assert model_facts.read(client, "m") == FACTS
-    assert 86_000 < client.ttl(keys.MODEL("m")) <= 86_400
-    assert model_facts.read(client, "another") is None
+    assert model_facts.read(client, keys.model("m")) is None
+    model_facts.publish(client, keys.model("m"), FACTS)
+    assert model_facts.read(client, keys.model("m")) == FACTS
+    assert 86_000 < client.ttl(keys.model("m")) <= 86_400
+    assert model_facts.read(client, keys.model("another")) is None
 
 
 def test_a_heartbeat_renews_the_facts_and_says_whose_tokenizer_is_there(client: fakeredis.FakeRedis) -> None:
     def beat(facts: ModelFacts) -> bytes | None:
         with client.pipeline() as pipe:
-            model_facts.renew(pipe, "m", facts)
+            model_facts.renew(pipe, keys.model("m"), facts)
             return pipe.execute()[-1]
 
     assert beat(FACTS) is None
-    assert model_facts.read(client, "m") is None  # no tokenizer yet
-    model_facts.publish(client, "m", FACTS)
-    client.expire(keys.MODEL("m"), 5)
+    assert model_facts.read(client, keys.model("m")) is None  # no tokenizer yet
+    model_facts.publish(client, keys.model("m"), FACTS)
+    client.expire(keys.model("m"), 5)
     assert beat(ModelFacts.of(512, FACTS.tokenizer_json)) == FACTS.sha256.encode()
-    assert model_facts.read(client, "m") == ModelFacts.of(512, FACTS.tokenizer_json)
-    assert client.ttl(keys.MODEL("m")) > 5
+    assert model_facts.read(client, keys.model("m")) == ModelFacts.of(512, FACTS.tokenizer_json)
+    assert client.ttl(keys.model("m")) > 5
 
 
 def test_a_known_tokenizer_is_not_fetched_again(client: fakeredis.FakeRedis) -> None:
-    model_facts.publish(client, "m", FACTS)
-    known = model_facts.read(client, "m")
-    client.hset(keys.MODEL("m"), mapping={"tokenizer": b"never read", "context_length": 9})
-    assert model_facts.read(client, "m", known) == ModelFacts.of(9, FACTS.tokenizer_json)
-    model_facts.publish(client, "m", ModelFacts.of(9, "other"))
-    assert model_facts.read(client, "m", known) == ModelFacts.of(9, "other")
+    model_facts.publish(client, keys.model("m"), FACTS)
+    known = model_facts.read(client, keys.model("m"))
+    client.hset(keys.model("m"), mapping={"tokenizer": b"never read", "context_length": 9})
+    assert model_facts.read(client, keys.model("m"), known) == ModelFacts.of(9, FACTS.tokenizer_json)
+    model_facts.publish(client, keys.model("m"), ModelFacts.of(9, "other"))
+    assert model_facts.read(client, keys.model("m"), known) == ModelFacts.of(9, "other")
 
 
 def test_what_has_few_bytes_reads_and_counts_nothing(limit: PromptLimit, facts: Facts) -> None:
@@ -150,7 +150,7 @@ def test_new_facts_are_seen_when_the_old_are_stale(
 ) -> None:
     monkeypatch.setattr(prompt_limit, "FACTS_SECONDS", 0.0)
     assert refusal(limit, FITTING + "word")
-    model_facts.publish(facts.client, "m", ModelFacts.of(CONTEXT + 1, FACTS.tokenizer_json))
+    model_facts.publish(facts.client, keys.model("m"), ModelFacts.of(CONTEXT + 1, FACTS.tokenizer_json))
     assert refusal(limit, FITTING + "word") is None
     assert facts.reads == 2
 
@@ -179,13 +179,13 @@ def test_trouble_with_redis_lets_through_what_is_unknown_and_keeps_what_is_known
 def test_a_tokenizer_that_cannot_be_read_lets_everything_through(
     limit: PromptLimit, facts: Facts, packed: bytes
 ) -> None:
-    facts.client.hset(keys.MODEL("m"), "tokenizer", packed)
+    facts.client.hset(keys.model("m"), "tokenizer", packed)
     assert refusal(limit, FITTING * 9) is None
 
 
 def test_what_unpacks_to_too_much_is_not_taken(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_facts, "MAX_TOKENIZER_BYTES", len(FACTS.tokenizer_json) - 1)
-    assert model_facts.read(facts.client, "m").tokenizer_json == ""
+    assert model_facts.read(facts.client, keys.model("m")).tokenizer_json == ""
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_what_unpacks_to_too_much_is_not_taken(facts: Facts, monkeypatch: pytest
 def test_every_way_of_submitting_refuses_with_the_numbers(
     http: FlaskClient, store: JobStore, method: str, path: str, field: str
 ) -> None:
-    model_facts.publish(store.client, "echo", FACTS)
+    model_facts.publish(store.client, keys.model("echo"), FACTS)
     text = "w " * 400
     body = {"prompt": text} if field == "prompt" else {"messages": [{"role": "user", "content": text}]}
     many = path.endswith("batch")
@@ -206,9 +206,9 @@ def test_every_way_of_submitting_refuses_with_the_numbers(
     assert (error["type"], error["param"]) == ("invalid_request", field)
     assert ("401" if field == "prompt" else "400") in error["message"]
     assert "300" in error["message"]
-    assert store.client.llen(keys.QUEUE("default")) == (1 if many else 0)
+    assert store.client.llen(keys.queue("default")) == (1 if many else 0)
 
 
 def test_another_models_facts_do_not_count(http: FlaskClient, store: JobStore) -> None:
-    model_facts.publish(store.client, "another", FACTS)
+    model_facts.publish(store.client, keys.model("another"), FACTS)
     assert http.post("/v1/jobs", json={"prompt": "w " * 400}).status_code == 202

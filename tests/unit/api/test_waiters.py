@@ -58,7 +58,7 @@ class FakeListener:
 @pytest.fixture
 def waiters() -> Waiters:
     FakeListener.made = []
-    return Waiters("redis://nowhere", FakeListener)
+    return Waiters("redis://nowhere", "done", FakeListener)
 
 
 @pytest.fixture

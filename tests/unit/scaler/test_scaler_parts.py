@@ -199,7 +199,7 @@ class FakeStore:
     def uptime_seconds(self) -> float:
         return self.uptime
 
-    def reap(self, now: float, spare_leases: bool = False) -> Reaped:
+    def reap(self, *, spare_leases: bool = False) -> Reaped:
         self.passes += 1
         self.spared.append(spare_leases)
         done = min(100, self.jobs)
@@ -210,24 +210,24 @@ class FakeStore:
 @pytest.mark.parametrize(("jobs", "passes"), [(0, 1), (99, 1), (100, 2), (250, 3)])
 def test_the_reaper_goes_on_while_batches_are_full(jobs: int, passes: int) -> None:
     store = FakeStore(jobs)
-    assert reap(store, 0.0).requeued == jobs
+    assert reap(store).requeued == jobs
     assert store.passes == passes
 
 
 def test_after_an_outage_leases_are_spared_for_one_lease() -> None:
     reaper = Reaper(store := FakeStore())
-    reaper.reap(0, 100)
+    reaper.reap(100)
     reaper.note_outage()
     reaper.note_outage()
     for at in (150, 159, 160, 161):
-        reaper.reap(0, at)
+        reaper.reap(at)
     assert store.spared == [False, True, True, False, False]
 
 
 def test_a_server_that_has_just_started_counts_as_an_outage() -> None:
     reaper = Reaper(store := FakeStore(uptime=4))
     for at in (100, 105, 106):
-        reaper.reap(0, at)
+        reaper.reap(at)
     assert store.spared == [True, True, False]
 
 

@@ -1,0 +1,60 @@
+"""The Lua scripts: one is one transition, and runs as a whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, Final
+
+import redis
+
+from promptq.contract.keys import Keys, lua_prelude
+from promptq.queue.connection import answering
+
+_CHANGES = ("base", "jobs", "transition", "groups")
+PARTS: Final[Mapping[str, Sequence[str]]] = {
+    "submit": (*_CHANGES, "bound", "cache", "admission"),
+    "claim": (*_CHANGES, "expiry", "candidate"),
+    "renew": ("base",),
+    "finish": (*_CHANGES, "cache"),
+    "release": _CHANGES,
+    "reap": (*_CHANGES, "redelivery", "expiry"),
+    "take_back": (*_CHANGES, "redelivery"),
+    "cancel": _CHANGES,
+    "retry": ("base", "jobs", "bound"),
+    "read": ("base",),
+}
+"""Every script, and what is put before it."""
+
+Call = tuple[str, Sequence[Any]]
+"""A script's name, and its ARGV without the time, which comes first."""
+
+
+class Scripts:
+    """The scripts of one deployment, on one client."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._scripts = {name: client.register_script(source(name, keys)) for name in PARTS}
+
+    def run(self, name: str, arguments: Sequence[Any]) -> Any:
+        """Run one script, in one round trip."""
+        with answering():
+            return self._scripts[name](args=arguments)
+
+    def run_together(self, calls: Sequence[Call]) -> list[Any]:
+        """Scripts one after the other in one round trip; others may come in between, as between two calls."""
+        with answering(), self._client.pipeline(transaction=False) as pipe:
+            for name, arguments in calls:
+                pipe.evalsha(self._scripts[name].sha, 0, *arguments)
+            replies = pipe.execute(raise_on_error=False)
+        # Of what was refused, for a forgotten script or a server that may not write, nothing was done: once more alone.
+        refused = [isinstance(reply, redis.RedisError) for reply in replies]
+        rows = zip(calls, replies, refused, strict=True)
+        return [self.run(*call) if again else reply for call, reply, again in rows]
+
+
+def source(name: str, keys: Keys) -> str:
+    """A script as it is sent: the names of the keys, its parts, and itself."""
+    folder = resources.files("promptq.queue") / "lua"
+    return lua_prelude(keys) + "\n".join((folder / f"{part}.lua").read_text() for part in (*PARTS[name], name))

@@ -1,0 +1,80 @@
+"""Brings what an earlier version left in Redis into the present form.
+
+Version 0.1 kept a job's `timeout_seconds`, `traceparent` and `request_id` as fields of its hash, and the groups of
+identical jobs in two keys. The programs of 0.1 must have been stopped: they would not find what has been moved.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+from promptq.contract.call import JobContext, decode_call, encode_call
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.keys import FORMAT
+from promptq.queue.connection import answering
+from promptq.queue.store import JobStore
+
+log = logging.getLogger(__name__)
+
+CONTEXT_FIELDS = ("timeout_seconds", "traceparent", "request_id")
+LEADERS, JOIN = "promptq:leaders", "promptq:join:"
+
+
+def upgrade(store: JobStore) -> int:
+    """Convert the jobs that wait or run. Every worker does it before its first claim; once more changes nothing.
+
+    Returns:
+        How many jobs were changed.
+    """
+    client, keys = store.client, store.keys
+    with answering():
+        if client.get(keys.format()) == FORMAT.encode():
+            return 0
+        changed = sum(_move_context(client, keys.job(job_id)) for job_id in set(_live(store)))
+        _move_groups(client, keys.groups())
+        client.set(keys.format(), FORMAT)
+    if changed:
+        log.info("%d jobs of an earlier version were brought into the present form.", changed)
+    return changed
+
+
+def _live(store: JobStore) -> Iterator[str]:
+    client, keys = store.client, store.keys
+    for name in store.rq_names():
+        members: list[Any] = [
+            *client.lrange(keys.queue(name), 0, -1), *client.zrange(keys.deferred(name), 0, -1),
+            *client.zrange(keys.wip(name), 0, -1),
+        ]  # fmt: skip
+        yield from (member.decode().partition(":")[0] for member in members)
+
+
+def _move_context(client: redis.Redis, key: str) -> bool:
+    """From fields of the job's hash into its data. Tells whether there was anything to move."""
+    row: Any = client.hmget(key, "data", *CONTEXT_FIELDS)
+    data, *values = row
+    found = {name: value.decode() for name, value in zip(CONTEXT_FIELDS, values, strict=True) if value}
+    if not found or data is None:
+        return False
+    try:
+        kwargs, _ = decode_call(data)
+    except InvalidRequest:
+        return False  # it will be refused when it is claimed
+    with client.pipeline() as pipe:
+        pipe.hset(key, "data", encode_call(kwargs, JobContext.model_validate(found)))
+        pipe.hdel(key, *CONTEXT_FIELDS)
+        pipe.execute()
+    return True
+
+
+def _move_groups(client: redis.Redis, groups: str) -> None:
+    """From a hash of leaders, and a list for each group of several, into one hash."""
+    leaders: Any = client.hgetall(LEADERS)
+    for cache_key, leader in leaders.items():
+        ids: Any = [leader] if leader else client.lrange(JOIN + cache_key.decode(), 0, -1)
+        if ids:
+            client.hsetnx(groups, cache_key, b" ".join(ids))
+    client.delete(LEADERS, *(JOIN + cache_key.decode() for cache_key in leaders))
