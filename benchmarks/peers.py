@@ -56,7 +56,7 @@ class Ours:
             free = self._engine.free_slots()
             self._engine.add(waiting[:free])
             del waiting[:free]
-            tokens += sum(event.tokens for event in self._engine.step(0.0))
+            tokens += sum(event.tokens for event in self._engine.step(0.0).events)
         return tokens
 
     def cpu_seconds(self) -> float:

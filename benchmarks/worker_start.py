@@ -48,7 +48,9 @@ def measure(store: JobStore, url: str, spare: bool) -> float:
         fleet.keep_spare(0, time.monotonic())
         if spare:
             _await_quiet(psutil.Process().children()[-1])
-        job = store.submit(NewJob.create(JobRequest(prompt="one", max_tokens=1, cache=False), "any"), time.time()).job
+        job = store.submit(
+            NewJob.create(JobRequest(prompt="one", max_tokens=1, cache=False), store.settings.model_id, "any")
+        ).job
         started = time.perf_counter()
         fleet.spawn(1, time.monotonic())
         while store.get(job.id).status is Status.QUEUED:

@@ -149,9 +149,9 @@ def durations(done: list[Done]) -> list[float]:
 
 
 def scale() -> Scale:
-    """From the command line: `--engine transformers` for the model; the default is the echo engine, and short."""
+    """From the command line: `--engine continuous` for the model; the default is the echo engine, and short."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--engine", choices=("echo", "transformers"), default="echo")
+    parser.add_argument("--engine", choices=("echo", "continuous"), default="echo")
     parser.add_argument("--seconds", type=float, help="of each run")
     parser.add_argument("--rate", type=float, help="jobs a second that one worker can just about do")
     given = parser.parse_args()

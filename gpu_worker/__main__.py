@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from gpu_worker.assembly import Worker
 from gpu_worker.engines.base import Engine
 from gpu_worker.engines.registry import create_engine
 from gpu_worker.registration import WorkerRegistration
 from gpu_worker.spare import await_assignment
 from gpu_worker.startup import Startup
 from gpu_worker.telemetry import Telemetry
-from gpu_worker.worker_loop import WorkerLoop
 from promptq.contract.errors import EngineError, RedisUnavailable, SettingsError
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.settings import WorkerSettings
@@ -54,11 +54,11 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     host = settings.worker_metrics_host
     server, thread = start_http_server(settings.worker_metrics_port, host, registry)
     url = f"http://{host}:{server.server_port}/metrics"
-    worker = WorkerRegistration(connect(settings.redis_url), settings, engine.info, url)
+    registration = WorkerRegistration(connect(settings.redis_url), settings, engine.info, url)
     store = JobStore(connect(settings.redis_url), settings)
     upgrade(store)
     try:
-        WorkerLoop(store, engine, worker, telemetry, settings).run(stop)
+        Worker(store, engine, registration, telemetry, settings).run(stop)
     finally:
         server.shutdown()
         server.server_close()

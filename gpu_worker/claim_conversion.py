@@ -9,14 +9,13 @@ from pydantic import ValidationError
 from gpu_worker.engines.base import FinishReason, Row, RowEnd
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import JobError, Result, Status
-from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest
 from promptq.queue.store import Claim, Ending
 
 
 @dataclass(slots=True)
 class Run:
-    """One claimed job while it is here. Times are wall seconds."""
+    """One claimed job while it is here. Times are monotonic seconds."""
 
     claim: Claim
     claimed_at: float
@@ -41,7 +40,7 @@ def row(run: Run, timeout_seconds: float) -> Row:
         claim.id,
         _request(claim),
         run.claimed_at + limit,
-        PRIORITIES.index(claim.queue.priority),
+        claim.queue.priority,
         run.claimed_at - claim.waited_seconds,
     )
 

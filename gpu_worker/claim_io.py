@@ -1,4 +1,4 @@
-"""The desk between the engine's thread and Redis: claims come in and endings go out on a thread of their own."""
+"""Between the engine's thread and Redis: claims come in and endings go out on a thread of their own."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from promptq.queue.store import Claim, Ending, JobStore
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.25
-YIELD_JOBS = 16
-"""Of smaller batches several go together when it does not step aside, and a round trip saved is worth more there."""
-YIELD_SECONDS = 2e-5
-"""An engine that is through at once keeps the interpreter, and would go on to its next batch before these endings are
-sent: then it waits while Redis works, and Redis while it does. So it steps aside for as long as sending them takes."""
 
 
 class ClaimIO(threading.Thread):
     """Claims for free slots and stores endings, so that a decode step never waits for Redis.
 
-    A claim is `held` from the claim until its ending is stored, and `unfinished` until its ending
-    is delivered here; leases cover what is held, free slots are counted from what is unfinished.
-    Both are kept by execution: after a lost lease the same job may come back under a new one.
+    A claim is `held` from the claim until its ending is stored, and `unfinished` until its ending is delivered here:
+    leases cover what is held, free slots are counted from what is unfinished. Both are kept by execution, because after
+    a lost lease the same job may come back under a new one.
+
+    Args:
+        on_stored: told of endings that were sent, and whether each was accepted.
     """
 
     def __init__(
@@ -49,21 +47,22 @@ class ClaimIO(threading.Thread):
         self._gathering_since = 0.0
         self._ready: deque[Claim] = deque()
         self._endings: list[Ending] = []
-        self._ahead = 0
-        self._delivered_at = time.monotonic()
         self._awake = True
         self._claiming = True
         self._closed = False
 
-    # The engine's side.
+    # Called by the engine's thread.
 
-    def take(self, wait_seconds: float = 0.0, at_most: int | None = None) -> list[Claim]:
-        """The claims to start now, waiting at most this long for the first; those claimed ahead stay for later."""
+    def take(self, at_most: int, wait_seconds: float = 0.0) -> list[Claim]:
+        """The claims to start now, waiting at most this long for the first.
+
+        Args:
+            at_most: the engine's free slots; a row whose claim was lost holds one until the engine's next step.
+        """
         with self._changed:
             if not self._ready and wait_seconds:
                 self._changed.wait_for(lambda: self._ready or self._closed, wait_seconds)
-            count = len(self._ready) if at_most is None else min(at_most, len(self._ready))
-            return [self._ready.popleft() for _ in range(count)]
+            return [self._ready.popleft() for _ in range(min(at_most, len(self._ready)))]
 
     def deliver(self, endings: Sequence[Ending]) -> None:
         """Hand endings over to be stored. Their slots are free from now on."""
@@ -71,15 +70,8 @@ class ClaimIO(threading.Thread):
             return
         with self._changed:
             self._endings.extend(endings)
-            now = time.monotonic()
-            self._ahead = self._batching.ahead(len(endings), now - self._delivered_at)
-            self._delivered_at = now
             self._unfinished.difference_update(ending.claim.execution for ending in endings)
-            self._awake = True
-            self._changed.notify_all()
-            quick = self._ahead >= YIELD_JOBS
-        if quick:
-            time.sleep(YIELD_SECONDS)
+            self._wake()
 
     def forget(self, claims: Iterable[Claim]) -> None:
         """These claims are no longer ours: nothing is to be stored for them."""
@@ -87,26 +79,7 @@ class ClaimIO(threading.Thread):
             for claim in claims:
                 self._held.pop(claim.execution, None)
                 self._unfinished.discard(claim.execution)
-            self._awake = True
-            self._changed.notify_all()
-
-    # The other threads' side.
-
-    def wake(self) -> None:
-        """Look at the queue again: something was put in."""
-        with self._changed:
-            self._awake = True
-            self._changed.notify_all()
-
-    def held(self) -> list[Claim]:
-        """Every claim whose lease must be kept alive."""
-        with self._changed:
-            return list(self._held.values())
-
-    def unfinished(self) -> int:
-        """Claims that have no ending yet."""
-        with self._changed:
-            return len(self._unfinished)
+            self._wake()
 
     def stop_claiming(self) -> list[Claim]:
         """Claim no more. Returns, and forgets, the claims that were not started."""
@@ -116,8 +89,39 @@ class ClaimIO(threading.Thread):
             self._ready.clear()
             self._gathered.clear()
             self.forget(unstarted)
-            self._changed.notify_all()
             return unstarted
+
+    def give_back(self, claims: Sequence[Claim]) -> None:
+        """Forget claims, and put their jobs back at the front of their queues with the attempt not counted."""
+        if not claims:
+            return
+        self.forget(claims)
+        try:
+            released = self._store.release(claims)
+            log.info("%d of %d jobs were put back", released, len(claims))
+        except RedisUnavailable as error:
+            log.warning("%d jobs come back when their leases end: %s", len(claims), error)
+
+    # Called by any thread.
+
+    def wake(self) -> None:
+        """Look at the queue again: something was put in."""
+        with self._changed:
+            self._wake()
+
+    def held(self) -> list[Claim]:
+        """Every claim whose lease must be kept alive."""
+        with self._changed:
+            return list(self._held.values())
+
+    def holds(self, job_id: str) -> bool:
+        """Whether a claim of this job is held."""
+        return any(claim.id == job_id for claim in self.held())
+
+    def unfinished(self) -> int:
+        """Claims that have no ending yet."""
+        with self._changed:
+            return len(self._unfinished)
 
     def close(self, wait_seconds: float) -> None:
         """Store what was delivered, waiting at most this long for Redis, and end the thread."""
@@ -130,17 +134,21 @@ class ClaimIO(threading.Thread):
         """Store and claim whenever there is something to store or to claim."""
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_work, self._patience())
+                self._changed.wait_for(self._has_work, self._seconds_to_gather())
                 if self._closed and not self._endings:
                     return
             try:
-                self._turn()
+                self._exchange()
             except RedisUnavailable as error:
                 log.warning("%s; trying again", error)
                 time.sleep(RETRY_SECONDS)
             except Exception:
-                log.exception("The round of claims and endings failed; trying again.")
+                log.exception("A round of claims and endings failed; trying again.")
                 time.sleep(RETRY_SECONDS)
+
+    def _wake(self) -> None:
+        self._awake = True
+        self._changed.notify_all()
 
     def _has_work(self) -> bool:
         return bool(self._closed or self._endings or (self._awake and self._room() > 0))
@@ -148,22 +156,22 @@ class ClaimIO(threading.Thread):
     def _room(self) -> int:
         if not self._claiming or self._runs_alone():
             return 0
-        return self._batching.room(len(self._unfinished), self._is_gathering(), self._ahead)
+        return self._batching.room(len(self._unfinished), self._is_gathering())
 
     def _runs_alone(self) -> bool:
-        """A suspect is here: whatever ran beside it could go down with it."""
+        """Whether a suspect is here: whatever ran beside it could go down with it."""
         return any(claim.alone and claim.execution in self._unfinished for claim in self._held.values())
 
     def _is_gathering(self) -> bool:
         return len(self._gathered) == len(self._unfinished)
 
-    def _patience(self) -> float | None:
-        """Seconds until a gathering batch must start; None when none is gathering."""
+    def _seconds_to_gather(self) -> float | None:
+        """How long a gathering batch may still wait; None when none is gathering."""
         if not self._gathered:
             return None
         return max(0.0, self._gathering_since + self._batching.max_wait_seconds - time.monotonic())
 
-    def _turn(self) -> None:
+    def _exchange(self) -> None:
         """Store what has ended and claim what there is room for, in one round trip."""
         with self._changed:
             endings = list(self._endings)
@@ -176,19 +184,23 @@ class ClaimIO(threading.Thread):
             for ending in endings:
                 self._held.pop(ending.claim.execution, None)
             self._hold(claims, room)
-            if self._gathered and self._batching.starts(len(self._gathered), time.monotonic() - self._gathering_since):
-                self._ready.extend(self._gathered)
-                self._gathered.clear()
-            if claims or self._ready:
-                self._changed.notify_all()
+            self._start_batch()
         if endings:
             self._on_stored(endings, stored)
 
     def _hold(self, claims: list[Claim], room: int) -> None:
         if claims and not self._gathered:
             self._gathering_since = time.monotonic()
-        idle = self._is_gathering()
+        gathers = self._is_gathering()
         self._held.update((claim.execution, claim) for claim in claims)
         self._unfinished.update(claim.execution for claim in claims)
-        (self._gathered if idle else self._ready).extend(claims)
+        (self._gathered if gathers else self._ready).extend(claims)
+        # As many as there was room for: there may be more.
         self._awake = self._awake or len(claims) == room > 0
+
+    def _start_batch(self) -> None:
+        if self._gathered and self._batching.starts(len(self._gathered), time.monotonic() - self._gathering_since):
+            self._ready.extend(self._gathered)
+            self._gathered.clear()
+        if self._ready:
+            self._changed.notify_all()

@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 
 BEATS_PER_LEASE = 3
 RETRY_SECONDS = 0.5
-NUDGE_SECONDS = 0.25
-"""Between two beats: a worker may be idle and busy by turns a thousand times a second."""
+BEAT_SECONDS = 0.25
+"""The least time between two beats: a worker may be idle and busy by turns a thousand times a second."""
 
 
 class LeaseKeeper(threading.Thread):
     """Renews every held claim and beats the worker's heart, three times a lease.
 
     Args:
-        beat: writes the worker's state; called on each round and when `nudge` asks for one.
+        beat: writes the worker's state; called after each renewal, and soon after `nudge`.
         on_verdict: called with (claim, "lost" | "cancel") for each claim that should not go on.
     """
 
@@ -35,37 +35,54 @@ class LeaseKeeper(threading.Thread):
         self._claim_io = claim_io
         self._beat = beat
         self._on_verdict = on_verdict
-        self._nudged = threading.Event()
-        self._closed = threading.Event()
+        self._interval = store.settings.lease_seconds / BEATS_PER_LEASE
+        self._renew_at = self._beat_from = time.monotonic()
+        self._state_changed = False
+        self._woken = threading.Event()
+        self._closed = False
 
     def nudge(self) -> None:
         """Write the worker's state soon: it changed."""
-        self._nudged.set()
+        self._state_changed = True
+        self._woken.set()
+
+    def renew_now(self) -> None:
+        """Ask Redis at once how the held claims stand."""
+        self._renew_at = time.monotonic()
+        self._woken.set()
 
     def close(self) -> None:
         """End the thread and wait for it."""
-        self._closed.set()
-        self._nudged.set()
+        self._closed = True
+        self._woken.set()
         self.join()
 
     def run(self) -> None:
         """Renew and beat until closed; after a failure try again soon."""
-        interval = self._store.settings.lease_seconds / BEATS_PER_LEASE
-        due = time.monotonic()
-        while not self._closed.is_set():
+        while not self._closed:
+            self._woken.clear()
             try:
-                if time.monotonic() >= due:
-                    due = time.monotonic() + interval
-                    self._renew()
-                self._beat()
+                self._round(time.monotonic())
             except RedisUnavailable as error:
                 log.warning("Leases were not renewed: %s", error)
-                due = time.monotonic() + RETRY_SECONDS
+                self._renew_at = time.monotonic() + RETRY_SECONDS
             except Exception:
                 log.exception("A round of renewals failed; the next one goes on.")
-            self._closed.wait(min(NUDGE_SECONDS, interval))
-            self._nudged.wait(max(0.0, due - time.monotonic()))
-            self._nudged.clear()
+            if not self._closed:
+                self._woken.wait(max(0.0, self._next_round() - time.monotonic()))
+
+    def _round(self, now: float) -> None:
+        if now >= self._renew_at:
+            self._renew_at = now + self._interval
+            self._renew()
+            self._state_changed = True
+        if self._state_changed and now >= self._beat_from:
+            self._beat_from = now + min(BEAT_SECONDS, self._interval)
+            self._state_changed = False
+            self._beat()
+
+    def _next_round(self) -> float:
+        return min(self._renew_at, self._beat_from) if self._state_changed else self._renew_at
 
     def _renew(self) -> None:
         claims = self._claim_io.held()

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gpu_worker.claim_conversion import Run
-from gpu_worker.engines.base import Engine, Event
+from gpu_worker.engines.base import Engine, Event, StepResult
 from promptq.contract.job import Status
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.queues import PRIORITIES
-from promptq.queue.store import Ending
+from promptq.queue.store import Claim, Ending
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +19,7 @@ ENDS = (*(status.value for status in (Status.SUCCEEDED, Status.FAILED, Status.CA
 
 
 class Telemetry:
-    """Turns claims, steps and endings into metrics, and each ending into a line of the log.
-
-    `now` is wall time; negative spans count as 0.
-    """
+    """Turns claims, steps and endings into metrics, and each ending into a line of the log. `now`: steady seconds."""
 
     def __init__(self, metrics: WorkerMetrics, engine: Engine) -> None:
         model = engine.info.model
@@ -47,13 +44,13 @@ class Telemetry:
         self._metrics.slots.labels("busy").set(busy)
         self._metrics.slots.labels("free").set(self._engine.info.slots - busy)
 
-    def claimed(self, run: Run) -> None:
+    def claimed(self, claim: Claim) -> None:
         """A job left the queue."""
-        self._queue_wait[run.claim.queue.priority].observe(run.claim.waited_seconds)
+        self._queue_wait[claim.queue.priority].observe(claim.waited_seconds)
 
-    def stepped(self, seconds: float) -> None:
+    def stepped(self, seconds: float, result: StepResult) -> None:
         """The engine made a step that took this long."""
-        stats = self._engine.stats
+        stats = result.stats
         self._metrics.busy_seconds.inc(seconds)
         if stats.rows:
             self._batch_size.observe(stats.rows)
@@ -61,22 +58,19 @@ class Telemetry:
         self._drafts["right"].inc(stats.right_drafts)
         self._drafts["wrong"].inc(stats.wrong_drafts)
         self._reused.inc(stats.reused_tokens)
+        self._tokens["completion"].inc(sum(event.tokens for event in result.events))
         if stats.prefill_tokens:
             self._prefill.observe(stats.prefill_seconds)
             self._tokens["prompt"].inc(stats.prefill_tokens)
 
     def tokens(self, run: Run, event: Event, now: float) -> None:
-        """A row got tokens; keeps the times of its first and last one. `completed` counts them."""
+        """A row got tokens; keeps the times of its first and last one. `stepped` counts them."""
         if run.first_token_at is None or run.last_token_at is None:
             run.first_token_at = now
-            self._first_token.observe(max(0.0, now - run.claimed_at))
+            self._first_token.observe(now - run.claimed_at)
         else:
-            self._inter_token.observe(max(0.0, now - run.last_token_at) / event.tokens)
+            self._inter_token.observe((now - run.last_token_at) / event.tokens)
         run.last_token_at = now
-
-    def completed(self, tokens: int) -> None:
-        """A step gave so many tokens, over all rows."""
-        self._tokens["completion"].inc(tokens)
 
     def stored(self, endings: Sequence[Ending], accepted: Sequence[bool]) -> None:
         """Endings were written or, where the claim was lost, refused."""

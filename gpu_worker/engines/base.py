@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from promptq.contract.queues import Priority
 from promptq.contract.request import GenerateRequest
 
 
@@ -26,15 +27,15 @@ class Row:
 
     Attributes:
         id: unique among the rows in the engine; the job's id.
-        deadline: wall time in seconds after which the row ends with TIMEOUT, or None.
-        rank: 0 is admitted first (high, default, low = 0, 1, 2).
-        queued_at: wall time in seconds at which the job was submitted; older goes first.
+        deadline: monotonic seconds after which the row ends with TIMEOUT, or None.
+        priority: of its queue; more urgent rows are admitted first.
+        queued_at: monotonic seconds at which the job was submitted; of one priority the older goes first.
     """
 
     id: str
     request: GenerateRequest
     deadline: float | None = None
-    rank: int = 1
+    priority: Priority = "default"
     queued_at: float = 0.0
 
 
@@ -74,7 +75,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What the last step cost.
+    """What a step cost.
 
     Attributes:
         rows: rows that decoded in this step.
@@ -95,6 +96,40 @@ class StepStats:
 
 
 @dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step did: to rows, and at what cost."""
+
+    events: Sequence[Event] = ()
+    stats: StepStats = StepStats()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do beyond generating text. What is false is refused, with the field's name.
+
+    Attributes:
+        resume: continues a row from token ids that were generated earlier, to the text it would have had.
+        preempt: gives up a running row with its progress.
+        logprobs, json_schema, penalties, logit_bias: these parameters of a request.
+        n: several texts of one prompt, which is computed once.
+        adapters: LoRA adapters by name.
+        embeddings: vectors in place of text.
+        streaming: text comes with each step, not only at the end.
+    """
+
+    resume: bool = False
+    preempt: bool = False
+    logprobs: bool = False
+    json_schema: bool = False
+    penalties: bool = False
+    logit_bias: bool = False
+    n: bool = False
+    adapters: bool = False
+    embeddings: bool = False
+    streaming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What the engine runs, for registration and for `/v1/workers`.
 
@@ -110,6 +145,20 @@ class EngineInfo:
     context_length: int
     details: dict[str, str] = field(default_factory=dict)
     tokenizer_json: str = field(default="", repr=False)
+    capabilities: Capabilities = Capabilities()
+
+
+def check_rows(rows: Collection[Row], free: int, live: Set[str]) -> None:
+    """Refuse rows that an engine with so many free slots and these live ids cannot take.
+
+    Raises:
+        ValueError: more rows than free slots, or an id that is already in.
+    """
+    ids = {row.id for row in rows}
+    if len(rows) > free:
+        raise ValueError(f"{len(rows)} rows for {free} free slots")
+    if len(ids) < len(rows) or ids & live:
+        raise ValueError("a row's id is already in the engine")
 
 
 class Engine(Protocol):
@@ -121,11 +170,6 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo: ...
-
-    @property
-    def stats(self) -> StepStats:
-        """The cost of the last step."""
-        ...
 
     def free_slots(self) -> int:
         """How many more rows may be added now."""
@@ -143,10 +187,14 @@ class Engine(Protocol):
         """
         ...
 
-    def step(self, now: float) -> list[Event]:
-        """Advance: prefill what was admitted, decode one token for each running row."""
+    def step(self, now: float) -> StepResult:
+        """Advance: prefill what was admitted, decode one token for each running row. `now` in monotonic seconds."""
         ...
 
     def cancel(self, ids: Iterable[str]) -> None:
         """End these rows at the next step, with their partial text. Unknown ids are ignored."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what the engine holds. It is not used afterwards; closing it again does nothing."""
         ...

@@ -6,13 +6,24 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepStats
-from gpu_worker.engines.continuous.scheduler.scheduler import Batching, check_rows, free_slots
-from gpu_worker.engines.continuous.text.text_stream import StopFilter
+from gpu_worker.engines.base import (
+    Capabilities,
+    EngineInfo,
+    Event,
+    FinishReason,
+    Row,
+    RowEnd,
+    StepResult,
+    StepStats,
+    check_rows,
+)
+from gpu_worker.engines.stop_filter import StopFilter
 from promptq.contract.request import GenerateRequest
+from promptq.contract.settings import WorkerSettings
 
 # A step never sleeps longer, so that a cancel or a new row is seen soon.
 LONGEST_SLEEP_SECONDS = 0.05
+AUTO_SLOTS = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +44,6 @@ class EchoEngine:
     Args:
         slots: rows at once.
         tokens_per_second: the pace of each row; 0 ends every row at its first step.
-        batching: as in the scheduler.
         sleep: waits for so many seconds when no row has a word due.
     """
 
@@ -41,28 +51,28 @@ class EchoEngine:
         self,
         slots: int,
         tokens_per_second: float,
-        batching: Batching = "continuous",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._slots = slots
         self._pace = tokens_per_second
-        self._batching = batching
         self._sleep = sleep
         self._live: dict[str, _Speaker] = {}
         self._cancelled: set[str] = set()
-        self._stats = StepStats()
-        self._info = EngineInfo(model="echo", device="cpu", dtype="none", slots=slots, context_length=0)
+        self._info = EngineInfo(
+            model="echo",
+            device="cpu",
+            dtype="none",
+            slots=slots,
+            context_length=0,
+            capabilities=Capabilities(streaming=True),
+        )
 
     @property
     def info(self) -> EngineInfo:
         return self._info
 
-    @property
-    def stats(self) -> StepStats:
-        return self._stats
-
     def free_slots(self) -> int:
-        return free_slots(len(self._live), self._slots, self._batching)
+        return self._slots - len(self._live)
 
     def live_rows(self) -> int:
         return len(self._live)
@@ -74,19 +84,21 @@ class EchoEngine:
     def cancel(self, ids: Iterable[str]) -> None:
         self._cancelled |= self._live.keys() & set(ids)
 
-    def step(self, now: float) -> list[Event]:
+    def close(self) -> None:
+        self._live.clear()
+
+    def step(self, now: float) -> StepResult:
         """Say every word that is due at `now`; sleep a little if none is."""
         live = len(self._live)
         for speaker in self._live.values():
             if speaker.batch_size < live:
                 speaker.batch_size = live
-        events = [event for speaker in list(self._live.values()) if (event := self._turn(speaker, now))]
-        self._stats = StepStats(rows=sum(event.tokens > 0 for event in events))
+        events = [event for speaker in list(self._live.values()) if (event := self._advance(speaker, now))]
         if not events:
             self._rest(now)
-        return events
+        return StepResult(events, StepStats(rows=sum(event.tokens > 0 for event in events)))
 
-    def _turn(self, speaker: _Speaker, now: float) -> Event | None:
+    def _advance(self, speaker: _Speaker, now: float) -> Event | None:
         before = speaker.spoken
         reason = self._interrupted(speaker, now) or self._speak(speaker, now)
         if reason is None and speaker.spoken == before:
@@ -148,3 +160,8 @@ def _said(request: GenerateRequest) -> str:
     if request.messages is None:
         return request.prompt or ""
     return next((message.content for message in reversed(request.messages) if message.role == "user"), "")
+
+
+def create(settings: WorkerSettings, _done: Callable[[str], None]) -> EchoEngine:
+    """The engine that the settings describe."""
+    return EchoEngine(AUTO_SLOTS if settings.slots == "auto" else settings.slots, settings.echo_tokens_per_second)

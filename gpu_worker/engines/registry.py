@@ -1,38 +1,58 @@
-"""Engines: what turns prompts into text. `base` has the protocol; torch stays behind `create_engine`."""
+"""Engines by name. Each is imported when it is asked for: the echo engine comes up without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from typing import Any, Final
 
 from gpu_worker.engines.base import Engine
 from promptq.contract.settings import WorkerSettings
 
-ECHO_SLOTS = 16
-PRELOADED = ("gpu_worker.engines.continuous.engine", "transformers.models.llama.modeling_llama")
-"""What `create_engine` imports, and what loading the default model then does."""
+Note = Callable[[str], None]
+"""Told when a part of a start has ended."""
 
 
-def create_engine(settings: WorkerSettings, done: Callable[[str], None] = lambda _: None) -> Engine:
+@dataclass(frozen=True, slots=True)
+class EngineEntry:
+    """How an engine is made.
+
+    Attributes:
+        factory: "module:function"; the function takes the settings and a Note, and returns an Engine.
+        preloaded: modules that it will need; they may be imported before anyone knows for which GPU.
+    """
+
+    factory: str
+    preloaded: tuple[str, ...] = field(default=())
+
+    def load(self) -> Callable[[WorkerSettings, Note], Engine]:
+        """Import the factory."""
+        module, _, name = self.factory.partition(":")
+        function: Any = getattr(import_module(module), name)
+        return function  # type: ignore[no-any-return]
+
+
+ENGINES: Final[Mapping[str, EngineEntry]] = {
+    "continuous": EngineEntry(
+        "gpu_worker.engines.continuous.engine:create",
+        ("gpu_worker.engines.continuous.engine", "transformers.models.llama.modeling_llama"),
+    ),
+    "echo": EngineEntry("gpu_worker.engines.echo:create"),
+}
+"""A new engine is a line here, a name in the setting, and a module; see tests/contract/test_engines.py for its laws."""
+
+
+def create_engine(settings: WorkerSettings, done: Note = lambda _: None) -> Engine:
     """Build the engine that the settings name, its model loaded and its memory taken.
 
-    Imports on demand: the echo engine comes up without torch.
-
     Args:
-        done: told when a part of the start has ended: torch, model, memory.
+        done: told of the parts of the start: torch, model, memory.
 
     Raises:
         EngineError: the model, the device or the memory is not there; one line says which.
     """
-    if settings.engine == "echo":
-        from gpu_worker.engines.echo import EchoEngine
-
-        slots = ECHO_SLOTS if settings.slots == "auto" else settings.slots
-        return EchoEngine(slots, settings.echo_tokens_per_second, settings.batching)
-    from gpu_worker.engines.continuous.engine import ContinuousEngine
-
-    done("torch")
-    return ContinuousEngine.from_settings(settings, done)
+    return ENGINES[settings.engine].load()(settings, done)
 
 
 def preload(settings: WorkerSettings) -> None:
@@ -40,6 +60,5 @@ def preload(settings: WorkerSettings) -> None:
 
     Which GPUs there are may be decided later, and CUDA reads that once, when it is first asked.
     """
-    if settings.engine != "echo":
-        for module in PRELOADED:
-            import_module(module)
+    for module in ENGINES[settings.engine].preloaded:
+        import_module(module)

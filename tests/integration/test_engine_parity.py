@@ -22,6 +22,7 @@ from gpu_worker.engines.continuous.engine import ContinuousEngine, end_tokens
 from gpu_worker.engines.continuous.kvcache.prefixes import LEAST_TOKENS
 from gpu_worker.engines.continuous.loading.loader import limit_context, load
 from gpu_worker.engines.continuous.text.prompts import encode
+from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest, Message
 from promptq.contract.settings import WorkerSettings
 from tests.integration.tiny_engines import (
@@ -109,7 +110,7 @@ def compare(
     recorder.watch(engine)
     rows = {str(index): request for index, request in enumerate(requests)}
     cancelled = {id for id in rows if rng.random() < 0.15}
-    drive(engine, recorder, [Row(id, row, rank=rng.randint(0, 2)) for id, row in rows.items()], cancelled, rng)
+    drive(engine, recorder, [Row(id, row, priority=rng.choice(PRIORITIES)) for id, row in rows.items()], cancelled, rng)
     assert recorder.ends.keys() == rows.keys()
     counts = Counter(reused=recorder.reused)
     for id, request in rows.items():

@@ -172,7 +172,7 @@ def test_drafts_save_steps_and_change_nothing(model, temperature):
         intercept(engine, passes[drafts].append)
         recorder = run(engine, rows)
         assert {finished.completion_tokens for finished in recorder.ends.values()} == {30}
-        assert (engine.stats.right_drafts > 0) == drafts
+        assert (recorder.right_drafts > 0) == drafts
         texts.append(recorder.text)
     assert texts[0] == texts[1]
     assert (texts[0]["0"] == ("deabc" * 6)) == (temperature == 0)
@@ -292,18 +292,6 @@ def test_a_decoder_that_raises_fails_the_row_and_not_the_step(model, build):
     assert_right(model, recorder, "good", "hello")
 
 
-@pytest.mark.parametrize(("batching", "first"), [("static", 4), ("off", 1)])
-def test_other_ways_of_batching(model, build, batching, first):
-    engine = build(model, batching=batching)
-    assert engine.free_slots() == first
-    engine.add([row("a")])
-    assert engine.free_slots() == 0
-    with pytest.raises(ValueError, match="free slots"):
-        engine.add([row("b")])
-    assert_right(model, run(engine, []), "a", "hello")
-    assert engine.free_slots() == first
-
-
 def test_batch_size_counts_the_rows_that_shared_a_step(model, build):
     """A row that ends with its first token shared that step too."""
     recorder = run(build(model, prefill_tokens=5), [row("short", max_tokens=1), row("a"), row("b", "x" * CONTEXT)])
@@ -315,9 +303,10 @@ def test_stats_and_events_add_up(model, build):
     engine.add([row(prompt, prompt) for prompt in PROMPTS])
     tokens = prefilled = 0
     while engine.live_rows():
-        tokens += sum(event.tokens for event in engine.step(0.0))
-        assert engine.stats.prefill_tokens <= 8
-        prefilled += engine.stats.prefill_tokens
+        result = engine.step(0.0)
+        tokens += sum(event.tokens for event in result.events)
+        assert result.stats.prefill_tokens <= 8
+        prefilled += result.stats.prefill_tokens
     assert prefilled == sum(map(len, PROMPTS))
     assert tokens <= 4 * 12
     assert engine.free_slots() == 4

@@ -207,7 +207,7 @@ def test_a_taken_port_is_told_before_anything_starts(start: Start, tmp_path: Pat
 
 @pytest.mark.parametrize("model", ["/nowhere/at/all", "./models/mine", "~/none-such-here", "models/mine/"])
 def test_a_missing_model_folder_is_told(start: Start, model: str) -> None:
-    one_line(start(engine="transformers", model=model), ExitCode.SETTINGS, "PROMPTQ_MODEL", model)
+    one_line(start(engine="continuous", model=model), ExitCode.SETTINGS, "PROMPTQ_MODEL", model)
 
 
 @pytest.mark.parametrize(

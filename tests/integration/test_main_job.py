@@ -25,7 +25,7 @@ QUESTION = {"messages": [{"role": "user", "content": "What is the capital of Fra
 TOPICS = ["the sea", "a red fox", "old maps", "bread", "the moon", "a small town", "winter", "music"]
 
 
-class WorkerLoop:
+class Service:
     """A running `make up`, spoken to over HTTP."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -67,10 +67,10 @@ class WorkerLoop:
 
 
 @pytest.fixture(scope="module")
-def service(warm: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerLoop]:
+def service(warm: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
     warm(folder)
-    running = WorkerLoop(folder, ENGINE="transformers")
+    running = Service(folder, ENGINE="continuous")
     try:
         wait_until(running.is_ready, 240, "a worker with the model")
         yield running
@@ -80,14 +80,14 @@ def service(warm: Callable[[Path], None], tmp_path_factory: pytest.TempPathFacto
             os.killpg(running.process.pid, signal.SIGKILL)
 
 
-def test_the_readmes_request_names_paris(service: WorkerLoop) -> None:
+def test_the_readmes_request_names_paris(service: Service) -> None:
     status, job = service.call("POST", "/v1/jobs", QUESTION, Prefer="wait=60")
     assert status == 200
     assert "Paris" in job["output"]["text"]
     assert job["usage"]["total_tokens"] > 0
 
 
-def test_without_a_wait_the_answer_is_202_and_the_poll_gets_there(service: WorkerLoop) -> None:
+def test_without_a_wait_the_answer_is_202_and_the_poll_gets_there(service: Service) -> None:
     body = {**QUESTION, "cache": False}
     started = time.monotonic()
     status, job = service.call("POST", "/v1/jobs", body)
@@ -96,14 +96,14 @@ def test_without_a_wait_the_answer_is_202_and_the_poll_gets_there(service: Worke
     assert "Paris" in service.finished(body)["output"]["text"]
 
 
-def test_the_same_request_again_is_a_cache_hit(service: WorkerLoop) -> None:
+def test_the_same_request_again_is_a_cache_hit(service: Service) -> None:
     body = {"prompt": "The three primary colours are", "max_tokens": 12}
     first = service.finished(body)
     status, again = service.call("POST", "/v1/jobs", body)
     assert (status, again["cache"], again["output"]) == (200, "hit", first["output"])
 
 
-def test_identical_requests_at_the_same_moment_are_generated_once(service: WorkerLoop) -> None:
+def test_identical_requests_at_the_same_moment_are_generated_once(service: Service) -> None:
     body = {"prompt": "Counting slowly: one, two, three,", "max_tokens": 32}
     with ThreadPoolExecutor(20) as pool:
         jobs = list(pool.map(service.finished, [body] * 20))
@@ -112,7 +112,7 @@ def test_identical_requests_at_the_same_moment_are_generated_once(service: Worke
     assert sum(job["attempts"] for job in jobs) == 1
 
 
-def test_a_mixed_batch_gives_what_each_prompt_gives_alone(service: WorkerLoop) -> None:
+def test_a_mixed_batch_gives_what_each_prompt_gives_alone(service: Service) -> None:
     bodies = [
         {"prompt": f"Story {i} begins with " + ", ".join(TOPICS[: 1 + i % 8]) + ", and", "max_tokens": 8 + 4 * (i % 7)}
         for i in range(32)

@@ -36,7 +36,7 @@ def facts(
         client.flushall()  # a worker would run what earlier tests left in the queue, on the real model
     with (
         connect(server.url) as client,
-        worker(server, "counter", engine="transformers", data_dir=folder, slots=4, lease_seconds=LEASE_SECONDS),
+        worker(server, "counter", engine="continuous", data_dir=folder, slots=4, lease_seconds=LEASE_SECONDS),
     ):
         wait_until(lambda: model_facts.read(client, keys.model(DEFAULT_MODEL)), 30, "the model's facts")
         yield client
@@ -44,7 +44,7 @@ def facts(
 
 @pytest.fixture(scope="module")
 def api(facts: redis.Redis, server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with running(server, tmp_path_factory.mktemp("api"), engine="transformers") as api:
+    with running(server, tmp_path_factory.mktemp("api"), engine="continuous") as api:
         yield api
 
 
@@ -115,7 +115,7 @@ def test_a_restarted_worker_with_another_context_is_believed(
     facts: redis.Redis, server: EmbeddedServer, warm: Callable[[Path], None], tmp_path: Path
 ) -> None:
     warm(tmp_path)
-    with worker(server, "small", engine="transformers", data_dir=tmp_path, slots=1, context_length=512):
+    with worker(server, "small", engine="continuous", data_dir=tmp_path, slots=1, context_length=512):
 
         def context() -> int:
             found = model_facts.read(facts, keys.model(DEFAULT_MODEL))

@@ -295,7 +295,7 @@ def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
 ) -> None:
     """`python -m scaler` with the default model: registered only once assigned, then a worker like any other."""
     warm(tmp_path)
-    model = {"engine": "transformers", "data_dir": tmp_path, "device": "cpu", "slots": 2, "lease_seconds": 15}
+    model = {"engine": "continuous", "data_dir": tmp_path, "device": "cpu", "slots": 2, "lease_seconds": 15}
     with scaler(server, **model) as running:
         wait_until(lambda: len(running.children()) == 2, 60, "the spare beside the first worker")
         (first,) = running.observer.workers()

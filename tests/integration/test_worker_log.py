@@ -54,7 +54,7 @@ def test_an_ended_job_is_one_line_with_its_ids(
 def test_loading_a_model_writes_no_progress_bar(
     server: EmbeddedServer, store: JobStore, capfd: pytest.CaptureFixture[str], folder: Path
 ) -> None:
-    settings = {"engine": "transformers", "model": folder, "device": "cpu", "slots": 2, "context_length": 64}
+    settings = {"engine": "continuous", "model": folder, "device": "cpu", "slots": 2, "context_length": 64}
     lines = log_of(server, store, capfd, **settings)
     assert any(line["message"].startswith("loaded ") for line in lines)
     assert [line["status"] for line in lines if line.get("job_id") == "j1"] == ["succeeded"]

@@ -107,6 +107,7 @@ class Recorder:
     ends: dict = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
     reused: int = 0
+    right_drafts: int = 0
 
     def watch(self, engine: ContinuousEngine) -> None:
         append = engine._append
@@ -116,15 +117,16 @@ class Recorder:
             append(sequence, token)
 
         def stepped(now):
-            events = step(now)
-            self.reused += engine.stats.reused_tokens
-            return events
+            result = step(now)
+            self.reused += result.stats.reused_tokens
+            return result
 
         step, engine.step = engine.step, stepped
         engine._append = recorded
 
-    def take(self, events) -> None:
-        for event in events:
+    def take(self, result) -> None:
+        self.right_drafts += result.stats.right_drafts
+        for event in result.events:
             self.text[event.id] = self.text.get(event.id, "") + event.text
             if event.end:
                 assert event.id not in self.ends, "a row ends once"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepStats
+from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
 from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
 from gpu_worker.engines.continuous.kvcache.slots import SlotCache, allocate
 from gpu_worker.engines.continuous.loading.loader import limit_context, load
@@ -24,7 +24,7 @@ from gpu_worker.engines.continuous.runners.packed_model import is_known
 from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
 from gpu_worker.engines.continuous.sampling import NOT_FINITE
 from gpu_worker.engines.continuous.scheduler.drafts import confirmed
-from gpu_worker.engines.continuous.scheduler.scheduler import Batching, Scheduler, check_rows
+from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 from gpu_worker.engines.continuous.step_report import describe, step_stats
@@ -68,7 +68,6 @@ class ContinuousEngine:
         slots: int,
         context: int,
         prefill_tokens: int = 0,
-        batching: Batching = "continuous",
         name: str = "",
         packed: bool = True,
         drafts: bool = True,
@@ -80,7 +79,7 @@ class ContinuousEngine:
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
         self._runner = _runner(model, cache, packed, kernels)
         self._scheduler = Scheduler(
-            cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), batching, reuse=prefixes
+            cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )
         self._eos = end_tokens(model, tokenizer)
         self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -91,37 +90,10 @@ class ContinuousEngine:
         self._texts: dict[str, TextStream] = {}
         self._progress: dict[str, _Progress] = {}
         self._right_drafts = 0
-        self._stats = StepStats()
-
-    @classmethod
-    def from_settings(cls, settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousEngine:
-        """Load the model that the settings name, and take its memory; `done` is told of each."""
-        if settings.worker_threads:
-            torch.set_num_threads(settings.worker_threads)
-        model, tokenizer = load(settings)
-        done("model")
-        engine = cls(
-            model,
-            tokenizer,
-            slots=0 if settings.slots == "auto" else settings.slots,
-            context=limit_context(model, settings.context_length),
-            prefill_tokens=settings.prefill_tokens,
-            batching=settings.batching,
-            drafts=settings.drafts,
-            prefixes=settings.prefixes,
-            name=settings.model,
-            kernels=kernels_for(settings, model),
-        )
-        done("memory")
-        return engine
 
     @property
     def info(self) -> EngineInfo:
         return self._info
-
-    @property
-    def stats(self) -> StepStats:
-        return self._stats
 
     def free_slots(self) -> int:
         return self._scheduler.free_slots()
@@ -141,18 +113,22 @@ class ContinuousEngine:
             if sequence.row.id in wanted:
                 sequence.end(FinishReason.CANCELLED)
 
-    def step(self, now: float) -> list[Event]:
+    def step(self, now: float) -> StepResult:
         self._progress, self._right_drafts = {}, 0
         self._end_rows(now)
         self._close_up()
         self._scheduler.note_batch()
-        chunks = self._scheduler.plan()
-        for copy in self._scheduler.copies:
+        plan = self._scheduler.plan()
+        for copy in plan.copies:
             self._runner.cache.move(copy.source, copy.target, copy.columns)
         started = time.perf_counter()
-        self._run(chunks)
-        self._stats = step_stats(chunks, self._right_drafts, time.perf_counter() - started)
-        return [Event(id, done.text, done.tokens, done.end) for id, done in self._progress.items()]
+        self._run(plan.chunks)
+        stats = step_stats(plan.chunks, self._right_drafts, time.perf_counter() - started)
+        events = [Event(id, done.text, done.tokens, done.end) for id, done in self._progress.items()]
+        return StepResult(events, stats)
+
+    def close(self) -> None:
+        """Nothing is held that does not go with the process."""
 
     def _sequence(self, row: Row) -> SequenceState:
         request = row.request
@@ -279,3 +255,25 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Co
     configured: Any = model.generation_config.eos_token_id if model.generation_config else None
     ids = configured if isinstance(configured, list) else [configured]
     return {id for id in [*ids, tokenizer.eos_token_id] if id is not None}
+
+
+def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousEngine:
+    """Load the model that the settings name, and take its memory; `done` is told of each."""
+    done("torch")  # imported with this module
+    if settings.worker_threads:
+        torch.set_num_threads(settings.worker_threads)
+    model, tokenizer = load(settings)
+    done("model")
+    engine = ContinuousEngine(
+        model,
+        tokenizer,
+        slots=0 if settings.slots == "auto" else settings.slots,
+        context=limit_context(model, settings.context_length),
+        prefill_tokens=settings.prefill_tokens,
+        drafts=settings.drafts,
+        prefixes=settings.prefixes,
+        name=settings.model,
+        kernels=kernels_for(settings, model),
+    )
+    done("memory")
+    return engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from gpu_worker.engines.base import EngineInfo, StepStats
+from gpu_worker.engines.base import Capabilities, EngineInfo, StepStats
 from gpu_worker.engines.continuous.runners.model_runner import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 
@@ -36,4 +36,5 @@ def describe(model: PreTrainedModel, runner: Runner, name: str, context: int, to
         "torch": torch.__version__,
     }
     dtype = str(model.dtype).removeprefix("torch.")
-    return EngineInfo(name, str(model.device), dtype, runner.cache.slots, context, details, tokenizer)
+    capabilities = Capabilities(streaming=True)
+    return EngineInfo(name, str(model.device), dtype, runner.cache.slots, context, details, tokenizer, capabilities)

@@ -76,12 +76,12 @@ def test_all_running_rows_get_as_many_or_none():
     for row in (known, fresh):
         row.computed, row.last = 1, 4
         scheduler.add(row)
-    assert [chunk.drafts for chunk in scheduler.plan()] == [(), ()]
+    assert [chunk.drafts for chunk in scheduler.plan().chunks] == [(), ()]
     known.drafter.extend([4, 4, 4])
-    chunks = scheduler.plan()
+    chunks = scheduler.plan().chunks
     assert [(chunk.tokens, chunk.start, chunk.stop, chunk.gives) for chunk in chunks] == [([4, 4, 4], 1, 4, 3)] * 2
     known.generated = 8
-    assert [chunk.drafts for chunk in scheduler.plan()] == [(4,), (4,)]
+    assert [chunk.drafts for chunk in scheduler.plan().chunks] == [(4,), (4,)]
 
 
 def test_nobody_guesses_while_a_prompt_is_computed():
@@ -90,4 +90,4 @@ def test_nobody_guesses_while_a_prompt_is_computed():
     row.drafter.extend([0, 0, 0, 0])
     scheduler.add(row)
     scheduler.add(SequenceState(Row("new", REQUEST), prompt=[0] * 30, limit=9))
-    assert [len(chunk.drafts) for chunk in scheduler.plan()] == [0, 0]
+    assert [len(chunk.drafts) for chunk in scheduler.plan().chunks] == [0, 0]

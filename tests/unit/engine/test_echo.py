@@ -24,7 +24,7 @@ def run(echo: EchoEngine, until: float = 10.0, tick: float = 0.05):
     """Step until every row has ended; events by id."""
     events: dict[str, list] = {}
     for index in range(int(until / tick)):
-        for event in echo.step(1000 + index * tick):
+        for event in echo.step(1000 + index * tick).events:
             events.setdefault(event.id, []).append(event)
         if not echo.live_rows():
             break
@@ -45,16 +45,17 @@ def test_it_returns_the_prompts_words_one_per_token():
 def test_the_pace_is_per_row_and_follows_now():
     echo = engine(pace=2)
     echo.add([row("a"), row("b")])
-    assert echo.step(100.0) == []
-    assert [event.tokens for event in echo.step(101.0)] == [2, 2]
-    assert echo.stats.rows == 2
-    assert all(event.end.batch_size == 2 for event in echo.step(101.5))
+    assert echo.step(100.0).events == []
+    result = echo.step(101.0)
+    assert [event.tokens for event in result.events] == [2, 2]
+    assert result.stats.rows == 2
+    assert all(event.end.batch_size == 2 for event in echo.step(101.5).events)
 
 
 def test_pace_zero_ends_everything_on_the_next_step():
     echo = engine(pace=0)
     echo.add([row("a"), row("b", max_tokens=2)])
-    a, b = echo.step(0.0)
+    a, b = echo.step(0.0).events
     assert (a.end.reason, a.text) == (FinishReason.STOP, "one two three")
     assert (b.end.reason, b.text, b.tokens) == (FinishReason.LENGTH, "one two", 2)
 
@@ -62,7 +63,7 @@ def test_pace_zero_ends_everything_on_the_next_step():
 def test_a_prompt_without_words_ends_at_once():
     echo = engine()
     echo.add([row(prompt="  ")])
-    (event,) = echo.step(0.0)
+    (event,) = echo.step(0.0).events
     assert (event.end.reason, event.end.text, event.tokens) == (FinishReason.STOP, "", 0)
     assert event.end.batch_size == 1
 
@@ -75,7 +76,7 @@ def test_a_chat_echoes_the_last_user_message():
     ]
     echo = engine(pace=0)
     echo.add([Row("a", GenerateRequest(messages=turns))])
-    assert echo.step(0.0)[0].end.text == "the last"
+    assert echo.step(0.0).events[0].end.text == "the last"
 
 
 def test_a_stop_string_across_words_cuts_the_text():
@@ -92,10 +93,10 @@ def test_a_cancelled_row_keeps_its_partial_text():
     echo.step(0.0)
     echo.step(1.0)
     echo.cancel(["a", "unknown"])
-    (event,) = echo.step(2.0)
+    (event,) = echo.step(2.0).events
     assert (event.end.reason, event.end.text) == (FinishReason.CANCELLED, "one")
     echo.add([row()])
-    assert echo.step(3.0) == []
+    assert echo.step(3.0).events == []
 
 
 def test_a_deadline_ends_a_row():
@@ -105,7 +106,7 @@ def test_a_deadline_ends_a_row():
 
 
 def run_at(echo: EchoEngine, *times: float):
-    return [event for now in times for event in echo.step(now)]
+    return [event for now in times for event in echo.step(now).events]
 
 
 def test_it_sleeps_until_the_next_word_but_not_long():
@@ -117,16 +118,6 @@ def test_it_sleeps_until_the_next_word_but_not_long():
     echo.step(0.0)
     echo.step(0.99)
     assert slept == [LONGEST_SLEEP_SECONDS, pytest.approx(0.01)]
-
-
-@pytest.mark.parametrize(("batching", "free"), [("continuous", 3), ("static", 0), ("off", 0)])
-def test_free_slots_by_mode(batching, free):
-    echo = engine(batching=batching)
-    assert echo.free_slots() == (1 if batching == "off" else 4)
-    echo.add([row()])
-    assert echo.free_slots() == free
-    with pytest.raises(ValueError, match="free slots"):
-        echo.add([row(str(index)) for index in range(free + 1)])
 
 
 def test_create_engine_builds_it_without_torch():

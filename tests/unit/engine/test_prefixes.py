@@ -9,6 +9,7 @@ from gpu_worker.engines.continuous.kvcache.prefixes import LEAST_TOKENS, Copy, P
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest
 
 REQUEST = GenerateRequest(prompt="x")
@@ -16,14 +17,14 @@ SYSTEM = list(range(100, 140))
 
 
 def sequence(id: str, prompt: list[int], rank: int = 1) -> SequenceState:
-    made = SequenceState(Row(id, REQUEST, rank=rank), prompt, limit=9)
+    made = SequenceState(Row(id, REQUEST, priority=PRIORITIES[rank]), prompt, limit=9)
     made.drafter.extend(prompt)
     return made
 
 
 def step(scheduler: Scheduler) -> list[tuple[str, int, int]]:
     """Plan and compute; the plan as (row, start, stop)."""
-    chunks = scheduler.plan()
+    chunks = scheduler.plan().chunks
     for chunk in chunks:
         chunk.sequence.computed = chunk.stop
     return [(chunk.sequence.row.id, chunk.start, chunk.stop) for chunk in chunks]
@@ -53,17 +54,18 @@ def test_a_row_copies_from_one_that_runs_and_from_one_that_has_left():
     assert step(scheduler) == [("first", 0, 41)]
     scheduler.add(sequence("second", [*SYSTEM, 2, 2]))
     plan = scheduler.plan()
-    assert scheduler.copies == [Copy(source=0, target=1, columns=40)]
-    assert [(c.sequence.row.id, c.start, c.stop) for c in plan] == [("first", 41, 42), ("second", 40, 42)]
-    assert [chunk.sequence.reused for chunk in plan] == [0, 40]
-    for chunk in plan:
+    assert plan.copies == [Copy(source=0, target=1, columns=40)]
+    assert [(c.sequence.row.id, c.start, c.stop) for c in plan.chunks] == [("first", 41, 42), ("second", 40, 42)]
+    assert [chunk.sequence.reused for chunk in plan.chunks] == [0, 40]
+    for chunk in plan.chunks:
         chunk.sequence.computed = chunk.stop
     scheduler.remove(first)
     # The lowest vacant slot is the one that still holds it: nothing is copied.
     third = sequence("third", [*SYSTEM, 3])
     scheduler.add(third)
-    assert step(scheduler)[-1] == ("third", 40, 41)
-    assert (third.slot, scheduler.copies) == (0, [])
+    plan = scheduler.plan()
+    assert [(c.sequence.row.id, c.start, c.stop) for c in plan.chunks][-1] == ("third", 40, 41)
+    assert (third.slot, plan.copies) == (0, [])
 
 
 def test_generated_tokens_are_reused_too_by_the_next_turn_of_a_conversation():

@@ -4,17 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_worker.engines.base import Row
-from gpu_worker.engines.continuous.scheduler.scheduler import AGEING_STEPS, Scheduler, check_rows, free_slots
+from gpu_worker.engines.base import Row, check_rows
+from gpu_worker.engines.continuous.scheduler.scheduler import AGEING_STEPS, Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest
 
 REQUEST = GenerateRequest(prompt="x")
 
 
 def sequence(id: str = "a", tokens: int = 10, rank: int = 1, queued_at: float = 0.0) -> SequenceState:
-    return SequenceState(Row(id, REQUEST, rank=rank, queued_at=queued_at), prompt=[0] * tokens, limit=5)
+    return SequenceState(Row(id, REQUEST, priority=PRIORITIES[rank], queued_at=queued_at), prompt=[0] * tokens, limit=5)
 
 
 def ids(chunks) -> list[str]:
@@ -22,41 +23,28 @@ def ids(chunks) -> list[str]:
 
 
 def compute(scheduler: Scheduler) -> list[str]:
-    """One step: do what the plan says, and name whose turn it was."""
-    chunks = scheduler.plan_prefill()
+    """One step: do what the plan says, and name whose prompts it computed."""
+    chunks = scheduler.plan_prefill().chunks
     for chunk in chunks:
         chunk.sequence.computed = chunk.stop
     return ids(chunks)
-
-
-@pytest.mark.parametrize(
-    ("batching", "live", "free"),
-    [
-        ("continuous", 0, 4),
-        ("continuous", 3, 1),
-        ("continuous", 4, 0),
-        ("static", 0, 4),
-        ("static", 1, 0),
-        ("off", 0, 1),
-        ("off", 1, 0),
-    ],
-)
-def test_free_slots_by_mode(batching, live, free):
-    assert free_slots(live, 4, batching) == free
 
 
 def test_prompts_share_the_budget_and_long_ones_are_chunked():
     scheduler = Scheduler(4, StepCost(prefill_tokens=16))
     for id, tokens in (("a", 10), ("b", 20), ("c", 3)):
         scheduler.add(sequence(id, tokens))
-    first = scheduler.plan_prefill()
+    first = scheduler.plan_prefill().chunks
     assert [(c.sequence.row.id, c.start, c.stop, c.gives) for c in first] == [
         ("a", 0, 10, 1),
         ("b", 0, 6, 0),
     ]
     for chunk in first:
         chunk.sequence.computed = chunk.stop
-    assert [(c.sequence.row.id, c.start, c.stop) for c in scheduler.plan_prefill()] == [("b", 6, 20), ("c", 0, 2)]
+    assert [(c.sequence.row.id, c.start, c.stop) for c in scheduler.plan_prefill().chunks] == [
+        ("b", 6, 20),
+        ("c", 0, 2),
+    ]
 
 
 @pytest.mark.parametrize(("prefill_tokens", "budget"), [(31, 14), (9, 9)])
@@ -64,9 +52,13 @@ def test_prompts_take_less_beside_running_rows_but_fill_the_bucket(prefill_token
     scheduler = Scheduler(4, StepCost(prefill_tokens, beside=3, bucket=16))
     for id, tokens in (("a", 1), ("b", prefill_tokens - 1), ("c", 50)):
         scheduler.add(sequence(id, tokens))
-    assert [chunk.stop - chunk.start for chunk in scheduler.plan()] == [1, prefill_tokens - 1]
+    assert [chunk.stop - chunk.start for chunk in scheduler.plan().chunks] == [1, prefill_tokens - 1]
     compute(scheduler)
-    assert [(c.sequence.row.id, c.stop - c.start) for c in scheduler.plan()] == [("a", 1), ("b", 1), ("c", budget)]
+    assert [(c.sequence.row.id, c.stop - c.start) for c in scheduler.plan().chunks] == [
+        ("a", 1),
+        ("b", 1),
+        ("c", budget),
+    ]
 
 
 def test_rank_goes_before_age_and_age_before_arrival():
@@ -166,10 +158,10 @@ arrivals = st.lists(
 )
 
 
-@given(arrivals, st.integers(1, 6), st.integers(1, 40), st.sampled_from(["continuous", "static", "off"]))
-def test_never_above_slots_or_budget_and_everyone_is_served(rows, slots, budget, batching):
+@given(arrivals, st.integers(1, 6), st.integers(1, 40))
+def test_never_above_slots_or_budget_and_everyone_is_served(rows, slots, budget):
     """Rows are (prompt tokens, rank, queued at, tokens to generate, step of arrival)."""
-    scheduler = Scheduler(slots, StepCost(budget), batching)
+    scheduler = Scheduler(slots, StepCost(budget))
     todo = {f"{index}": row for index, row in enumerate(rows)}
     served, left = set(), {}
     for step in range(3000):
@@ -181,7 +173,7 @@ def test_never_above_slots_or_budget_and_everyone_is_served(rows, slots, budget,
         if move := scheduler.plan_move():
             assert move.target < move.source
             scheduler.moved(move)
-        chunks = scheduler.plan_prefill()
+        chunks = scheduler.plan_prefill().chunks
         assert sum(chunk.stop - chunk.start for chunk in chunks) <= budget
         assert all(chunk.stop > chunk.start for chunk in chunks)
         for chunk in chunks:
@@ -197,4 +189,4 @@ def test_never_above_slots_or_budget_and_everyone_is_served(rows, slots, budget,
         if not todo and not scheduler.live:
             break
     assert len(served) == len(rows)
-    assert scheduler.free_slots() == (1 if batching == "off" else slots)
+    assert scheduler.free_slots() == slots

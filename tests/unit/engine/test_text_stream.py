@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_worker.engines.continuous.text.text_stream import Detokenizer, StopFilter, TextStream
+from gpu_worker.engines.continuous.text.text_stream import Detokenizer, TextStream
+from gpu_worker.engines.stop_filter import StopFilter
 
 SPECIAL = 300
 

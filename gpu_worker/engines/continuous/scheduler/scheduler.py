@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Set
 from dataclasses import dataclass
-from typing import Literal
 
-from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.kvcache.prefixes import Copy, Prefixes
 from gpu_worker.engines.continuous.rounding import round_up
 from gpu_worker.engines.continuous.scheduler.drafts import DraftBudget
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
-
-Batching = Literal["continuous", "static", "off"]
+from promptq.contract.queues import PRIORITIES
 
 # A row that waited this many steps counts as one rank higher, and again after as many more: so
 # a stream of urgent short prompts cannot hold back a patient one for ever.
 AGEING_STEPS = 32
-
-
-def free_slots(live: int, slots: int, batching: Batching) -> int:
-    """How many rows may join `live` others.
-
-    `continuous` fills any free slot, `static` waits until the whole batch has ended, and `off` takes one row.
-    """
-    if batching == "continuous":
-        return slots - live
-    if live:
-        return 0
-    return 1 if batching == "off" else slots
-
-
-def check_rows(rows: Collection[Row], free: int, live: Set[str]) -> None:
-    """Refuse rows that an engine with so many free slots and these live ids cannot take.
-
-    Raises:
-        ValueError: more rows than free slots, or an id that is already in.
-    """
-    ids = {row.id for row in rows}
-    if len(rows) > free:
-        raise ValueError(f"{len(rows)} rows for {free} free slots")
-    if len(ids) < len(rows) or ids & live:
-        raise ValueError("a row's id is already in the engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +24,19 @@ class Move:
     sequence: SequenceState
     source: int
     target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step.
+
+    Attributes:
+        chunks: the tokens to compute: one of each running row, by slot, then those of prompts.
+        copies: to be made before, in this order.
+    """
+
+    chunks: list[Chunk]
+    copies: list[Copy]
 
 
 class Scheduler:
@@ -66,24 +50,19 @@ class Scheduler:
     Attributes:
         drafts: how far rows guess ahead, while no prompt is computed.
         prefixes: what the slots hold.
-        copies: to be made, in this order, before the planned step is run.
     """
 
-    def __init__(
-        self, slots: int, step_cost: StepCost, batching: Batching = "continuous", *, reuse: bool = True
-    ) -> None:
+    def __init__(self, slots: int, step_cost: StepCost, *, reuse: bool = True) -> None:
         self.slots = slots
         self.step_cost = step_cost
-        self.batching: Batching = batching
         self.drafts = DraftBudget(step_cost.free_tokens, step_cost.double_tokens)
         self.prefixes = Prefixes(reuse=reuse)
-        self.copies: list[Copy] = []
         self.live: list[SequenceState] = []
         self._vacant = list(range(slots))
 
     def free_slots(self) -> int:
         """How many sequences may be added now."""
-        return free_slots(len(self.live), self.slots, self.batching)
+        return self.slots - len(self.live)
 
     def add(self, sequence: SequenceState) -> None:
         """Take a sequence in; it gets its slot with its first prompt tokens."""
@@ -118,13 +97,13 @@ class Scheduler:
         for sequence in self.live:
             sequence.batch_size = max(sequence.batch_size, len(self.live))
 
-    def plan(self) -> list[Chunk]:
-        """Choose this step's tokens: one of each running row, by slot, then those of prompts."""
-        self.copies = []
+    def plan(self) -> Plan:
+        """Choose this step's tokens."""
         running = self.running()
-        prompts = self.plan_prefill(len(running))
-        guesses = {} if prompts else self._guesses(running)
-        return [_decode(sequence, guesses.get(sequence, ())) for sequence in running] + prompts
+        prefill = self.plan_prefill(len(running))
+        guesses = {} if prefill.chunks else self._guesses(running)
+        decoded = [_decode(sequence, guesses.get(sequence, ())) for sequence in running]
+        return Plan(decoded + prefill.chunks, prefill.copies)
 
     def _guesses(self, running: list[SequenceState]) -> dict[SequenceState, tuple[int, ...]]:
         """Drafts for each running row, as many for all: attention takes them in one call then. None: nobody guesses."""
@@ -138,7 +117,7 @@ class Scheduler:
         ready = [sequence for sequence in self.live if sequence.is_prefilled]
         return sorted(ready, key=_slot)
 
-    def plan_prefill(self, running: int = 0) -> list[Chunk]:
+    def plan_prefill(self, running: int = 0) -> Plan:
         """Choose this step's prompt tokens, beside so many running rows; the most urgent row first.
 
         A row whose turn comes gets the lowest vacant slot: decoding runs over the slots below the highest live one.
@@ -146,14 +125,17 @@ class Scheduler:
         """
         waiting = self._waiting()
         budget = self._prefill_budget(running, len(waiting))
-        chunks: list[Chunk] = []
+        plan = Plan([], [])
         for sequence in waiting:
-            if budget == 0 or self._had_better_wait(sequence, chunks):
+            if budget == 0 or self._had_better_wait(sequence, plan.chunks):
                 sequence.passed_over += 1
                 continue
-            chunks.append(self._chunk(sequence, budget))
-            budget -= chunks[-1].stop - chunks[-1].start
-        return chunks
+            if sequence.slot is None:
+                plan.copies.extend(self._admit(sequence))
+            stop = min(len(sequence.prompt), sequence.computed + budget)
+            plan.chunks.append(Chunk(sequence, sequence.computed, stop))
+            budget -= stop - sequence.computed
+        return plan
 
     def _prefill_budget(self, running: int, waiting: int) -> int:
         """Prompt tokens of this step. What fills its last bucket is added: it would be computed as padding."""
@@ -176,19 +158,14 @@ class Scheduler:
         _, held = self.prefixes.best(sequence.prompt)
         return 2 * (coming - held) >= len(sequence.prompt) - held
 
-    def _chunk(self, sequence: SequenceState, budget: int) -> Chunk:
-        if sequence.slot is None:
-            self._admit(sequence)
-        stop = min(len(sequence.prompt), sequence.computed + budget)
-        return Chunk(sequence, sequence.computed, stop)
-
-    def _admit(self, sequence: SequenceState) -> None:
+    def _admit(self, sequence: SequenceState) -> list[Copy]:
+        """Give it a slot. Returns the copy of what another slot holds of its prompt's beginning, if there is one."""
         source, sequence.computed = self.prefixes.best(sequence.prompt)
         sequence.slot = heapq.heappop(self._vacant)
-        if sequence.computed and source != sequence.slot:
-            self.copies.append(Copy(source, sequence.slot, sequence.computed))
         sequence.reused = sequence.computed
         self.prefixes.hold(sequence.slot, sequence)
+        is_elsewhere = sequence.computed and source != sequence.slot
+        return [Copy(source, sequence.slot, sequence.computed)] if is_elsewhere else []
 
 
 def _decode(sequence: SequenceState, drafts: tuple[int, ...]) -> Chunk:
@@ -200,4 +177,5 @@ def _slot(sequence: SequenceState) -> int:
 
 
 def _urgency(sequence: SequenceState) -> tuple[int, float]:
-    return sequence.row.rank - sequence.passed_over // AGEING_STEPS, sequence.row.queued_at
+    rank = PRIORITIES.index(sequence.row.priority)
+    return rank - sequence.passed_over // AGEING_STEPS, sequence.row.queued_at

@@ -1,0 +1,78 @@
+"""Puts a worker together, runs it, and takes it apart."""
+
+from __future__ import annotations
+
+import logging
+
+from gpu_worker.batching import Batching
+from gpu_worker.claim_io import ClaimIO
+from gpu_worker.engines.base import Engine
+from gpu_worker.event_sink import NullSink
+from gpu_worker.leases import LeaseKeeper
+from gpu_worker.presence import Presence
+from gpu_worker.registration import WorkerRegistration
+from gpu_worker.telemetry import Telemetry
+from gpu_worker.verdicts import Verdicts
+from gpu_worker.worker_loop import LoopLimits, LoopParts, WorkerLoop
+from promptq.contract.errors import RedisUnavailable
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.listener import Listener
+from promptq.queue.store import JobStore
+from promptq.runtime.lifecycle import Stop
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 5.0
+
+
+class Worker:
+    """One engine, registered and working."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        engine: Engine,
+        registration: WorkerRegistration,
+        telemetry: Telemetry,
+        settings: WorkerSettings,
+    ) -> None:
+        self._engine = engine
+        self._registration = registration
+        self._cancel_channel = settings.keys.cancel_channel
+        presence, verdicts = Presence(registration, engine), Verdicts()
+        batching = Batching(settings.batching, engine.info.slots, settings.max_wait_ms / 1000)
+        self._claim_io = ClaimIO(store, registration.name, batching, telemetry.stored)
+        self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
+        channels = (settings.keys.wake_channel, self._cancel_channel)
+        self._listener = Listener(settings.redis_url, channels, self._on_message, self._claim_io.wake)
+        parts = LoopParts(self._claim_io, self._leases, presence, verdicts, telemetry, NullSink())
+        limits = LoopLimits(settings.job_timeout_seconds, settings.drain_seconds)
+        self._loop = WorkerLoop(engine, parts, limits)
+
+    def run(self, stop: Stop) -> None:
+        """Register, work until the stop is requested, drain, and unregister."""
+        self._registration.appear()
+        for thread in (self._listener, self._claim_io, self._leases):
+            thread.start()
+        log.info("ready: %s serves %s", self._registration.name, self._engine.info)
+        try:
+            self._loop.run(stop)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._listener.close()
+        self._claim_io.close(CLOSE_SECONDS)
+        self._leases.close()
+        self._engine.close()
+        try:
+            self._registration.disappear()
+        except RedisUnavailable as error:
+            log.warning("The registration ends by itself: %s", error)
+
+    def _on_message(self, channel: str, text: str) -> None:
+        """A message says only that there is something to see: whether a job is cancelled, its hash says."""
+        if channel != self._cancel_channel:
+            self._claim_io.wake()
+        elif self._claim_io.holds(text):
+            self._leases.renew_now()

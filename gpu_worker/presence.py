@@ -1,0 +1,32 @@
+"""What the worker says of itself to the others: idle, busy or draining, and how many slots are in use."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gpu_worker.engines.base import Engine
+
+
+class Registration(Protocol):
+    """Where it is said; see `gpu_worker.registration`."""
+
+    def beat(self, phase: str, busy_slots: int) -> None: ...
+
+
+class Presence:
+    """Beats for a worker with this engine.
+
+    Attributes:
+        draining: it claims nothing more and ends soon.
+    """
+
+    def __init__(self, registration: Registration, engine: Engine) -> None:
+        self.draining = False
+        self._registration = registration
+        self._engine = engine
+
+    def beat(self) -> None:
+        """Say how it is now."""
+        busy = self._engine.live_rows()
+        phase = "draining" if self.draining else "busy" if busy else "idle"
+        self._registration.beat(phase, busy)

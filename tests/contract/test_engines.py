@@ -1,0 +1,195 @@
+"""The laws that every engine keeps, whatever it generates with. A new engine is one more entry in ENGINES."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from gpu_worker.engines.base import Capabilities, Engine, FinishReason, Row, RowEnd, StepStats
+from gpu_worker.engines.echo import EchoEngine
+from promptq.contract.queues import PRIORITIES
+from promptq.contract.request import GenerateRequest
+
+SLOTS = 4
+PROMPTS = ("one two three four five six", "a b c d e f g", "x y", "the same again the same again", "1 2 3", "z")
+
+
+def continuous(packed: bool) -> Engine:
+    from tests.integration.tiny_engines import tiny_engine, tiny_model  # torch, only where it is asked for
+
+    return tiny_engine(tiny_model("llama"), packed=packed)
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "echo": lambda: EchoEngine(SLOTS, tokens_per_second=1.0, sleep=lambda _: None),
+    "continuous, packed": lambda: continuous(packed=True),
+    "continuous, any model": lambda: continuous(packed=False),
+}
+
+
+class Run:
+    """Drives an engine and keeps what it said. One step a second, so that echo says one word a step."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.now = 0.0
+        self.texts: defaultdict[str, str] = defaultdict(str)
+        self.tokens: defaultdict[str, int] = defaultdict(int)
+        self.ends: dict[str, RowEnd] = {}
+        self.stats: list[StepStats] = []
+
+    def step(self) -> None:
+        result = self.engine.step(self.now)
+        self.now += 1.0
+        self.stats.append(result.stats)
+        for event in result.events:
+            assert event.id not in self.ends, "nothing comes after a row's end"
+            self.texts[event.id] += event.text
+            self.tokens[event.id] += event.tokens
+            if event.end:
+                self.ends[event.id] = event.end
+
+    def all(self, rows: Iterable[Row]) -> Run:
+        self.engine.add(list(rows))
+        while self.engine.live_rows():
+            self.step()
+        return self
+
+
+def row(row_id: str, prompt: str = PROMPTS[0], deadline: float | None = None, **request: Any) -> Row:
+    return Row(row_id, GenerateRequest(prompt=prompt, **({"max_tokens": 5} | request)), deadline=deadline)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return ENGINES[request.param]()
+
+
+@pytest.fixture
+def run(engine: Engine) -> Run:
+    return Run(engine)
+
+
+def test_it_says_what_it_is_and_what_it_can(engine: Engine) -> None:
+    assert engine.info.model is not None
+    assert engine.info.slots == SLOTS
+    assert {each.name for each in fields(Capabilities)} == {
+        "resume", "preempt", "logprobs", "json_schema", "penalties", "logit_bias", "n", "adapters", "embeddings",
+        "streaming",
+    }  # fmt: skip
+    assert engine.info.capabilities.streaming
+
+
+def test_a_row_ends_once_and_is_gone(run: Run) -> None:
+    run.all(row(prompt, prompt) for prompt in PROMPTS[:SLOTS])
+    assert set(run.ends) == set(PROMPTS[:SLOTS])
+    assert (run.engine.live_rows(), run.engine.free_slots()) == (0, SLOTS)
+    run.step()
+    assert set(run.ends) == set(PROMPTS[:SLOTS])
+
+
+def test_pieces_add_up(run: Run) -> None:
+    run.all(row(prompt, prompt) for prompt in PROMPTS[:SLOTS])
+    for row_id, end in run.ends.items():
+        assert (run.texts[row_id], run.tokens[row_id]) == (end.text, end.completion_tokens)
+        assert end.prompt_tokens > 0
+    assert sum(run.tokens.values()) >= sum(stats.rows for stats in run.stats) > 0
+
+
+def test_a_streaming_engine_gives_text_before_the_end(run: Run) -> None:
+    run.engine.add([row("a", max_tokens=6)])
+    while not run.ends and not run.texts["a"]:
+        run.step()
+    assert run.texts["a"]
+    assert not run.ends
+
+
+def test_no_more_rows_than_slots_and_no_id_twice(engine: Engine) -> None:
+    engine.add([row("a"), row("b")])
+    assert (engine.live_rows(), engine.free_slots()) == (2, SLOTS - 2)
+    with pytest.raises(ValueError, match="already in"):
+        engine.add([row("a")])
+    with pytest.raises(ValueError, match="already in"):
+        engine.add([row("c"), row("c")])
+    with pytest.raises(ValueError, match="free slots"):
+        engine.add([row(f"more {number}") for number in range(SLOTS - 1)])
+    assert engine.live_rows() == 2
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_max_tokens_ends_a_row(run: Run, limit: int) -> None:
+    end = run.all([row("a", max_tokens=limit)]).ends["a"]
+    assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, limit)
+
+
+def test_a_stop_string_cuts_the_text_wherever_it_lies(run: Run) -> None:
+    whole = run.all([row("whole", max_tokens=6)]).ends["whole"].text
+    for start in range(1, len(whole) - 1):
+        stop = whole[start : start + 2]
+        end = run.all([row(f"stop {start}", max_tokens=6, stop=[stop])]).ends[f"stop {start}"]
+        assert (end.reason, end.text) == (FinishReason.STOP, whole[: whole.index(stop)])
+        assert run.texts[f"stop {start}"] == end.text, "what belongs to the stop string was never passed on"
+
+
+def test_a_cancelled_row_ends_with_what_it_has(run: Run) -> None:
+    whole = run.all([row("whole", max_tokens=6)]).ends["whole"].text
+    run.engine.add([row("a", max_tokens=6), row("b", PROMPTS[1])])
+    while not run.texts["a"]:
+        run.step()
+    run.engine.cancel(["a", "never heard of"])
+    while run.engine.live_rows():
+        run.step()
+    end = run.ends["a"]
+    assert end.reason is FinishReason.CANCELLED
+    assert whole.startswith(end.text)
+    assert run.texts["a"] == end.text
+    assert run.ends["b"].reason is FinishReason.LENGTH
+    run.all([row("a", max_tokens=6)]) if run.ends.pop("a") else None
+    assert run.ends["a"].reason is not FinishReason.CANCELLED, "an id may be used again"
+
+
+def test_a_deadline_ends_a_row_with_what_it_has(run: Run) -> None:
+    run.engine.add([row("late", deadline=run.now + 2.5, max_tokens=50, prompt="w " * 20), row("in time", PROMPTS[1])])
+    while run.engine.live_rows():
+        run.step()
+    assert run.ends["late"].reason is FinishReason.TIMEOUT
+    assert run.texts["late"] == run.ends["late"].text
+    assert run.ends["in time"].reason is FinishReason.LENGTH
+
+
+def test_a_row_gives_in_company_what_it_gives_alone(engine: Engine) -> None:
+    def texts(companions: list[str], order: random.Random | None) -> dict[str, str]:
+        run = Run(engine)
+        waiting = [row(prompt, prompt, max_tokens=4) for prompt in companions]
+        while waiting or engine.live_rows():
+            count = min(len(waiting), engine.free_slots(), order.randint(0, 3) if order else 1)
+            engine.add(waiting[:count])
+            del waiting[:count]
+            run.step()
+        return {row_id: end.text for row_id, end in run.ends.items()}
+
+    alone = {prompt: texts([prompt], None)[prompt] for prompt in PROMPTS}
+    assert texts(list(PROMPTS), random.Random(5)) == alone
+
+
+def test_priorities_are_told_apart_and_all_are_served(run: Run) -> None:
+    rows = [Row(name, GenerateRequest(prompt=PROMPTS[0], max_tokens=2), priority=name) for name in PRIORITIES]
+    assert set(run.all(rows).ends) == set(PRIORITIES)
+
+
+def test_batch_size_is_how_many_shared_a_step(run: Run) -> None:
+    run.all([row("a"), row("b", PROMPTS[1])])
+    assert {end.batch_size for end in run.ends.values()} == {2}
+    assert run.all([row("alone")]).ends["alone"].batch_size == 1
+
+
+def test_closing_twice_does_no_harm(run: Run) -> None:
+    run.engine.add([row("a")])
+    run.step()
+    run.engine.close()
+    run.engine.close()

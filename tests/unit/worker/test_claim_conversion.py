@@ -1,0 +1,67 @@
+"""A claim becomes a row, and a row's end an ending."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpu_worker import claim_conversion
+from gpu_worker.claim_conversion import Run
+from gpu_worker.engines.base import FinishReason, RowEnd
+from promptq.contract.call import JobContext
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.job import Status
+from promptq.contract.queues import Priority, QueueName
+from promptq.queue.store import Claim
+
+NOW = 1000.0
+
+
+def claim(priority: Priority = "default", timeout_seconds: float | None = None, **fields: Any) -> Claim:
+    context = JobContext(timeout_seconds=timeout_seconds)
+    return Claim("id", QueueName("m", priority), "e-0", **{"kwargs": {"prompt": "hi"}, "context": context, **fields})
+
+
+def test_a_claim_becomes_a_row() -> None:
+    row = claim_conversion.row(Run(claim("low", timeout_seconds=9.0), NOW + 5), 600)
+    assert (row.id, row.request.prompt, row.deadline, row.priority) == ("id", "hi", NOW + 14, "low")
+    assert claim_conversion.row(Run(claim(), NOW), 600).deadline == NOW + 600
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"refusal": InvalidRequest("has webhooks")},
+        {"kwargs": {"prompt": "hi", "max_tokens": "many"}},
+        {"kwargs": {}},
+    ],
+)
+def test_what_cannot_run_says_why(fields: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest):
+        claim_conversion.row(Run(claim(**fields), NOW), 600)
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "error"),
+    [
+        (FinishReason.STOP, Status.SUCCEEDED, None), (FinishReason.LENGTH, Status.SUCCEEDED, None),
+        (FinishReason.CANCELLED, Status.CANCELLED, None), (FinishReason.TIMEOUT, Status.FAILED, "timeout"),
+        (FinishReason.ERROR, Status.FAILED, "oom"),
+    ],
+)  # fmt: skip
+def test_endings(reason: FinishReason, state: Status, error: str | None) -> None:
+    finished = RowEnd(reason, "text", 3, 4, 2, ("oom", "too big") if error == "oom" else None)
+    ending = claim_conversion.ending(
+        Run(claim(waited_seconds=1.0), NOW + 1, first_token_at=NOW + 2), finished, "m", NOW + 3
+    )
+    assert ending.state is state
+    assert (ending.error.type if ending.error else None) == error
+    if error != "oom":
+        assert ending.result is not None
+        timings = (
+            ending.result.queue_seconds,
+            ending.result.time_to_first_token_seconds,
+            ending.result.run_seconds,
+        )
+        assert timings == (1.0, 1.0, 2.0)

@@ -1,0 +1,217 @@
+"""The worker's loop with its parts given to it: the real echo engine, claims and leases on fakeredis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gpu_worker.batching import Batching
+from gpu_worker.claim_conversion import Run
+from gpu_worker.claim_io import ClaimIO
+from gpu_worker.engines.base import Event
+from gpu_worker.engines.echo import EchoEngine
+from gpu_worker.leases import LeaseKeeper
+from gpu_worker.presence import Presence
+from gpu_worker.telemetry import Telemetry
+from gpu_worker.verdicts import Verdicts
+from gpu_worker.worker_loop import LoopLimits, LoopParts, WorkerLoop
+from promptq.contract.job import Status
+from promptq.contract.metrics import WorkerMetrics
+from promptq.queue.records import Claim
+from tests.fakes import TimedStore, submit
+from tests.processes import wait_until
+
+
+class Clock:
+    """Steady seconds that the test moves; asked by the engine's sleep too, so that waiting is moving on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Said:
+    """A registration that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.beats: list[tuple[str, int]] = []
+
+    def beat(self, phase: str, busy_slots: int) -> None:
+        self.beats.append((phase, busy_slots))
+
+
+class Heard:
+    """A sink that keeps what it got, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, list[str]] = {}
+        self.fails = False
+
+    def took(self, run: Run, event: Event) -> None:
+        self.texts.setdefault(run.claim.id, []).append(event.text)
+        if self.fails:
+            raise OSError("the progress is not wanted")
+
+
+class Bench:
+    """A loop on the test's bench, with its parts in reach."""
+
+    def __init__(self, store: TimedStore, slots: int = 4, drain: float = 30.0, pace: float = 10.0) -> None:
+        self.store, self.clock, self.sink, self.said = store, Clock(), Heard(), Said()
+        self.engine = EchoEngine(slots, pace, sleep=self.clock.sleep)
+        telemetry = Telemetry(WorkerMetrics(CollectorRegistry()), self.engine)
+        self.claim_io = ClaimIO(store, "w", Batching("continuous", slots), telemetry.stored)
+        presence, self.verdicts = Presence(self.said, self.engine), Verdicts()
+        self.leases = LeaseKeeper(store, self.claim_io, presence.beat, self.verdicts.add)
+        parts = LoopParts(self.claim_io, self.leases, presence, self.verdicts, telemetry, self.sink)
+        self.loop = WorkerLoop(self.engine, parts, LoopLimits(600, drain), self.clock)
+        for thread in (self.claim_io, self.leases):
+            thread.start()
+
+    def submit(self, prompt: str, **fields: object) -> str:
+        job_id = submit(self.store, prompt, cache=False, **fields).job.id
+        self.claim_io.wake()
+        return job_id
+
+    def until(self, *ids: str) -> list[Status]:
+        """Rounds until these jobs have ended."""
+
+        def ended() -> bool:
+            self.loop.round(0.02)
+            return all(self.store.get(job_id).status.is_terminal for job_id in ids)
+
+        wait_until(ended, 10)
+        return [self.store.get(job_id).status for job_id in ids]
+
+    def until_running(self, rows: int) -> list[Claim]:
+        wait_until(lambda: self.loop.round(0.02) or self.engine.live_rows() == rows, 10)
+        return self.claim_io.held()
+
+    def close(self) -> None:
+        self.claim_io.close(5)
+        self.leases.close()
+
+
+@pytest.fixture
+def bench(fake_store: TimedStore) -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(**options: float) -> Bench:
+        made.append(Bench(fake_store, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_jobs_become_rows_and_their_ends_are_stored(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    ids = [it.submit(f"say {number} words") for number in range(6)]
+    assert it.until(*ids) == [Status.SUCCEEDED] * 6
+    done = [it.store.get(job_id) for job_id in ids]
+    assert [job.result.text for job in done if job.result] == [f"say {number} words" for number in range(6)]
+    assert [job.result.run_seconds for job in done if job.result] == pytest.approx([0.3] * 6, abs=0.1)
+
+
+def test_the_sink_gets_every_piece_of_text_in_order(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    first, second = it.submit("one two three"), it.submit("four five")
+    it.until(first, second)
+    assert it.sink.texts == {first: ["one", " two", " three"], second: ["four", " five"]}
+
+
+def test_a_sink_that_fails_costs_no_text_and_no_job(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    it.sink.fails = True
+    job_id = it.submit("one two three")
+    assert it.until(job_id) == [Status.SUCCEEDED]
+    assert it.sink.texts[job_id] == ["one", " two", " three"]
+
+
+def test_a_job_that_cannot_run_is_refused_and_its_neighbour_runs(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    it.store.client.hset(it.store.keys.job(bad := it.submit("bad")), "data", "no call")
+    good = it.submit("good")
+    assert it.until(bad, good) == [Status.FAILED, Status.SUCCEEDED]
+    error = it.store.get(bad).error
+    assert error is not None
+    assert error.type == "invalid_request"
+
+
+def test_a_cancelled_row_ends_with_its_partial_text(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    job_id = it.submit("one two three four five six seven eight nine ten")
+    it.until_running(1)
+    it.store.cancel(job_id)
+    it.leases.renew_now()
+    assert it.until(job_id) == [Status.CANCELLED]
+    result = it.store.get(job_id).result
+    assert result is not None
+    assert "one two three four five six seven eight nine ten".startswith(result.text)
+
+
+def test_a_lost_row_is_dropped_and_nothing_is_stored_for_it(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    job_id = it.submit("one two three four five six")
+    it.until_running(1)
+    it.store.take_back("w")
+    it.claim_io.stop_claiming()
+    it.leases.renew_now()
+    wait_until(lambda: it.loop.round(0.02) or not it.engine.live_rows(), 10)
+    assert it.claim_io.held() == []
+    assert it.store.get(job_id).status is Status.QUEUED
+
+
+def test_a_job_that_comes_back_while_its_row_runs_is_not_begun_anew(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    job_id = it.submit("one two three four five six")
+    (claim,) = it.until_running(1)
+    it.store.take_back("w")
+    it.claim_io.wake()
+    wait_until(
+        lambda: it.loop.round(0.0) or [c.execution for c in it.claim_io.held()] not in ([claim.execution], []), 10
+    )
+    assert it.engine.live_rows() == 1
+    assert it.until(job_id) == [Status.SUCCEEDED]
+    job = it.store.get(job_id)
+    assert job.result is not None
+    assert (job.attempts, job.result.text) == (2, "one two three four five six")
+
+
+def test_a_drain_finishes_what_it_can(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    job_id = it.submit("one two three")
+    it.until_running(1)
+    it.loop.drain()
+    it.claim_io.close(5)
+    assert it.store.get(job_id).status is Status.SUCCEEDED
+    wait_until(lambda: it.said.beats[-1:] == [("draining", 0)], 5)
+
+
+def test_a_drain_without_time_left_puts_jobs_back_unharmed(bench: Callable[..., Bench]) -> None:
+    it = bench(drain=0.1, pace=1.0)
+    ids = [it.submit(f"{number} one two three four five six") for number in range(3)]
+    it.until_running(3)
+    it.loop.drain()
+    jobs = [it.store.get(job_id) for job_id in ids]
+    assert [(job.status, job.attempts) for job in jobs] == [(Status.QUEUED, 0)] * 3
+    assert [claim.id for claim in it.store.claim("next", 3)] == ids
+    assert it.claim_io.held() == []
+
+
+def test_a_run_that_takes_too_long_is_timed_by_a_steady_clock(bench: Callable[..., Bench]) -> None:
+    it = bench(pace=1.0)
+    job_id = it.submit("one two three four five six", timeout_seconds=2.5)
+    assert it.until(job_id) == [Status.FAILED]
+    job = it.store.get(job_id)
+    assert job.error is not None
+    assert job.result is not None
+    assert (job.error.type, job.result.text) == ("timeout", "one two")
