@@ -14,7 +14,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 up: $(STAMP) ## Install, start everything on this machine, print the URLs; Ctrl-C drains it
-	@exec $(BIN)/python local.py
+	@exec $(BIN)/python -m promptq up
 
 test: $(STAMP) ## Install and run every test (a real server, real processes)
 	$(BIN)/python -m pytest $(ARGS)

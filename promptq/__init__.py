@@ -1,3 +1,3 @@
-"""The contract that the API, the GPU workers and the scaler share."""
+"""What the API, the GPU workers and the scaler share, and the command that starts them."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

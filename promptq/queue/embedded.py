@@ -95,6 +95,12 @@ class EmbeddedServer:
         Raises:
             ServerError: it ended, or did not answer for a minute; its log says why.
         """
+        self.launch()
+        self._wait_until_ready()
+        return self
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the process, and do not wait until it has loaded its data."""
         self.folder.mkdir(parents=True, exist_ok=True)
         listen = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder.resolve()))
         command = [str(find_binary()), *listen, *SAFE_OPTIONS, *LEAN_OPTIONS, *self._options]
@@ -102,8 +108,7 @@ class EmbeddedServer:
             self.process = subprocess.Popen(
                 command, env=_environment(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, process_group=0
             )
-        self._wait_until_ready()
-        return self
+        return self.process
 
     def stop(self, kill: bool = False) -> None:
         """End the process and wait for it; `kill` leaves it no time to write."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptq.queue.observe import WorkerRecord
+from promptq.runtime.programs import command
 from scaler.backoff import Backoff, is_stable
 from scaler.fleets.child import Child, Exit
 from scaler.fleets.warm_spare import WarmSpare, wants_spare
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 UNRESPONSIVE_SECONDS = 30.0
 KILL_GRACE_SECONDS = 5.0
-WORKER_COMMAND = (sys.executable, "-m", "gpu_worker")
+WORKER_COMMAND = tuple(command("gpu_worker"))
 SPARE_COMMAND = (*WORKER_COMMAND, "--spare")
 
 

@@ -32,7 +32,9 @@ class Service:
         self.port = free_port()
         values = {"DATA_DIR": folder, "API_PORT": self.port, "SCALER_PORT": free_port(), "MAX_WORKERS": 1, **settings}
         environment = child_environment(**{f"PROMPTQ_{name}": str(value) for name, value in values.items()})
-        self.process = subprocess.Popen([sys.executable, "local.py"], cwd=ROOT, env=environment, process_group=0)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "promptq", "up"], cwd=ROOT, env=environment, process_group=0
+        )
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()

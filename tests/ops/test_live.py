@@ -71,7 +71,7 @@ class Stack:
             "DOWN_WINDOW_SECONDS": 3,
         }  # fmt: skip
         environment = child_environment(**{f"PROMPTQ_{name}": str(value) for name, value in values.items()})
-        return subprocess.Popen([sys.executable, "local.py"], cwd=ROOT, env=environment, process_group=0)
+        return subprocess.Popen([sys.executable, "-m", "promptq", "up"], cwd=ROOT, env=environment, process_group=0)
 
     def _locust(self) -> subprocess.Popen[bytes]:
         command = [

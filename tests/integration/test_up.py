@@ -1,7 +1,8 @@
-"""`python local.py`, which `make up` runs: everything with the echo engine, from an empty folder to the end."""
+"""`promptq up`, which `make up` runs: everything with the echo engine, from an empty folder to the end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -30,16 +31,18 @@ def _heed_hangups() -> None:
 
 
 class Up:
-    """One run of local.py in a folder of its own, with what it printed."""
+    """One run of it in a folder of its own, with what it printed."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.ports = {"api_port": free_port(), "scaler_port": free_port()}
         values = {"engine": "echo", "api_processes": 1, "echo_tokens_per_second": 20, **self.ports, **settings}
-        environment = child_environment(**{PREFIX + name.upper(): str(value) for name, value in values.items()})
+        environment = child_environment(
+            PYTHONPATH=str(ROOT), **{PREFIX + name.upper(): str(value) for name, value in values.items()}
+        )
         self.log = folder / f"out-{len(list(folder.glob('out-*')))}"
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "local.py")], cwd=folder, env=environment, stdout=out, stderr=out,
+                [sys.executable, "-m", "promptq", "up"], cwd=folder, env=environment, stdout=out, stderr=out,
                 preexec_fn=_heed_hangups,
             )  # fmt: skip
         self.seen: dict[int, psutil.Process] = {}
@@ -65,7 +68,7 @@ class Up:
 
     def program(self, name: str) -> psutil.Process:
         self.note()
-        return next(p for p in self.seen.values() if p.is_running() and name in " ".join(p.cmdline()))
+        return next(p for p in self.seen.values() if name in _command_of(p))
 
     def end(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
         self.note()
@@ -88,6 +91,13 @@ class Up:
 
 
 Start = Callable[..., Up]
+
+
+def _command_of(process: psutil.Process) -> str:
+    """Empty for one that has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):  # a zombie too
+        return " ".join(process.cmdline())
+    return ""
 
 
 @pytest.fixture
@@ -167,14 +177,49 @@ def test_a_stop_before_it_is_ready_is_orderly_too(start: Start) -> None:
     assert up.left() == []
 
 
-@pytest.mark.parametrize("name", ["scaler", "gunicorn", "valkey"])
-def test_when_one_dies_it_is_named_and_the_rest_goes(start: Start, name: str) -> None:
-    up = start().ready()
-    up.program(name).kill()
-    assert up.wait() == ExitCode.CRASHED
+@pytest.mark.parametrize(
+    ("name", "called"), [("-m scaler", "scaler"), ("gunicorn", "api"), ("valkey", "the queue's server")]
+)
+def test_what_dies_is_started_again_and_every_job_ends(start: Start, name: str, called: str) -> None:
+    up = start(lease_seconds=2, drain_seconds=2).ready()
+    jobs = [up.api("/v1/jobs", {"prompt": f"{number} a b c"})["id"] for number in range(8)]
+    victim = up.program(name)
+    victim.kill()
+    wait_until(lambda: any(f"{called} has ended by signal 9" in line for line in up.said()))
+    for job in jobs:
+        wait_until(lambda job=job: status_of(up, job) == "succeeded", 60, f"the end of {job}")
+    wait_until(lambda: up.program(name).pid != victim.pid)
+    assert up.process.poll() is None
+    assert up.end() == ExitCode.OK
     assert up.left() == []
-    named = {"scaler": "scaler", "gunicorn": "api", "valkey": "the queue's server"}[name]
-    assert any(f"{named} has ended unexpectedly" in line for line in up.said())
+
+
+def test_a_stop_while_something_waits_to_be_started_again_is_orderly(start: Start) -> None:
+    up = start(drain_seconds=1).ready()
+    up.program("-m scaler").kill()
+    wait_until(lambda: any("scaler has ended" in line for line in up.said()))
+    assert up.end() == ExitCode.OK
+    assert up.left() == []
+
+
+def test_what_cannot_be_started_ends_the_service_with_the_reason(start: Start, tmp_path: Path) -> None:
+    """The file of keys is read by the API alone, and goes wrong while it runs."""
+    keys = tmp_path / "keys"
+    keys.write_text(f"ann {'a' * 64}\n")
+    up = start(api_keys_file=keys).ready()
+    keys.write_text("no key at all\n")
+    up.program("gunicorn").kill()
+    assert up.wait() == ExitCode.SETTINGS
+    assert any("api has ended with code 2: its settings are wrong" in line for line in up.said())
+    assert up.left() == []
+
+
+def status_of(up: Up, job: str) -> str:
+    """The job's status, or an empty string while the API cannot say."""
+    try:
+        return str(up.api(f"/v1/jobs/{job}")["status"])
+    except OSError:
+        return ""
 
 
 def test_after_a_kill_the_next_start_ends_the_server_that_was_left(start: Start) -> None:

@@ -1,0 +1,1 @@
+"""`promptq up`: the whole service on this machine, in the foreground, under a supervisor."""
