@@ -14,6 +14,7 @@ from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
 from promptq.runtime import logs
 from promptq.runtime.lifecycle import ExitCode
+from promptq.runtime.programs import command, environment
 
 log = logging.getLogger("api")
 
@@ -77,7 +78,7 @@ def _become_gunicorn() -> None:
     """The same process, so that signals reach gunicorn, with nothing imported before gevent has patched it."""
     config = Path(__file__).with_name("gunicorn.conf.py")
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "--config", str(config)])
+    os.execve(sys.executable, command("api.gunicorn_main", "--config", str(config)), environment())
 
 
 if __name__ == "__main__":

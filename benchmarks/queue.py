@@ -188,7 +188,7 @@ def _through(client: redis.Redis, size: int, jobs: int) -> dict[str, Row]:
 
 def acts(client: redis.Redis, size: int, jobs: int, cache: bool = True) -> dict[str, Callable[[], Any]]:
     """What submits, claims and finishes so many jobs, so many at a time: each to be called once, in this order."""
-    store = JobStore(client, WorkerSettings(_env_file=None, max_queue_jobs=10**9))
+    store = JobStore(client, WorkerSettings(_env_file=None, engine="echo", max_queue_jobs=10**9))
     news = [new_job(time.time_ns() + i, cache) for i in range(jobs)]
     starts, claims = range(0, jobs, size), list[list[Claim]]()
 
@@ -237,7 +237,7 @@ def _depth_table(size: int, runs: dict[int, list[dict[str, Row]]]) -> str:
 def latency(options: argparse.Namespace) -> dict[str, Any]:
     """One job at a time for a worker that waits: how long until it claims, and until the result is there."""
     with serving() as client:
-        store = JobStore(client, WorkerSettings(_env_file=None))
+        store = JobStore(client, WorkerSettings(_env_file=None, engine="echo"))
         process = Ours(32).work(client)
         try:
             samples = [_wait(client, store, number) for number in range(options.samples + 20)][20:]
@@ -280,7 +280,7 @@ def memory(_options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _bytes(client: redis.Redis, jobs: int, cache: bool) -> Row:
-    store, ours = JobStore(client, WorkerSettings(_env_file=None)), Ours(32, cache)
+    store, ours = JobStore(client, WorkerSettings(_env_file=None, engine="echo")), Ours(32, cache)
     ours.fill(client, 1)  # the scripts
     store.finish("bench", [_ending(claim) for claim in store.claim("bench", 1)])
     before = used_memory(client)

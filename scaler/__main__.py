@@ -14,6 +14,7 @@ from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore, connect
+from promptq.runtime import programs
 from promptq.runtime.lifecycle import ExitCode, run
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.parent_death import KillingStop
@@ -86,7 +87,7 @@ def fleet_settings(settings: ScalerSettings, workers: int, has_gpu: bool) -> Loc
     if not has_gpu and not environment.is_set("worker_threads"):
         changes["PROMPTQ_WORKER_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // workers))
     # A child that inherited the API's multiprocess folder would show up in the API's metrics.
-    inherited = environment.child_environment(("PROMETHEUS_MULTIPROC_DIR",), **changes)
+    inherited = programs.environment(("PROMETHEUS_MULTIPROC_DIR",), **changes)
     # The echo engine has nothing to import that takes long.
     spare = SPARE_COMMAND if settings.spare_worker and settings.engine != "echo" else ()
     return LocalFleetSettings(

@@ -21,23 +21,23 @@ def die(*_: Any, **__: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def after(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Die once the call has done something."""
+def after(call: Callable[..., Any], done: Callable[[Any], object] = bool) -> Callable[..., Any]:
+    """Die once the call has done something, as its value tells."""
 
     def wrapped(*arguments: Any, **options: Any) -> Any:
         value = call(*arguments, **options)
-        if value:
+        if done(value):
             die()
         return value
 
     return wrapped
 
 
-def after_storing(turn: Callable[..., Any]) -> Callable[..., Any]:
-    """Die once a turn of the desk has stored an ending."""
+def after_storing(exchange: Callable[..., Any]) -> Callable[..., Any]:
+    """Die once an ending has been stored."""
 
     def wrapped(*arguments: Any, **options: Any) -> Any:
-        stored, claims = turn(*arguments, **options)
+        stored, claims = exchange(*arguments, **options)
         if any(stored):
             die()
         return stored, claims
@@ -50,8 +50,8 @@ def arm(point: str) -> None:
     traps: dict[str, tuple[type, str, Callable[..., Any]]] = {
         "claimed": (JobStore, "claim", after(JobStore.claim)),
         "starting": (EchoEngine, "add", after(lambda engine, rows: bool(rows))),
-        "decoding": (EchoEngine, "step", after(EchoEngine.step)),
-        "generated": (JobStore, "_finish_values", die),
+        "decoding": (EchoEngine, "step", after(EchoEngine.step, lambda result: result.events)),
+        "generated": (JobStore, "_finish_call", die),
         "finished": (JobStore, "finish_and_claim", after_storing(JobStore.finish_and_claim)),
         "releasing": (JobStore, "release", die),
         "released": (JobStore, "release", after(JobStore.release)),

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from gpu_worker.__main__ import serve
-from gpu_worker.engines.base import Event, Row
-from gpu_worker.engines.echo import EchoEngine
-from gpu_worker.engines.registry import ECHO_SLOTS
+from gpu_worker.engines.base import Row, StepResult
+from gpu_worker.engines.echo import AUTO_SLOTS, EchoEngine
 from promptq.contract.settings import WorkerSettings
 from promptq.runtime.lifecycle import Stop
 
@@ -24,7 +23,7 @@ class PoisonableEngine(EchoEngine):
         super().add(rows)
         self.doomed = self.doomed or any((row.request.prompt or "").startswith("poison") for row in rows)
 
-    def step(self, now: float) -> list[Event]:
+    def step(self, now: float) -> StepResult:
         if self.doomed:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(now)
@@ -32,5 +31,5 @@ class PoisonableEngine(EchoEngine):
 
 if __name__ == "__main__":
     settings = WorkerSettings.load()
-    serve(settings, PoisonableEngine(ECHO_SLOTS, settings.echo_tokens_per_second), Stop().install())
+    serve(settings, PoisonableEngine(AUTO_SLOTS, settings.echo_tokens_per_second), Stop().install())
     sys.exit(0)

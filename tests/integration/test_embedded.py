@@ -70,5 +70,5 @@ def test_compose_gives_its_server_the_same_lean_options() -> None:
 def test_the_benchmark_fills_its_queue_with_jobs_like_those_it_measures() -> None:
     with serving() as client:
         settle(client, 2000)  # more than its own unmeasured turn takes and replaces
-        assert client.hlen(keys.LEADERS()) == 2000
+        assert client.hlen(keys.groups()) == 2000
         assert client.llen(keys.queue("default")) == 2000

@@ -71,9 +71,7 @@ def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: JobS
         with crowd.at_work():
             overtaking = [wait_until(lambda job=job: passed_by(narrow, job), 60, "low") for job in lows]
             wait_until(lambda: len(crowd.refused) > 10 * len(crowd.admitted), 60, "ten times the capacity")
-            wait_until(
-                lambda: Observer(narrow.client, narrow.settings).snapshot(time.time()).queued >= BOUND - SLOTS, 30
-            )
+            wait_until(lambda: Observer(narrow.client, narrow.settings).snapshot().queued >= BOUND - SLOTS, 30)
         wait_until(lambda: all(narrow.get(job.id).status.is_terminal for job in crowd.admitted), 60, "all the ends")
     print(f"{len(crowd.admitted)} admitted, {len(crowd.refused)} refused; lows ended beside {overtaking} waiting highs")
     assert crowd.deepest == BOUND

@@ -63,7 +63,7 @@ class Scaler:
         return float(found[1]) if found else None
 
     def snapshot(self) -> Snapshot:
-        return self.observer.snapshot(time.time())
+        return self.observer.snapshot()
 
     def workers(self) -> set[str]:
         return {worker.name for worker in self.observer.workers()}

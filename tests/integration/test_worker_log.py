@@ -17,7 +17,7 @@ from tests.fakes import new_job
 from tests.integration.tiny_engines import byte_tokenizer, tiny_model
 from tests.processes import wait_until, worker
 
-SECRET = "Geheimnis um Mitternacht"
+SECRET = "Geheimnis zur Mitternacht"
 
 
 @pytest.fixture
