@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
+from flask import Blueprint
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from flask_openapi3_swagger.plugins import RegisterPlugin as Swagger  # type: ignore[import-untyped]
-from prometheus_client import CollectorRegistry
 
 import promptq
-from api import errors
-from api.http import access, instrument
-from api.prompt_limit import PromptLimit
+from api.current import EXTENSION
+from api.http import access, error_responses, instrument
+from api.http.blueprints import OpenPages
 from api.schemas import ErrorResponse
-from api.services import EXTENSION, Services
-from api.submit_metrics import SubmitMetrics
+from api.services import make_services
 from api.views import fleet, generate, health, jobs, jobs_batch, status
-from api.waiting.submit_batcher import SubmitBatcher
 from api.waiting.waiters import Waiters
-from promptq.contract.metrics import ApiMetrics
 from promptq.contract.settings import ApiSettings
-from promptq.queue import model_facts
-from promptq.queue.observe import Observer
-from promptq.queue.store import JobStore, connect
+from promptq.queue.store import JobStore
 
 DESCRIPTION = "Submit prompts, and poll, wait for or cancel the jobs that they become."
+VIEWS = (jobs, jobs_batch, generate, fleet, status, health)
+"""The modules with endpoints; each has a `blueprint`, which says who may call it. A new one is added here."""
 
 
 def create_app(
@@ -50,41 +46,26 @@ def create_app(
         static_folder=None,
     )
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.extensions[EXTENSION] = _services(settings, store, waiters)
-    errors.register(app)
+    app.extensions[EXTENSION] = make_services(settings, store, waiters)
+    error_responses.register(app)
     instrument.register(app)
     access.register(app)
-    for module in (jobs, jobs_batch, generate, fleet, status, health):
+    for module in VIEWS:
         app.register_api(module.blueprint)
+    app.register_blueprint(status.pages)
     _add_docs(app, settings)
-    status.register(app)
     return app
 
 
-def _services(settings: ApiSettings, store: JobStore | None, waiters: Waiters | None) -> Services:
-    store = store or JobStore(connect(settings.redis_url, settings.redis_timeout_seconds), settings)
-    registry = CollectorRegistry()
-    metrics = ApiMetrics(registry)
-    submit_metrics = SubmitMetrics(metrics, settings.model_id)
-    return Services(
-        settings=settings,
-        store=store,
-        observer=Observer(store.client, settings),
-        waiters=waiters or Waiters(settings.redis_url, settings.keys.done_channel),
-        registry=registry,
-        metrics=metrics,
-        access=access.Access(settings, store),
-        prompt_limit=PromptLimit(partial(model_facts.read, store.client, settings.keys.model(settings.model_id))),
-        submit_batcher=SubmitBatcher(store, submit_metrics.count),
-        submit_metrics=submit_metrics,
-    )
-
-
 def _add_docs(app: OpenAPI, settings: ApiSettings) -> None:
-    """The schema at /openapi.json, and Swagger's page over it at /docs."""
-    app.register_blueprint(Swagger.register(doc_url="openapi.json"))
-    app.add_url_rule("/openapi.json", "openapi_json", lambda: _schema(app, settings))
-    app.add_url_rule("/docs", "docs", app.view_functions["swagger.swagger"])
+    """The schema at /openapi.json, and Swagger's page over it at /docs; open to everyone, as the page is."""
+    swagger: Blueprint = Swagger.register(doc_url="openapi.json")
+    swagger.guarded = False  # type: ignore[attr-defined]
+    app.register_blueprint(swagger)
+    docs = OpenPages("docs", __name__)
+    docs.add_url_rule("/openapi.json", "openapi_json", lambda: _schema(app, settings))
+    docs.add_url_rule("/docs", "swagger", app.view_functions["swagger.swagger"])
+    app.register_blueprint(docs)
 
 
 def _schema(app: OpenAPI, settings: ApiSettings) -> dict[str, Any]:

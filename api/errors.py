@@ -1,18 +1,12 @@
-"""Every error as HTTP: the one table of statuses, and the body that all errors share."""
+"""The API's own errors, and what every error is in HTTP: its status and when to try again."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from flask import Flask, Response, request
 from pydantic import ValidationError
-from werkzeug.exceptions import HTTPException
 
-from api.http.instrument import count_refusal, request_id
-from api.http.responses import JsonResponse
-from api.schemas import ErrorDetail, ErrorResponse
 from promptq.contract.errors import (
     IdempotencyConflict,
     InvalidRequest,
@@ -23,8 +17,6 @@ from promptq.contract.errors import (
     QueueFull,
     RedisUnavailable,
 )
-
-log = logging.getLogger(__name__)
 
 MAX_PARAM_CHARS = 200
 REDIS_RETRY_SECONDS = 1
@@ -37,25 +29,25 @@ class InvalidJson(PromptqError):
 
 
 class UnreadableBody(PromptqError):
-    """The body broke off, or its chunks are not what HTTP says."""
+    """The body is incomplete, or its chunks are malformed."""
 
     type = "unreadable_body"
 
 
 class BodyTooLarge(PromptqError):
-    """The body is over the limit."""
+    """The body is larger than the limit."""
 
     type = "body_too_large"
 
 
 class UnsupportedEncoding(PromptqError):
-    """The body is compressed, and we do not unpack."""
+    """The body is compressed; only uncompressed bodies are read."""
 
     type = "unsupported_media_type"
 
 
 class NoText(PromptqError):
-    """A synchronous call has a job, and no text to give."""
+    """A synchronous call has a job, but no text to answer with."""
 
     def __init__(self, job_id: str, reason: str) -> None:
         super().__init__(f"Job {job_id} {reason}")
@@ -63,19 +55,19 @@ class NoText(PromptqError):
 
 
 class JobUnfinished(NoText):
-    """It gave up waiting; the job lives on."""
+    """The call waited as long as it may; the job goes on."""
 
     type = "generate_timeout"
 
 
 class JobFailed(NoText):
-    """The job ended badly."""
+    """The job ended without a text."""
 
     type = "job_failed"
 
 
 class NotReady(PromptqError):
-    """The service cannot answer prompts now."""
+    """A prompt that is sent now would not be run."""
 
     type = "not_ready"
 
@@ -87,7 +79,7 @@ class Unauthorized(PromptqError):
 
 
 class ForeignSite(PromptqError):
-    """A web page of another site calls a service that is open to this machine only."""
+    """A browser sends a request for a web page of another site."""
 
     type = "foreign_site"
 
@@ -122,11 +114,16 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
 }
 
 
-def register(app: Flask) -> None:
-    """Answer every error of `app` in the one form."""
-    app.register_error_handler(PromptqError, _on_promptq_error)
-    app.register_error_handler(HTTPException, _on_http_error)
-    app.register_error_handler(Exception, _on_bug)
+def status_of(error: PromptqError) -> HTTPStatus | None:
+    """The status that answers the error; None for one that no client should ever see."""
+    return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), None)
+
+
+def retry_after(error: PromptqError) -> int | None:
+    """Seconds after which the same request may be sent again; None where that would not help."""
+    if isinstance(error, QueueFull | TooManyRequests):
+        return error.retry_after_seconds
+    return REDIS_RETRY_SECONDS if isinstance(error, RedisUnavailable | NotReady) else None
 
 
 def invalid_request(error: ValidationError) -> PromptqError:
@@ -134,50 +131,7 @@ def invalid_request(error: ValidationError) -> PromptqError:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidJson(first["msg"], param="body")
-    # Only the check over prompt and messages together has no place of its own.
+    # A check of the whole model has no field; ours is about prompt and messages together.
     whole = "prompt" if first["type"] == "value_error" else "body"
     param = ".".join(str(step) for step in first["loc"]) or whole
     return InvalidRequest(first["msg"].removeprefix("Value error, "), param=param[:MAX_PARAM_CHARS])
-
-
-def _on_promptq_error(error: PromptqError) -> Response:
-    status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), None)
-    if status is None:
-        return _on_bug(error)
-    job_id = error.job_id if isinstance(error, NoText) else None
-    response = _answer(status, error.type, error.message, error.param, job_id)
-    if isinstance(error, Unauthorized):
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if seconds := retry_after(error):
-        response.headers["Retry-After"] = str(seconds)
-    return response
-
-
-def retry_after(error: PromptqError) -> int | None:
-    """Seconds after which the same may be tried again, where that makes sense."""
-    if isinstance(error, QueueFull | TooManyRequests):
-        return error.retry_after_seconds
-    return REDIS_RETRY_SECONDS if isinstance(error, RedisUnavailable | NotReady) else None
-
-
-def _on_http_error(error: HTTPException) -> Response:
-    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-    response = _answer(status, status.name.lower(), error.description or status.phrase)
-    if allow := error.get_response().headers.get("Allow"):
-        response.headers["Allow"] = allow
-    return response
-
-
-def _on_bug(error: Exception) -> Response:
-    log.error("Request %s %s %s failed", request_id(), request.method, request.path, exc_info=error)
-    message = f"The server failed; its log has more under request id {request_id()}."
-    return _answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message)
-
-
-def _answer(
-    status: HTTPStatus, kind: str, message: str, param: str | None = None, job_id: str | None = None
-) -> Response:
-    count_refusal(kind)
-    detail = ErrorDetail(type=kind, message=message, param=param, job_id=job_id)
-    body = ErrorResponse(error=detail).model_dump_json(exclude=None if job_id else {"error": {"job_id"}})
-    return JsonResponse(body, status)

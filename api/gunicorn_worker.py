@@ -35,10 +35,10 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         gevent.spawn(self._drain)
 
     def _drain(self) -> None:
-        from api.services import of
+        from api.current import services_of
 
         if hasattr(self, "wsgi"):
-            of(self.wsgi).waiters.drain()
+            services_of(self.wsgi).waiters.drain()
 
 
 class OwnLogger(Logger):  # type: ignore[misc]

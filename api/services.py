@@ -1,33 +1,27 @@
-"""What the views work with, made once for an application."""
+"""The parts that an application is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
-from flask import Flask, current_app
 from prometheus_client import CollectorRegistry
 
+from api.http.access import Access
 from api.prompt_limit import PromptLimit
 from api.submit_metrics import SubmitMetrics
 from api.waiting.submit_batcher import SubmitBatcher
 from api.waiting.waiters import Waiters
-from promptq.contract.job import Job
 from promptq.contract.metrics import ApiMetrics
 from promptq.contract.settings import ApiSettings
+from promptq.queue import model_facts
 from promptq.queue.observe import Observer
-from promptq.queue.store import JobStore
-
-if TYPE_CHECKING:
-    from api.http.access import Access
-
-EXTENSION = "promptq"
+from promptq.queue.store import JobStore, connect
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The application's parts."""
+    """Made once for an application; a view reaches them by `api.current.services()`."""
 
     settings: ApiSettings
     store: JobStore
@@ -40,31 +34,26 @@ class Services:
     submit_batcher: SubmitBatcher
     submit_metrics: SubmitMetrics
 
-    def wait_for(self, job_id: str, seconds: float) -> Job:
-        """The job, once it has ended or the time, clamped to the limit, is over."""
-        if seconds <= 0:
-            return self.read(job_id)
-        return self.waiters.wait_for(job_id, min(seconds, self.settings.wait_limit_seconds), self.read)
 
-    def read(self, job_id: str) -> Job:
-        """The job, if whoever asks may see it.
+def make_services(settings: ApiSettings, store: JobStore | None = None, waiters: Waiters | None = None) -> Services:
+    """Make the parts from the settings. Opens no connection yet.
 
-        Raises:
-            JobNotFound: there is none, or it belongs to another key.
-        """
-        return self.access.visible(self.store.get(job_id))
-
-    def read_many(self, ids: Sequence[str]) -> list[Job | None]:
-        """These jobs in one round trip; None for one that does not exist, or belongs to another key."""
-        return [job if job and self.access.sees(job) else None for job in self.store.get_many(ids)]
-
-
-def services() -> Services:
-    """Those of the application that handles the present request."""
-    return of(current_app)
-
-
-def of(app: Flask) -> Services:
-    """The parts of an application."""
-    parts: Services = app.extensions[EXTENSION]
-    return parts
+    Raises:
+        SettingsError: the file of API keys cannot be used.
+    """
+    store = store or JobStore(connect(settings.redis_url, settings.redis_timeout_seconds), settings)
+    registry = CollectorRegistry()
+    metrics = ApiMetrics(registry)
+    submit_metrics = SubmitMetrics(metrics, settings.model_id)
+    return Services(
+        settings=settings,
+        store=store,
+        observer=Observer(store.client, settings),
+        waiters=waiters or Waiters(settings.redis_url, settings.keys.done_channel),
+        registry=registry,
+        metrics=metrics,
+        access=Access(settings, store),
+        prompt_limit=PromptLimit(partial(model_facts.read, store.client, settings.keys.model(settings.model_id))),
+        submit_batcher=SubmitBatcher(store, submit_metrics.count),
+        submit_metrics=submit_metrics,
+    )

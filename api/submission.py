@@ -11,11 +11,10 @@ from typing import Annotated, Any
 from flask import g, request
 from pydantic import Field, ValidationError
 
+from api.current import owner, request_id, services
 from api.errors import invalid_request
-from api.http.access import owner
-from api.http.instrument import request_id
 from api.parameters import IDEMPOTENCY_KEY
-from api.services import Services, services
+from api.services import Services
 from api.submit_metrics import SubmitResult
 from api.waiting.submit_batcher import JOBS_PER_SCRIPT
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest, PromptqError, RedisUnavailable

@@ -16,10 +16,12 @@ from limits.errors import StorageError
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from api.current import services, services_of
 from api.errors import ForeignSite, TooManyRequests, Unauthorized
 from api.http.api_keys import digest, read_keys
-from api.services import of, services
-from promptq.contract.errors import JobNotFound, RedisUnavailable
+from api.http.blueprints import is_guarded
+from api.http.responses import until_closed
+from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job
 from promptq.contract.settings import ApiSettings, is_loopback
 from promptq.queue.store import JobStore
@@ -96,19 +98,9 @@ class Access:
         """The request has been answered."""
         self._open[name] -= 1
 
-    def visible(self, job: Job) -> Job:
-        """The job, if it is the caller's.
-
-        Raises:
-            JobNotFound: it is another key's; the answer does not tell that it exists.
-        """
-        if not self.sees(job):
-            raise JobNotFound(job.id)
-        return job
-
-    def sees(self, job: Job) -> bool:
-        """Whether the job is the caller's."""
-        return not self._names or job.owner == owner()
+    def may_see(self, name: str, job: Job) -> bool:
+        """Whether the job is this key's; without keys everybody sees every job."""
+        return not self._names or job.owner == name
 
     def _limit(self, name: str) -> None:
         if not self._settings.key_requests_per_second:
@@ -139,19 +131,13 @@ def _names_this_machine(host: str) -> bool:
 
 
 def register(app: Flask) -> None:
-    """Guard every call about jobs, queues and workers; harden every answer."""
+    """Guard every call about jobs, queues and workers; harden every response."""
     app.before_request(_admit)
-    app.wsgi_app = _guarded(app.wsgi_app, of(app).access)  # type: ignore[assignment, method-assign]
-
-
-def owner() -> str:
-    """The name of the key that the present request came with, or an empty string."""
-    return str(g.get("owner", ""))
+    app.wsgi_app = _guarded(app.wsgi_app, services_of(app).access)  # type: ignore[assignment, method-assign]
 
 
 def _admit() -> None:
-    path = request.path
-    if not (path.startswith("/v1/") or path == "/generate"):
+    if not is_guarded():
         return
     access = services().access
     if name := access.admit():
@@ -161,16 +147,16 @@ def _admit() -> None:
 
 
 def _guarded(wsgi_app: WSGIApplication, access: Access) -> WSGIApplication:
-    """Outside Flask, where headers that are always the same cost no check of each."""
+    """Outside Flask, where headers that are always the same need no check of each."""
 
     def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
             return start_response(status, headers + (_JSON_HEADERS if _JSON in headers else _HEADERS), *error)
 
-        try:
-            return wsgi_app(environ, start)
-        finally:
-            if name := environ.get(_ENTERED):
+        def leave() -> None:
+            if name := environ.pop(_ENTERED, ""):
                 access.leave(name)
+
+        return until_closed(wsgi_app, environ, start, leave)
 
     return guard

@@ -1,7 +1,4 @@
-"""What happens around every request: its id, its metrics, its line in the log.
-
-Outside Flask: what must be known of a request anyhow costs there a third of what hooks do.
-"""
+"""What happens around every request: its id, its metrics, its line in the log. Outside Flask, where it is cheap."""
 
 from __future__ import annotations
 
@@ -13,9 +10,10 @@ from collections.abc import Callable, Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, g, request
+from flask import Flask
 
-from api.services import of, services
+from api.current import REQUEST_ID, services_of
+from api.http.responses import until_closed
 from promptq.contract.metrics import ApiMetrics
 from promptq.runtime import logs
 
@@ -25,29 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNKNOWN_ROUTE = "unknown"
-REQUEST_ID = "promptq.request_id"
-"""Where in a request's environment its id is."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_SUBMITS = frozenset(
-    {("POST", "/v1/jobs"), ("POST", "/v1/jobs:batch"), ("PUT", "/v1/jobs/<id>"), ("POST", "/generate")}
-)
 _GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def register(app: Flask) -> None:
     """Instrument every request of `app`."""
-    app.wsgi_app = _instrumented(app.wsgi_app, of(app).metrics)  # type: ignore[assignment, method-assign]
-
-
-def request_id() -> str:
-    """The present request's id: the client's own, or a fresh one."""
-    return str(request.environ[REQUEST_ID])
-
-
-def count_refusal(kind: str) -> None:
-    """Count the error of a submit that was not acknowledged; other errors are counted as answers, by their status."""
-    if "acknowledged" not in g and (request.method, _route(request.environ)) in _SUBMITS:
-        services().submit_metrics.refuse(kind)
+    app.wsgi_app = _instrumented(app.wsgi_app, services_of(app).metrics)  # type: ignore[assignment, method-assign]
 
 
 def _instrumented(wsgi_app: WSGIApplication, metrics: ApiMetrics) -> WSGIApplication:
@@ -59,10 +41,7 @@ def _instrumented(wsgi_app: WSGIApplication, metrics: ApiMetrics) -> WSGIApplica
         logs.begin(request_id=environ[REQUEST_ID])
         start = partial(_start, environ, start_response, count, time.perf_counter())
         metrics.in_progress.inc()
-        try:
-            return wsgi_app(environ, start)
-        finally:
-            metrics.in_progress.dec()
+        return until_closed(wsgi_app, environ, start, metrics.in_progress.dec)
 
     return instrumented
 
@@ -71,7 +50,7 @@ def _start(
     environ: WSGIEnvironment, start_response: StartResponse, count: Callable[[str, str, str, float], None],
     began: float, status: str, headers: list[tuple[str, str]], *error: Any,
 ) -> Callable[[bytes], object]:  # fmt: skip
-    """The answer is there: count it, and give it its request's id."""
+    """The response begins: count it with the time until now, and give it its request's id. A stream goes on."""
     seconds = time.perf_counter() - began
     # Only names from short lists become labels: a client must not be able to make new ones.
     method = environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in _METHODS else "OTHER"
@@ -86,7 +65,7 @@ def _route(environ: WSGIEnvironment) -> str:
 
 
 def _counter(metrics: ApiMetrics) -> Callable[[str, str, str, float], None]:
-    """Counts an answer. The metrics' children are looked up once: each look-up takes a lock."""
+    """Counts a response. The metrics' children are looked up once, because each look-up takes a lock."""
     requests, durations = cache(metrics.requests.labels), cache(metrics.request_duration.labels)
 
     def count(method: str, route: str, status: str, seconds: float) -> None:

@@ -1,18 +1,19 @@
-"""A JSON answer that costs no more than it must."""
+"""How responses leave the application."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from flask import Response
+from werkzeug.wsgi import ClosingIterator
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class JsonResponse(Response):
-    """Goes out as it was set: werkzeug would parse and copy the headers once more, and look for a stream to close."""
+    """A JSON body that is sent as it was set, without werkzeug's second pass over headers and body."""
 
     default_mimetype = "application/json"
 
@@ -20,3 +21,19 @@ class JsonResponse(Response):
         """The length was set with the body. URLs in the headers are ASCII."""
         start_response(self.status, self.headers.to_wsgi_list())
         return [] if environ["REQUEST_METHOD"] == "HEAD" else self.response  # type: ignore[return-value]
+
+
+def until_closed(
+    wsgi_app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse, release: Callable[[], None]
+) -> Iterable[bytes]:
+    """Call a WSGI application, and `release` once its response has been sent or given up.
+
+    A view that streams returns long before its last byte. The server closes the iterable in every case: at its end,
+    when it raised, and when the client has gone away.
+    """
+    try:
+        body = wsgi_app(environ, start_response)
+    except BaseException:
+        release()
+        raise
+    return ClosingIterator(body, [release])

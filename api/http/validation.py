@@ -1,52 +1,40 @@
-"""How a request becomes the typed arguments of a view. Takes the place of flask-openapi3's own reading,
-which goes through `get_json(silent=True)`: that forgives what we refuse, and cannot tell broken JSON from null."""
+"""How a request becomes the typed arguments of a view.
+
+In place of flask-openapi3's own reading, which goes through `get_json(silent=True)`: that accepts bodies that are
+refused here, and cannot tell broken JSON from null.
+"""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
-from functools import cache, wraps
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from flask import request
-from flask_openapi3.blueprint import APIBlueprint
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from api.errors import MAX_PARAM_CHARS, BodyTooLarge, UnreadableBody, UnsupportedEncoding, invalid_request
-from promptq.contract.errors import InvalidRequest, JobNotFound
-from promptq.runtime import logs
+from api.errors import BodyTooLarge, UnreadableBody, UnsupportedEncoding, invalid_request
+from promptq.contract.errors import InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
-View = Callable[..., Any]
-KEY_IF_ANY: list[dict[str, list[Any]]] = [{}, {"key": []}]
-"""In the schema: an API key, where the service has any."""
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
-class StrictBlueprint(APIBlueprint):
-    """A blueprint whose views get headers, path, query and body checked by pydantic, the body as strict JSON."""
+def read_arguments(header: Any, path: Any, query: Any, body: Any, values: Mapping[str, str]) -> dict[str, BaseModel]:
+    """The arguments of a view, each as its type; None stands for one that the view does not have.
 
-    def __init__(self, name: str, import_name: str, **options: Any) -> None:
-        """Operations are known by the names of their views."""
-        super().__init__(name, import_name, operation_id_callback=lambda name, **_: name, **options)
+    Args:
+        values: what the route found in the path.
 
-    @staticmethod
-    def create_view_func(func: View, *parts: Any, **_: Any) -> View:
-        """Wrap a view. `parts` are the types of its header, cookie, path, query, form, body and raw arguments."""
-        header, _cookie, path, query, _form, body, _raw = parts
-
-        @wraps(func)
-        def view(**values: str) -> Any:
-            try:
-                arguments = _arguments(header, path, query, body, values)
-            except ValidationError as error:
-                raise invalid_request(error) from None
-            return func(**arguments)
-
-        return view
+    Raises:
+        PromptqError: something does not fit; it names the field.
+    """
+    try:
+        return _arguments(header, path, query, body, values)
+    except ValidationError as error:
+        raise invalid_request(error) from None
 
 
 def read_body(model: type[Model]) -> Model:
@@ -60,7 +48,7 @@ def read_body(model: type[Model]) -> Model:
         raise UnsupportedEncoding("Send the body uncompressed.", param="Content-Encoding")
     raw = _raw_body()
     body = model.model_validate_json(raw)
-    # Second, and only for what is known to be small in structure and sane in its numbers.
+    # Only now: the model has refused deep nesting and huge numbers, which Python's own parser would choke on.
     _WITHOUT_DUPLICATES.decode(raw.decode())
     return body
 
@@ -79,7 +67,7 @@ def _raw_body() -> bytes:
     return raw
 
 
-def _arguments(header: Any, path: Any, query: Any, body: Any, values: dict[str, str]) -> dict[str, BaseModel]:
+def _arguments(header: Any, path: Any, query: Any, body: Any, values: Mapping[str, str]) -> dict[str, BaseModel]:
     arguments = {}
     if path:
         arguments["path"] = path.model_validate(values)
@@ -113,20 +101,3 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
 
 
 _WITHOUT_DUPLICATES = json.JSONDecoder(object_pairs_hook=_refuse_duplicates)
-
-
-def readable_id(job_id: str) -> str:
-    """The id, where it may be one of RQ's; no other text gets to be part of a Redis key.
-
-    Raises:
-        JobNotFound: it cannot be a job's.
-    """
-    if not is_readable_id(job_id):
-        raise JobNotFound(job_id[:MAX_PARAM_CHARS])
-    logs.add(job_id=job_id)
-    return job_id
-
-
-def is_readable_id(job_id: str) -> bool:
-    """Whether it may be one of RQ's ids."""
-    return bool(_JOB_ID.fullmatch(job_id))

@@ -5,28 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from flask import Response
-from flask_openapi3.models.tag import Tag
 
-from api.http.validation import KEY_IF_ANY, StrictBlueprint
+from api.current import services
+from api.http.blueprints import StrictBlueprint
+from api.presenter import iso_or_none, json_response
 from api.schemas import ErrorResponse, QueueList, QueueResource, ScalerResource, WorkerList, WorkerResource
-from api.services import services
-from api.views.presenter import iso_or_none, json_answer
 from promptq.queue.observe import FleetRecord, QueueState, WorkerRecord
 
-blueprint = StrictBlueprint(
-    "fleet", __name__, url_prefix="/v1", abp_tags=[Tag(name="fleet")], abp_security=KEY_IF_ANY,
-    abp_responses={503: ErrorResponse, "default": ErrorResponse},
-)  # fmt: skip
+blueprint = StrictBlueprint("fleet", __name__, tag="fleet", url_prefix="/v1")
 
 
-@blueprint.get("/queues", responses={200: QueueList})
+@blueprint.get("/queues", responses={200: QueueList, 503: ErrorResponse})
 def queues() -> Response:
     """Depth, jobs in flight and oldest age of each queue"""
     states = services().observer.queues()
-    return json_answer(QueueList(queues=[_queue(state) for state in states]))
+    return json_response(QueueList(queues=[_queue(state) for state in states]))
 
 
-@blueprint.get("/workers", responses={200: WorkerList})
+@blueprint.get("/workers", responses={200: WorkerList, 503: ErrorResponse})
 def workers() -> Response:
     """Every worker, and why none starts if none does"""
     registered = [_worker(record) for record in services().observer.workers()]
@@ -34,7 +30,7 @@ def workers() -> Response:
     known = {worker.name for worker in registered}
     starting = [WorkerResource(name=name, state="starting") for name in (fleet.starting if fleet else ())]
     listed = registered + [worker for worker in starting if worker.name not in known]
-    return json_answer(WorkerList(workers=listed, scaler=_scaler(fleet) if fleet else None))
+    return json_response(WorkerList(workers=listed, scaler=_scaler(fleet) if fleet else None))
 
 
 def _queue(state: QueueState) -> QueueResource:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from flask import Response
-from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict
 
+from api import visible_jobs
+from api.current import services
 from api.errors import JobFailed, JobUnfinished
-from api.http.validation import KEY_IF_ANY, StrictBlueprint
+from api.http.blueprints import StrictBlueprint, submits_jobs
+from api.presenter import json_response
 from api.schemas import ErrorResponse, Generate, Generated
-from api.services import services
 from api.submission import submit
-from api.views.presenter import json_answer
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, Status
 from promptq.contract.request import JobRequest
 
 _RESPONSES: ResponseDict = dict.fromkeys((400, 413, 422, 429, 502, 503, 504), ErrorResponse)
 
-blueprint = StrictBlueprint(
-    "generate", __name__, abp_tags=[Tag(name="generate")], abp_security=KEY_IF_ANY,
-    abp_responses={"default": ErrorResponse},
-)  # fmt: skip
+blueprint = StrictBlueprint("generate", __name__, tag="generate")
 
 
 @blueprint.post("/generate", responses=_RESPONSES | {200: Generated})
+@submits_jobs
 def generate(body: Generate) -> Response:
     """Generate, and wait for the text
 
@@ -33,8 +31,8 @@ def generate(body: Generate) -> Response:
     request = JobRequest.model_validate({"prompt": body.prompt, "max_tokens": body.max_new_tokens})
     job = submit(request, max_tokens_param="max_new_tokens").job
     if not job.status.is_terminal:
-        job = services().waiters.wait_for(job.id, services().settings.generate_timeout_seconds, services().read)
-    return json_answer(_text(job))
+        job = services().waiters.wait_for(job.id, services().settings.generate_timeout_seconds, visible_jobs.read)
+    return json_response(_text(job))
 
 
 def _text(job: Job) -> Generated:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from flask import Response
-from flask_openapi3.models.tag import Tag
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from api.current import services
 from api.errors import NotReady
-from api.http.validation import StrictBlueprint
+from api.http.blueprints import StrictBlueprint
+from api.presenter import json_response
 from api.schemas import Alive, ErrorResponse
-from api.services import services
-from api.views.presenter import json_answer
 from promptq.contract.errors import RedisUnavailable
 
-blueprint = StrictBlueprint("health", __name__, abp_tags=[Tag(name="health")], abp_responses={"default": ErrorResponse})
+blueprint = StrictBlueprint("health", __name__, tag="health", guarded=False)
 
 
 @blueprint.get("/livez", responses={200: Alive})
 def livez() -> Response:
     """Whether the process answers; asks nobody else"""
-    return json_answer(Alive())
+    return json_response(Alive())
 
 
 @blueprint.get("/readyz", responses={200: Alive, 503: ErrorResponse})
@@ -28,7 +27,7 @@ def readyz() -> Response:
     """Whether a prompt sent now would be answered"""
     if reason := _unready():
         raise NotReady(reason)
-    return json_answer(Alive())
+    return json_response(Alive())
 
 
 @blueprint.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: submit, read, wait, cancel; `bulk.py` has the batch."""
+"""`/v1/jobs`: submit, read, wait, cancel; `jobs_batch.py` has the batch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from http import HTTPStatus
 from itertools import islice
 
 from flask import Response
-from flask_openapi3.models.tag import Tag
 from flask_openapi3.types import ResponseDict
 
-from api.http.validation import KEY_IF_ANY, StrictBlueprint, is_readable_id, readable_id
+from api import visible_jobs
+from api.current import services
+from api.http.blueprints import StrictBlueprint, submits_jobs
 from api.parameters import MAX_IDS, JobPath, ListQuery, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
+from api.presenter import job_resource, job_response, json_response, url_of
 from api.schemas import ErrorResponse, JobList, JobResource, SubmitJob
-from api.services import services
 from api.submission import submit
-from api.views.presenter import job_answer, job_resource, json_answer, url_of
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.job import Job, Status
 from promptq.queue.store import Submitted
@@ -28,34 +28,33 @@ _SUBMITTED: ResponseDict = {
 }  # fmt: skip
 _FOUND: ResponseDict = {200: JobResource, 404: ErrorResponse, 503: ErrorResponse}
 
-blueprint = StrictBlueprint(
-    "jobs", __name__, url_prefix="/v1/jobs", abp_tags=[Tag(name="jobs")], abp_security=KEY_IF_ANY,
-    abp_responses={"default": ErrorResponse},
-)  # fmt: skip
+blueprint = StrictBlueprint("jobs", __name__, tag="jobs", url_prefix="/v1/jobs")
 
 
 @blueprint.post("", responses=_SUBMITTED)
+@submits_jobs
 def submit_job(header: SubmitHeaders, body: SubmitJob) -> Response:
     """Submit a prompt
 
     202 with the job, at once; 200 when it ended within `Prefer: wait=N` or came from the cache.
     """
-    return _answer(submit(body, idempotency_key=header.idempotency_key), header.prefer_wait)
+    return _response(submit(body, idempotency_key=header.idempotency_key), header.prefer_wait)
 
 
 @blueprint.put("/<id>", responses=_SUBMITTED)
+@submits_jobs
 def put_job(header: WaitHeader, path: NewJobPath, body: SubmitJob) -> Response:
     """Submit a prompt under your own id
 
     The same body again gives the same job; another body under the same id is refused.
     """
-    return _answer(submit(body, job_id=path.id), header.prefer_wait)
+    return _response(submit(body, job_id=path.id), header.prefer_wait)
 
 
 @blueprint.get("/<id>", responses=_FOUND | {422: ErrorResponse})
 def read_job(path: JobPath, query: WaitQuery) -> Response:
     """Read a job, or wait for its end"""
-    return job_answer(services().wait_for(readable_id(path.id), query.wait), HTTPStatus.OK)
+    return job_response(visible_jobs.wait_for(path.id, query.wait), HTTPStatus.OK)
 
 
 @blueprint.post("/<id>/cancel", responses=_FOUND | {202: JobResource, 409: ErrorResponse})
@@ -64,18 +63,18 @@ def cancel_job(path: JobPath) -> Response:
 
     200: it was waiting and has ended. 202: it runs, and stops within a few tokens.
     """
-    services().read(readable_id(path.id))
+    visible_jobs.read(path.id)
     status = services().store.cancel(path.id)
-    job = services().read(path.id)
-    return job_answer(job, HTTPStatus.OK if status is Status.CANCELLED else HTTPStatus.ACCEPTED)
+    job = visible_jobs.read(path.id)
+    return job_response(job, HTTPStatus.OK if status is Status.CANCELLED else HTTPStatus.ACCEPTED)
 
 
 @blueprint.post("/<id>/retry", responses=_FOUND | {202: JobResource, 409: ErrorResponse, 429: ErrorResponse})
 def retry_job(path: JobPath) -> Response:
     """Queue a failed job again, as new"""
-    services().read(readable_id(path.id))
+    visible_jobs.read(path.id)
     services().store.retry(path.id)
-    return job_answer(services().read(path.id), HTTPStatus.ACCEPTED)
+    return job_response(visible_jobs.read(path.id), HTTPStatus.ACCEPTED)
 
 
 @blueprint.get("", responses={200: JobList, 422: ErrorResponse, 503: ErrorResponse})
@@ -87,24 +86,23 @@ def list_jobs(query: ListQuery) -> Response:
     if query.model_fields_set != {"ids"}:
         raise InvalidRequest("Give either ids, or status and limit.", param="ids")
     ids = list(dict.fromkeys(query.ids.split(",")))
-    known = [job for job in services().read_many(list(filter(is_readable_id, ids))) if job]
+    known = [job for job in visible_jobs.read_many(list(filter(visible_jobs.is_readable_id, ids))) if job]
     return _list(known, sorted(set(ids) - {job.id for job in known}, key=ids.index))
 
 
 def _list(jobs: Iterable[Job], not_found: Sequence[str] = ()) -> Response:
-    model = services().settings.model_id
-    return json_answer(JobList(jobs=[job_resource(job, model) for job in jobs], not_found=list(not_found)))
+    return json_response(JobList(jobs=[job_resource(job) for job in jobs], not_found=list(not_found)))
 
 
 def _dead() -> Iterator[Job]:
     ids = services().observer.dead(DEAD_HORIZON)
     for start in range(0, len(ids), MAX_IDS):
-        yield from filter(None, services().read_many(ids[start : start + MAX_IDS]))
+        yield from filter(None, visible_jobs.read_many(ids[start : start + MAX_IDS]))
 
 
-def _answer(submitted: Submitted, prefer_wait: float | None) -> Response:
+def _response(submitted: Submitted, prefer_wait: float | None) -> Response:
     job = _waited(submitted.job, prefer_wait or 0)
-    response = job_answer(job, HTTPStatus.OK if job.status.is_terminal else HTTPStatus.ACCEPTED)
+    response = job_response(job, HTTPStatus.OK if job.status.is_terminal else HTTPStatus.ACCEPTED)
     response.headers["Location"] = url_of(job)
     if prefer_wait is not None:
         applied = min(prefer_wait, services().settings.wait_limit_seconds)
@@ -117,6 +115,6 @@ def _waited(job: Job, seconds: float) -> Job:
     if job.status.is_terminal or not seconds:
         return job
     try:
-        return services().wait_for(job.id, seconds)
+        return visible_jobs.wait_for(job.id, seconds)
     except RedisUnavailable:
         return job

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from flask import Response
-from flask_openapi3.models.tag import Tag
 
 from api.errors import retry_after
-from api.http.validation import KEY_IF_ANY, StrictBlueprint
+from api.http.blueprints import StrictBlueprint, submits_jobs
 from api.parameters import BatchHeaders
+from api.presenter import job_resource, json_response
 from api.schemas import Batch, BatchAnswer, BatchItem, ErrorResponse, ItemError
-from api.services import services
 from api.submission import submit_many
 from api.submit_metrics import SubmitResult
-from api.views.presenter import job_resource, json_answer
 from promptq.contract.errors import PromptqError
 
-blueprint = StrictBlueprint(
-    "bulk", __name__, abp_tags=[Tag(name="jobs")], abp_security=KEY_IF_ANY, abp_responses={"default": ErrorResponse}
-)
+blueprint = StrictBlueprint("jobs_batch", __name__, tag="jobs")
 
 
 @blueprint.post(
     "/v1/jobs:batch",
     responses={200: BatchAnswer, **dict.fromkeys((400, 413, 422, 429, 503), ErrorResponse)},
 )
+@submits_jobs
 def submit_batch(header: BatchHeaders, body: Batch) -> Response:
     """Submit up to 1,000 prompts
 
@@ -32,7 +29,7 @@ def submit_batch(header: BatchHeaders, body: Batch) -> Response:
     outcomes = submit_many(body.jobs, header.idempotency_key)
     items = [_item(outcome) for outcome in outcomes]
     refused = [item.error for item in items if item.error]
-    response = json_answer(BatchAnswer(accepted=len(items) - len(refused), refused=len(refused), items=items))
+    response = json_response(BatchAnswer(accepted=len(items) - len(refused), refused=len(refused), items=items))
     if waits := [error.retry_after_seconds for error in refused if error.retry_after_seconds]:
         response.headers["Retry-After"] = str(max(waits))
     return response
@@ -43,4 +40,4 @@ def _item(outcome: SubmitResult) -> BatchItem:
         seconds = retry_after(outcome)
         error = ItemError(type=outcome.type, message=outcome.message, param=outcome.param, retry_after_seconds=seconds)
         return BatchItem(job=None, error=error)
-    return BatchItem(job=job_resource(outcome.job, services().settings.model_id), error=None)
+    return BatchItem(job=job_resource(outcome.job), error=None)

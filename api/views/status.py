@@ -10,13 +10,13 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from flask import Flask, Response
-from flask_openapi3.models.tag import Tag
+from flask import Response
 
-from api.http.validation import KEY_IF_ANY, StrictBlueprint
+from api import visible_jobs
+from api.current import services
+from api.http.blueprints import OpenPages, StrictBlueprint
+from api.presenter import job_resource, json_response
 from api.schemas import Activity, ErrorResponse
-from api.services import services
-from api.views.presenter import job_resource, json_answer
 from promptq.contract.job import Job
 from promptq.queue.activity import recent
 
@@ -25,17 +25,13 @@ JOBS_LOOKED_AT = 100
 """With API keys, the latest jobs may be another's."""
 PAGE = Path(__file__).with_name("status.html")
 
-blueprint = StrictBlueprint(
-    "status", __name__, url_prefix="/v1", abp_tags=[Tag(name="fleet")], abp_security=KEY_IF_ANY,
-    abp_responses={503: ErrorResponse, "default": ErrorResponse},
-)  # fmt: skip
+blueprint = StrictBlueprint("status", __name__, tag="fleet", url_prefix="/v1")
 
 
-def register(app: Flask) -> None:
-    """The page itself is no call of the API, so it is not in the schema."""
-    app.add_url_rule("/", "home", page)
+pages = OpenPages("pages", __name__)
 
 
+@pages.get("/")
 def page() -> Response:
     """The page. Its policy allows its own script and style, by their hashes, and nothing from elsewhere."""
     text, policy = _page()
@@ -45,18 +41,15 @@ def page() -> Response:
     return response
 
 
-@blueprint.get("/activity", responses={200: Activity})
+@blueprint.get("/activity", responses={200: Activity, 503: ErrorResponse})
 def activity() -> Response:
     """Counts since the beginning, and the latest jobs"""
-    model = services().settings.model_id
-    jobs = [job_resource(job, model) for job in islice(_visible(), JOBS_SHOWN)]
-    return json_answer(Activity(totals=services().observer.totals(), jobs=jobs))
+    jobs = [job_resource(job) for job in islice(_visible(), JOBS_SHOWN)]
+    return json_response(Activity(totals=services().observer.totals(), jobs=jobs))
 
 
 def _visible() -> Iterator[Job]:
-    parts = services()
-    ids = recent(parts.store, JOBS_LOOKED_AT)
-    return filter(None, parts.read_many(ids))
+    return filter(None, visible_jobs.read_many(recent(services().store, JOBS_LOOKED_AT)))
 
 
 @cache

@@ -34,6 +34,16 @@ class SilentListener:
         self.closed = True
 
 
+class ReadingClient(FlaskClient):
+    """Reads each response to its end and closes it, as every server does."""
+
+    def open(self, *arguments: Any, buffered: bool = True, **options: Any) -> Any:
+        return super().open(*arguments, buffered=buffered, **options)
+
+
+OpenAPI.test_client_class = ReadingClient
+
+
 @pytest.fixture
 def settings() -> ApiSettings:
     return ApiSettings(_env_file=None, engine="echo", generate_timeout_seconds=0.05, **LIMITS)

@@ -12,43 +12,38 @@ from pydantic_core import to_json
 
 from api.http.responses import JsonResponse
 from api.schemas import JobResource, Timings
-from api.services import services
 from promptq.contract.job import Job, to_iso
 
 POLL_SECONDS = 1
 _NO_TIMINGS: dict[str, Any] = dict.fromkeys(Timings.model_fields)
 
 
-def job_answer(job: Job, status: HTTPStatus) -> Response:
-    """The job as an answer; while it lives, with the time after which to ask again."""
-    response = JsonResponse(to_json(job_fields(job, services().settings.model_id)), status.value)
+def job_response(job: Job, status: HTTPStatus) -> Response:
+    """The job as a response; while it lives, with the time after which to ask again."""
+    response = JsonResponse(to_json(job_fields(job)), status.value)
     if not job.status.is_terminal:
         response.headers["Retry-After"] = str(POLL_SECONDS)
     return response
 
 
-def json_answer(body: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """Any model as a JSON answer."""
+def json_response(body: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """Any model as a JSON response."""
     return JsonResponse(body.model_dump_json(by_alias=True), status.value)
 
 
-def job_resource(job: Job, model: str) -> JobResource:
+def job_resource(job: Job) -> JobResource:
     """The job as a part of an answer."""
-    return JobResource.model_validate(job_fields(job, model))
+    return JobResource.model_validate(job_fields(job))
 
 
-def job_fields(job: Job, model: str) -> dict[str, Any]:
-    """What `JobResource` says, as it is: to check our own values costs as much as to write them.
-
-    Args:
-        model: shown for a job that has no result to name one.
-    """
+def job_fields(job: Job) -> dict[str, Any]:
+    """The fields of a `JobResource`, not checked once more: they are our own values."""
     result = job.result.as_dict() if job.result else {}
     url = url_of(job)
     return {
         "id": job.id,
         "status": job.status.value,
-        "model": result.get("model", model),
+        "model": result.get("model", job.queue.model),
         "priority": job.priority,
         "created_at": to_iso(job.created_at),
         "started_at": iso_or_none(job.started_at),
