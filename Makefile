@@ -8,7 +8,7 @@ COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test lint check clean help chaos parity bench-engine bench-queue bench-api load load-report experiments dashboards compose-smoke
+.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api load load-report experiments dashboards compose-smoke
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,10 +19,14 @@ up: $(STAMP) ## Install, start everything on this machine, print the URLs; Ctrl-
 test: $(STAMP) ## Install and run every test (a real server, real processes)
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(STAMP) ## ruff and mypy
+test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract tests
+	$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)
+
+lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --config pyproject.toml
 
 parity: $(STAMP) ## 200 random mixes of rows against model.generate, token for token
 	$(BIN)/python -m pytest tests/integration/test_engine_parity.py --mixes=50 -s -q -o timeout=3600

@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from api.http.api_keys import read_keys
+from api.api_keys import read_keys
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
 from promptq.runtime import logs

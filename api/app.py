@@ -11,7 +11,7 @@ from flask_openapi3_swagger.plugins import RegisterPlugin as Swagger  # type: ig
 
 import promptq
 from api.current import EXTENSION
-from api.http import access, error_responses, instrument
+from api.http import error_responses, guard, instrument
 from api.http.blueprints import OpenPages
 from api.schemas import ErrorResponse
 from api.services import make_services
@@ -49,7 +49,7 @@ def create_app(
     app.extensions[EXTENSION] = make_services(settings, store, waiters)
     error_responses.register(app)
     instrument.register(app)
-    access.register(app)
+    guard.register(app)
     for module in VIEWS:
         app.register_api(module.blueprint)
     app.register_blueprint(status.pages)

@@ -161,8 +161,8 @@ def depths(options: argparse.Namespace) -> dict[str, Any]:
             for size in (32, 8, 1):
                 for depth in waiting[::-1] if turn % 2 else waiting:
                     report[str(size)][depth].append(_through(servers[depth], size, 1600 if size > 1 else 400))
-    for size, runs in report.items():
-        print(_depth_table(int(size), runs))
+    for batch, runs in report.items():
+        print(_depth_table(int(batch), runs))
     return report
 
 

@@ -63,7 +63,7 @@ class Ours:
         # Beside a line of the log for each job there is none in the others.
         values["LOG_LEVEL"] = "WARNING"
         named = {f"PROMPTQ_{name}": value for name, value in values.items()}
-        return subprocess.Popen([sys.executable, "-m", "gpu_worker"], env=child_environment(**named))
+        return subprocess.Popen([sys.executable, "-m", "gpu_worker"], env=child_environment((), **named))
 
 
 def new_job(number: int, cache: bool = True) -> NewJob:

@@ -10,8 +10,7 @@ from promptq.contract.errors import RedisUnavailable
 from promptq.contract.metrics import ScalerMetrics
 from promptq.queue.observe import FleetRecord, Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
-from scaler.fleets.child import REASONS
-from scaler.fleets.local import LocalFleet
+from scaler.fleets.base import REASONS, Fleet
 from scaler.gpu import Gpus
 from scaler.policy import Decision, History, Limits, Load, Reason, choose_retirees, decide, hold
 from scaler.rates import Rates
@@ -39,7 +38,7 @@ class ScalerLoop:
     """
 
     def __init__(
-        self, fleet: LocalFleet, limits: Limits, store: JobStore, metrics: ScalerMetrics, gpus: Gpus,
+        self, fleet: Fleet, limits: Limits, store: JobStore, metrics: ScalerMetrics, gpus: Gpus,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._fleet = fleet
@@ -81,9 +80,9 @@ class ScalerLoop:
 
     def shutdown(self) -> None:
         """Retire every worker, and wait for the last; the fleet kills those that take too long."""
-        log.info("Stopping: %d workers drain.", self._fleet.processes)
+        log.info("Stopping: %d workers drain.", len(self._fleet.roster()))
         self._fleet.retire_all(self._clock())
-        while self._fleet.processes:
+        while self._fleet.roster():
             time.sleep(DRAIN_POLL_SECONDS)
             self._collect(self._clock())
         try:
@@ -107,14 +106,15 @@ class ScalerLoop:
         self._act(decision, load, at)
         self._wake_the_idle(snapshot)
         self._publish(now, at)
-        self._fleet.keep_spare(self._wanted, at)
+        self._fleet.prepare(self._wanted, at)
         self._metrics.cache_entries.set(self._observer.cache_entries())
 
     def _forget_dead(self) -> None:
         """Take back the claims of workers that the fleet has seen end, then their registrations."""
         while self._to_forget:
             name = self._to_forget[-1]
-            self._reaper.take_back(name)
+            if self._fleet.capabilities.sees_exits:
+                self._reaper.take_back(name)
             self._observer.forget_worker(name)
             self._to_forget.pop()
 

@@ -101,11 +101,11 @@ def cancelled(claim: Claim, text: str = "par") -> Ending:
     return Ending(claim, Status.CANCELLED, Result(text, "cancelled", "test-model", 1, 1))
 
 
-def with_settings(store: JobStore, **changes: object) -> TimedStore:
+def with_settings(store: TimedStore, **changes: object) -> TimedStore:
     return TimedStore(store.client, store.settings.model_copy(update=changes))
 
 
-def places(store: JobStore, job_id: str) -> list[str]:
+def places(store: TimedStore, job_id: str) -> list[str]:
     """Every list and registry that holds the job."""
     client: redis.Redis = store.client
     found = []

@@ -9,45 +9,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import IO
 
 from promptq.queue.observe import WorkerRecord
 from promptq.runtime.lifecycle import ExitCode
 from promptq.runtime.parent_death import bound_to_parent
+from scaler.fleets.base import Exit
 
 LAST_WORDS_SECONDS = 1.0
-REASONS = (
-    "retired", "drain_timeout", "start_timeout", "unresponsive", "settings", "engine", "redis_unavailable", "killed",
-    "exited", "crashed",
-)  # fmt: skip
-"""Why a worker can have ended; a label of `promptq_worker_exits_total`."""
 _BY_CODE = {
     ExitCode.OK: "exited",
     ExitCode.SETTINGS: "settings",
     ExitCode.REDIS_UNAVAILABLE: "redis_unavailable",
     ExitCode.ENGINE: "engine",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a worker ended.
-
-    Attributes:
-        reason: one of REASONS; killed means by a signal that was not ours, exited orderly, but nobody here asked.
-        code: the exit status; negative for a signal.
-        words: the last line it wrote to stderr.
-    """
-
-    name: str
-    reason: str
-    code: int
-    words: str
-
-    def __str__(self) -> str:
-        how = f"was ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"exited with code {self.code}"
-        return f"{self.name} {how} ({self.reason})" + (f": {self.words}" if self.words else "")
 
 
 class Child:

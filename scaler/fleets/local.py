@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from promptq.queue.observe import WorkerRecord
 from promptq.runtime.programs import command
 from scaler.backoff import Backoff, is_stable
-from scaler.fleets.child import Child, Exit
+from scaler.fleets.base import Exit, FleetCapabilities
+from scaler.fleets.child import Child
 from scaler.fleets.warm_spare import WarmSpare, wants_spare
 from scaler.gpu import Gpus, place
 
@@ -42,11 +43,13 @@ class LocalFleetSettings:
 
 
 class LocalFleet:
-    """The worker processes. `now` is in steady seconds throughout; call from the main thread.
+    """Worker processes of this machine; a `Fleet`. Call from the main thread.
 
     Attributes:
         trouble: why workers do not start, with exit code and last words; empty once one has registered since.
     """
+
+    capabilities = FleetCapabilities(sees_exits=True, prepares=True)
 
     def __init__(self, settings: LocalFleetSettings, gpus: Gpus | None = None) -> None:
         self.settings = settings
@@ -80,12 +83,8 @@ class LocalFleet:
             self._spawn_one(now)
         return started
 
-    def keep_spare(self, wanted: int, now: float) -> None:
-        """Have a worker in reserve, where that takes nothing from those that start. It counts nowhere.
-
-        Args:
-            wanted: how many workers there should be.
-        """
+    def prepare(self, wanted: int, now: float) -> None:
+        """Keep one warm spare, which counts nowhere until it becomes a worker."""
         if wants_spare([child.state for child in self._children.values()], wanted, self.backs_off):
             self._warm_spare.refill(now)
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from promptq.contract.assignment import Assignment
 from scaler.backoff import Backoff
-from scaler.fleets.child import Child, Exit
+from scaler.fleets.base import Exit
+from scaler.fleets.child import Child
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ import requests
 
 from promptq.contract.settings import ApiSettings
 from promptq.queue.embedded import EmbeddedServer, free_port
-from promptq.queue.store import JobStore, connect
+from promptq.queue.store import connect
 from tests.fakes import TimedStore, success
 from tests.processes import start, wait_until
 
@@ -78,11 +78,11 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def queue(client: redis.Redis) -> JobStore:
+def queue(client: redis.Redis) -> TimedStore:
     return TimedStore(client, ApiSettings(_env_file=None, engine="echo"))
 
 
-def finish_all(queue: JobStore) -> float:
+def finish_all(queue: TimedStore) -> float:
     """Claim and end what waits; the moment at which that was done."""
     claims = queue.claim("w1", 1000, time.time())
     assert all(queue.finish("w1", [success(claim) for claim in claims], time.time()))
@@ -108,7 +108,9 @@ def waiting(api: Api, count: int) -> bool:
     return bool(lines) and float(lines[0].rsplit(" ", 1)[1]) >= count + 1
 
 
-def test_prefer_wait_is_answered_at_once_when_the_job_ends(api: Api, queue: JobStore, pool: ThreadPoolExecutor) -> None:
+def test_prefer_wait_is_answered_at_once_when_the_job_ends(
+    api: Api, queue: TimedStore, pool: ThreadPoolExecutor
+) -> None:
     answer = pool.submit(timed, api, "POST", "/v1/jobs", json={"prompt": "x"}, headers={"Prefer": "wait=30"})
     wait_until(lambda: queue.client.llen("rq:queue:default"), 10)
     time.sleep(0.2)
@@ -118,7 +120,7 @@ def test_prefer_wait_is_answered_at_once_when_the_job_ends(api: Api, queue: JobS
     assert seconds < 1
 
 
-def test_generate_is_answered_by_a_worker(api: Api, queue: JobStore, pool: ThreadPoolExecutor) -> None:
+def test_generate_is_answered_by_a_worker(api: Api, queue: TimedStore, pool: ThreadPoolExecutor) -> None:
     answer = pool.submit(api.call, "POST", "/generate", json={"prompt": "x"})
     wait_until(lambda: queue.client.llen("rq:queue:default"), 10)
     finish_all(queue)
@@ -126,7 +128,7 @@ def test_generate_is_answered_by_a_worker(api: Api, queue: JobStore, pool: Threa
 
 
 def test_two_hundred_wait_at_once_and_the_rest_of_the_api_stays_quick(
-    api: Api, queue: JobStore, client: redis.Redis, pool: ThreadPoolExecutor
+    api: Api, queue: TimedStore, client: redis.Redis, pool: ThreadPoolExecutor
 ) -> None:
     urls = [api.submit(f"prompt {i}").json()["urls"]["self"] for i in range(POLLERS)]
     answers = [pool.submit(timed, api, "GET", f"{url}?wait=50") for url in urls]

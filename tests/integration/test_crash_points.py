@@ -13,7 +13,6 @@ from rq.serializers import JSONSerializer
 from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
-from promptq.queue.store import JobStore
 from tests.fakes import TimedStore, keys, submit
 from tests.processes import start, wait_until, worker
 
@@ -21,11 +20,11 @@ LEASE = 1.0
 
 
 @pytest.fixture
-def short(client: redis.Redis, settings: WorkerSettings) -> JobStore:
+def short(client: redis.Redis, settings: WorkerSettings) -> TimedStore:
     return TimedStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
 
 
-def tend(store: JobStore) -> None:
+def tend(store: TimedStore) -> None:
     """What goes on beside the workers: two reapers, and RQ's cleanup as `rq info` calls it."""
     for _ in range(2):
         store.reap(time.time())
@@ -41,7 +40,7 @@ def tend(store: JobStore) -> None:
     ],
 )  # fmt: skip
 def test_a_worker_killed_there(
-    server: EmbeddedServer, short: JobStore, monkeypatch: pytest.MonkeyPatch, point: str, attempts: int
+    server: EmbeddedServer, short: TimedStore, monkeypatch: pytest.MonkeyPatch, point: str, attempts: int
 ) -> None:
     drains = point.startswith("releas")
     pace = 0.001 if drains else 20

@@ -19,8 +19,8 @@ import torch
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine, end_tokens
-from gpu_worker.engines.continuous.kvcache.prefixes import LEAST_TOKENS
 from gpu_worker.engines.continuous.loading.loader import limit_context, load
+from gpu_worker.engines.continuous.scheduler.prefixes import LEAST_TOKENS
 from gpu_worker.engines.continuous.text.prompts import encode
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest, Message

@@ -16,7 +16,6 @@ from promptq.contract.job import Job, Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
-from promptq.queue.store import JobStore
 from tests.fakes import TimedStore, keys, submit
 from tests.integration.test_scaler_service import scaler
 from tests.processes import wait_until
@@ -30,7 +29,7 @@ FLEET = {"slots": SLOTS, "echo_tokens_per_second": 20, "max_workers": 1, "lease_
 class Crowd:
     """Clients that submit `high` jobs without a pause, until told to stop."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: TimedStore) -> None:
         self.admitted: list[Job] = []
         self.refused: list[int] = []
         self.deepest = 0
@@ -59,11 +58,11 @@ class Crowd:
 
 
 @pytest.fixture
-def narrow(store: JobStore, settings: WorkerSettings) -> JobStore:
+def narrow(store: TimedStore, settings: WorkerSettings) -> TimedStore:
     return TimedStore(store.client, settings.model_copy(update={"max_queue_jobs": BOUND}))
 
 
-def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: JobStore) -> None:
+def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: TimedStore) -> None:
     crowd = Crowd(narrow)
     with scaler(server, ageing_seconds=1, **FLEET) as running:
         running.has(1)
@@ -81,12 +80,12 @@ def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: JobS
     assert 1 <= min(crowd.refused) <= max(crowd.refused) <= 300
 
 
-def passed_by(store: JobStore, job: Job) -> int:
+def passed_by(store: TimedStore, job: Job) -> int:
     """Once the job has ended: how many `high` jobs wait beside it."""
     return store.client.llen(keys.queue("high")) if store.get(job.id).status.is_terminal else 0
 
 
-def _expect_waits_that_fit_the_queue(store: JobStore, crowd: Crowd) -> None:
+def _expect_waits_that_fit_the_queue(store: TimedStore, crowd: Crowd) -> None:
     """Counted in jobs, so whatever the machine's pace: between a submit and its start no more begin than can wait."""
     ended = [store.get(job.id) for job in crowd.admitted]
     starts = sorted(job.started_at or 0 for job in ended)

@@ -13,7 +13,6 @@ import redis
 from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
-from promptq.queue.store import JobStore
 from tests.fakes import TimedStore, submit
 from tests.processes import start, wait_until
 
@@ -21,7 +20,7 @@ LEASE = 1.0
 
 
 @contextlib.contextmanager
-def replaced_workers(server: EmbeddedServer, store: JobStore, count: int = 1) -> Iterator[list[int]]:
+def replaced_workers(server: EmbeddedServer, store: TimedStore, count: int = 1) -> Iterator[list[int]]:
     """Workers that are replaced when they die, and a reaper; the list tells the exit codes."""
     deaths: list[int] = []
     closing = threading.Event()
@@ -51,11 +50,11 @@ def replaced_workers(server: EmbeddedServer, store: JobStore, count: int = 1) ->
 
 
 @pytest.fixture
-def short(client: redis.Redis, settings: WorkerSettings) -> JobStore:
+def short(client: redis.Redis, settings: WorkerSettings) -> TimedStore:
     return TimedStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
 
 
-def test_a_poison_job_ends_as_worker_lost_and_takes_nobody_with_it(server: EmbeddedServer, short: JobStore) -> None:
+def test_a_poison_job_ends_as_worker_lost_and_takes_nobody_with_it(server: EmbeddedServer, short: TimedStore) -> None:
     poison = submit(short, "poison", now=time.time(), cache=False).job
     mates = [submit(short, f"mate {i}", now=time.time(), cache=False).job for i in range(6)]
     with replaced_workers(server, short) as deaths:
@@ -68,7 +67,7 @@ def test_a_poison_job_ends_as_worker_lost_and_takes_nobody_with_it(server: Embed
     assert deaths.count(-9) == 3
 
 
-def test_jobs_behind_a_poison_job_are_done_by_the_other_worker(server: EmbeddedServer, short: JobStore) -> None:
+def test_jobs_behind_a_poison_job_are_done_by_the_other_worker(server: EmbeddedServer, short: TimedStore) -> None:
     submit(short, "poison", now=time.time(), cache=False)
     with replaced_workers(server, short, count=2):
         others = [submit(short, f"other {i}", now=time.time(), cache=False).job for i in range(30)]

@@ -20,7 +20,7 @@ from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import ApiSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
-from promptq.queue.store import JobStore, connect
+from promptq.queue.store import connect
 from scaler.metrics_server import QueueCollector
 from scaler.metrics_server import create_app as create_scaler_app
 from tests.fakes import SETTINGS, TimedStore, submit
@@ -160,7 +160,7 @@ def test_loading_is_503_and_then_over(tmp_path: Path) -> None:
         slow.stop()
 
 
-def test_our_own_mistakes_are_not_blamed_on_the_server(store: JobStore) -> None:
+def test_our_own_mistakes_are_not_blamed_on_the_server(store: TimedStore) -> None:
     store.client.set("rq:job:known", "no hash")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE") as caught:
         store.get("known")

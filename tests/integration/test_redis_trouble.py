@@ -30,7 +30,7 @@ def full(client: redis.Redis, yes: bool = True) -> None:
 
 
 class TestFull:
-    def test_a_submit_is_refused_and_writes_nothing(self, store: JobStore) -> None:
+    def test_a_submit_is_refused_and_writes_nothing(self, store: TimedStore) -> None:
         full(store.client)
         with pytest.raises(RedisUnavailable, match="full"):
             submit(store)
@@ -38,7 +38,7 @@ class TestFull:
         full(store.client, False)
         assert submit(store).outcome == "new"
 
-    def test_what_was_admitted_goes_its_way(self, store: JobStore) -> None:
+    def test_what_was_admitted_goes_its_way(self, store: TimedStore) -> None:
         jobs = [submit(store, cache=False).job for _ in range(5)]
         full(store.client)
         claims = store.claim("w", 4, NOW)
@@ -50,7 +50,7 @@ class TestFull:
         states = [store.get(job.id).status.value for job in jobs]
         assert states == ["succeeded", "queued", "queued", "queued", "cancelled"]
 
-    def test_a_worker_keeps_its_leases_and_ends_its_jobs(self, own_server: EmbeddedServer, store: JobStore) -> None:
+    def test_a_worker_keeps_its_leases_and_ends_its_jobs(self, own_server: EmbeddedServer, store: TimedStore) -> None:
         with worker(own_server, lease_seconds=LEASE, echo_tokens_per_second=5) as process:
             job = submit(store, "word " * 20, now=time.time(), cache=False).job
             wait_until(lambda: store.get(job.id).status is Status.RUNNING, 10)
@@ -67,7 +67,7 @@ class TestFull:
             assert process.poll() is None
 
 
-def test_forgotten_scripts_are_sent_again(store: JobStore) -> None:
+def test_forgotten_scripts_are_sent_again(store: TimedStore) -> None:
     job = submit(store).job
     store.client.script_flush()
     claims = store.claim("w", 1, NOW)
@@ -76,7 +76,7 @@ def test_forgotten_scripts_are_sent_again(store: JobStore) -> None:
     assert store.get(job.id).status is Status.SUCCEEDED
 
 
-def test_dropped_connections_are_made_again(store: JobStore) -> None:
+def test_dropped_connections_are_made_again(store: TimedStore) -> None:
     for _ in range(5):
         with connect(_url(store)) as other:
             other.client_kill_filter(_type="normal", skipme=True)
@@ -96,6 +96,6 @@ def test_a_stalled_server_is_reported_in_time(own_server: EmbeddedServer, settin
         assert submit(store, cache=False).outcome == "new"
 
 
-def _url(store: JobStore) -> str:
+def _url(store: TimedStore) -> str:
     options = store.client.get_connection_kwargs()
     return f"redis://{options['host']}:{options['port']}/0"

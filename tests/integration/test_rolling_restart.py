@@ -11,10 +11,10 @@ from pathlib import Path
 
 import requests
 
-from api.http.api_keys import digest
+from api.api_keys import digest
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
-from promptq.queue.store import JobStore
+from tests.fakes import TimedStore
 from tests.integration.test_api_server import Api, running
 from tests.integration.test_scaler_service import scaler
 from tests.processes import wait_until
@@ -96,7 +96,7 @@ def replace_workers(observer: Observer) -> None:
 
 
 def test_api_and_workers_are_replaced_without_a_failed_request_or_a_lost_attempt(
-    server: EmbeddedServer, store: JobStore, tmp_path: Path
+    server: EmbeddedServer, store: TimedStore, tmp_path: Path
 ) -> None:
     observer = Observer(store.client, store.settings)
     fleet = {"min_workers": 2, "max_workers": 2, "lease_seconds": 15, "drain_seconds": 10}

@@ -16,7 +16,7 @@ import pytest
 
 from promptq.contract.settings import child_environment
 from scaler.backoff import STABLE_SECONDS
-from scaler.fleets.child import Exit
+from scaler.fleets.base import Exit
 from scaler.fleets.local import UNRESPONSIVE_SECONDS, LocalFleet, LocalFleetSettings
 from scaler.gpu import Gpu, Gpus
 from tests.processes import ROOT, wait_until
@@ -41,9 +41,9 @@ def make() -> Iterator[Make]:
         return made[-1]
 
     yield fleet
-    for fleet in made:
-        fleet.kill()
-        wait_until(lambda fleet=fleet: fleet.poll(0.0) is not None and not fleet.processes)
+    for each in made:
+        each.kill()
+        wait_until(lambda each=each: each.poll(0.0) is not None and not each.processes)
 
 
 def exits(fleet: LocalFleet, now: float, count: int = 1) -> list[Exit]:

@@ -24,9 +24,9 @@ from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.observe import Observer, Snapshot
-from promptq.queue.store import JobStore, connect
+from promptq.queue.store import connect
 from promptq.runtime.lifecycle import ExitCode
-from scaler.fleets.child import REASONS
+from scaler.fleets.base import REASONS
 from scaler.policy import Reason
 from tests.fakes import SETTINGS, TimedStore, submit
 from tests.processes import start, wait_until
@@ -96,21 +96,21 @@ def scaler(server: EmbeddedServer, **settings: Any) -> Iterator[Scaler]:
 
 
 @pytest.fixture
-def run(server: EmbeddedServer, store: JobStore) -> Iterator[Callable[..., Scaler]]:
+def run(server: EmbeddedServer, store: TimedStore) -> Iterator[Callable[..., Scaler]]:
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(scaler(server, **settings))
 
 
-def put(store: JobStore, count: int, prompt: str = TEN_WORDS) -> list[str]:
+def put(store: TimedStore, count: int, prompt: str = TEN_WORDS) -> list[str]:
     return [submit(store, prompt, now=time.time(), cache=False).job.id for _ in range(count)]
 
 
-def all_succeed(store: JobStore, ids: list[str], seconds: float = 60) -> None:
+def all_succeed(store: TimedStore, ids: list[str], seconds: float = 60) -> None:
     wait_until(lambda: all(store.get(job).status is Status.SUCCEEDED for job in ids), seconds, "every job's success")
 
 
 def test_a_backlog_brings_a_second_worker_and_its_end_takes_it_away(
-    run: Callable[..., Scaler], store: JobStore
+    run: Callable[..., Scaler], store: TimedStore
 ) -> None:
     running = run(max_workers=2)
     (first,) = running.has(1)
@@ -133,7 +133,7 @@ def test_a_backlog_brings_a_second_worker_and_its_end_takes_it_away(
     assert running.value("promptq_worker_startup_seconds_count") == 2
 
 
-def test_a_killed_workers_jobs_come_back_and_it_is_replaced(run: Callable[..., Scaler], store: JobStore) -> None:
+def test_a_killed_workers_jobs_come_back_and_it_is_replaced(run: Callable[..., Scaler], store: TimedStore) -> None:
     running = run(echo_tokens_per_second=4)
     (first,) = running.has(1)
     ids = put(store, 4)
@@ -150,7 +150,7 @@ def test_a_killed_workers_jobs_come_back_and_it_is_replaced(run: Callable[..., S
 
 
 def test_the_lease_of_a_worker_that_was_seen_to_die_is_not_waited_for(
-    run: Callable[..., Scaler], store: JobStore
+    run: Callable[..., Scaler], store: TimedStore
 ) -> None:
     """A kill -9 beside a worker that goes on: its jobs run again long before their leases end, the other's run on."""
     running = run(min_workers=2, max_workers=2, lease_seconds=120, echo_tokens_per_second=1, slots=2)
@@ -223,7 +223,7 @@ def test_without_redis_the_number_is_held_and_then_goes_on(
         assert running.value('promptq_queue_jobs{queue="default",state="queued"}') == 0
 
 
-def test_a_plain_rq_enqueue_is_seen_at_once(run: Callable[..., Scaler], client: redis.Redis, store: JobStore) -> None:
+def test_a_plain_rq_enqueue_is_seen_at_once(run: Callable[..., Scaler], client: redis.Redis, store: TimedStore) -> None:
     running = run(lease_seconds=600)
     running.has(1)
     time.sleep(1)
@@ -242,7 +242,7 @@ def test_workers_that_cannot_start_back_off_and_say_why(run: Callable[..., Scale
     assert running.value("promptq_workers_wanted") == 1
 
 
-def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: JobStore) -> None:
+def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: TimedStore) -> None:
     running = run(min_workers=0, zero_delay_seconds=1)
     all_succeed(store, put(store, 1))
     running.has(0)
@@ -252,7 +252,7 @@ def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: 
     assert running.decisions()["down", "to_zero"] >= 1
 
 
-def test_cached_texts_are_counted_at_once(run: Callable[..., Scaler], store: JobStore) -> None:
+def test_cached_texts_are_counted_at_once(run: Callable[..., Scaler], store: TimedStore) -> None:
     running = run()
     all_succeed(store, [submit(store, prompt, now=time.time()).job.id for prompt in "aba"])
     running.looks()
@@ -268,7 +268,7 @@ def test_targets_lead_to_the_workers_metrics(run: Callable[..., Scaler]) -> None
         assert b"promptq_slots" in reply.read()
 
 
-def test_sigterm_drains_every_worker(run: Callable[..., Scaler], store: JobStore) -> None:
+def test_sigterm_drains_every_worker(run: Callable[..., Scaler], store: TimedStore) -> None:
     running = run(max_workers=2, min_workers=2)
     running.has(2)
     ids = put(store, 8, TEN_WORDS * 3)
@@ -282,7 +282,7 @@ def test_sigterm_drains_every_worker(run: Callable[..., Scaler], store: JobStore
     assert {store.get(job).status for job in ids} == {Status.SUCCEEDED}
 
 
-def test_a_second_sigterm_kills(run: Callable[..., Scaler], store: JobStore) -> None:
+def test_a_second_sigterm_kills(run: Callable[..., Scaler], store: TimedStore) -> None:
     running = run(echo_tokens_per_second=0.01)
     running.has(1)
     put(store, 1)
@@ -316,7 +316,7 @@ def test_a_wrong_setting_ends_in_one_line(
     assert line in said[0]
 
 
-def test_when_the_scaler_is_killed_its_workers_drain(run: Callable[..., Scaler], store: JobStore) -> None:
+def test_when_the_scaler_is_killed_its_workers_drain(run: Callable[..., Scaler], store: TimedStore) -> None:
     """The kernel may send its signal once for each of the scaler's threads: they must not count as a second one."""
     running = run(max_workers=2, min_workers=2)
     running.has(2)

@@ -22,11 +22,10 @@ from promptq.contract.job import Status
 from promptq.contract.settings import PREFIX, child_environment
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
-from promptq.queue.store import JobStore
 from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
 from scaler.fleets.warm_spare import SpareProcess
 from scaler.gpu import Gpu, Gpus
-from tests.fakes import submit
+from tests.fakes import TimedStore, submit
 from tests.integration.test_scaler_service import scaler
 from tests.processes import ROOT, wait_until
 
@@ -63,15 +62,15 @@ def make() -> Iterator[Make]:
         return made[-1]
 
     yield fleet
-    for fleet in made:
-        fleet.retire_all(0.0)
-        fleet.kill()
-        wait_until(lambda fleet=fleet: fleet.poll(0.0) is not None and not fleet.processes)
+    for each in made:
+        each.retire_all(0.0)
+        each.kill()
+        wait_until(lambda each=each: each.poll(0.0) is not None and not each.processes)
 
 
 def spare_of(fleet: LocalFleet) -> SpareProcess:
     """The spare, asked for if need be by a fleet that should have no worker."""
-    fleet.keep_spare(0, 0.0)
+    fleet.prepare(0, 0.0)
     assert fleet._warm_spare.spare
     return fleet._warm_spare.spare
 
@@ -131,7 +130,7 @@ def test_no_spare_outlives_a_killed_scaler() -> None:
         "from scaler.fleets.local import LocalFleet, LocalFleetSettings, SPARE_COMMAND\n"
         "environment = child_environment(PROMPTQ_ENGINE='echo')\n"
         "fleet = LocalFleet(LocalFleetSettings(2, environment, spare_command=SPARE_COMMAND))\n"
-        "fleet.keep_spare(0, 0.0)\nprint(fleet._warm_spare.spare.process.pid, flush=True)\ntime.sleep(60)"
+        "fleet.prepare(0, 0.0)\nprint(fleet._warm_spare.spare.process.pid, flush=True)\ntime.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.PIPE, process_group=0)
     with process:
@@ -151,7 +150,7 @@ def test_a_spare_counts_nowhere_and_ends_with_the_fleet(make: Make) -> None:
     assert spare.process.pid not in [worker.pid for worker in fleet.roster()]
     fleet.retire_all(2.0)
     assert not psutil.pid_exists(spare.process.pid)
-    fleet.keep_spare(0, 1.0)
+    fleet.prepare(0, 1.0)
     assert fleet._warm_spare.spare is None
 
 
@@ -164,13 +163,13 @@ def test_killing_the_fleet_kills_the_spare(make: Make) -> None:
 
 def test_it_waits_for_the_first_worker_and_for_each_that_starts(make: Make) -> None:
     fleet = make(script(SLEEPS))
-    fleet.keep_spare(1, 0.0)
+    fleet.prepare(1, 0.0)
     assert fleet._warm_spare.spare is None
     fleet.spawn(1, 0.0)
-    fleet.keep_spare(1, 1.0)
+    fleet.prepare(1, 1.0)
     assert fleet._warm_spare.spare is None
     fleet.observe([replace(worker, state="idle") for worker in fleet.roster()], 2.0)
-    fleet.keep_spare(1, 2.0)
+    fleet.prepare(1, 2.0)
     assert fleet._warm_spare.spare
 
 
@@ -178,7 +177,7 @@ def test_while_workers_crash_there_is_none(make: Make) -> None:
     fleet = make(script(SLEEPS), worker=CRASHES)
     fleet.spawn(1, 0.0)
     wait_until(lambda: fleet.poll(0.0))
-    fleet.keep_spare(0, 100.0)
+    fleet.prepare(0, 100.0)
     assert fleet.backs_off
     assert fleet._warm_spare.spare is None
 
@@ -208,7 +207,7 @@ def test_nor_does_one_that_cannot_be_told(make: Make, capfd: pytest.CaptureFixtu
 def test_a_spare_that_crashes_comes_back_ever_later_and_holds_no_worker_up(make: Make) -> None:
     fleet, now, started = make(script(CRASHES)), 0.0, []
     while len(started) < 4:
-        fleet.keep_spare(0, now)
+        fleet.prepare(0, now)
         if spare := fleet._warm_spare.spare:
             started.append(now)
             assert spare.process.wait(10) == 1
@@ -222,7 +221,7 @@ def test_a_spare_that_crashes_comes_back_ever_later_and_holds_no_worker_up(make:
 def test_where_none_can_be_started_workers_still_are(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     fleet = make(("too long " * 100_000,))
     for now in (0.0, 0.5, 1.0, 1.5):
-        fleet.keep_spare(0, now)
+        fleet.prepare(0, now)
     assert [record.message.split(":")[0] for record in caplog.records] == ["No spare can be started"] * 2
     assert fleet.spawn(1, 2.0) == 1
     assert not fleet.backs_off
@@ -243,7 +242,7 @@ def test_the_environment_is_that_of_a_cold_start(make: Make) -> None:
     assert {name: warm[name] for name in os_given} == os_given | {"CUDA_VISIBLE_DEVICES": "GPU-a"}
 
 
-def test_an_assignment_may_come_before_it_waits(make: Make, store: JobStore, server: EmbeddedServer) -> None:
+def test_an_assignment_may_come_before_it_waits(make: Make, store: TimedStore, server: EmbeddedServer) -> None:
     fleet = make(SPARE_COMMAND, redis_url=server.url)
     spare = spare_of(fleet)
     fleet.spawn(1, 5.0)
@@ -288,7 +287,7 @@ def test_preloading_asks_no_gpu_and_leaves_nothing_to_import_nor_threads_fixed(
 
 def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
     server: EmbeddedServer,
-    store: JobStore,
+    store: TimedStore,
     warm: Callable[[Path], None],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -321,7 +320,7 @@ def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
     assert re.findall(r"INFO .* engine ready after \S+ s \((\w+)", log) == ["python", "assignment"]
 
 
-def answer(store: JobStore) -> str:
+def answer(store: TimedStore) -> str:
     job = submit(store, "The capital of France is", time.time(), cache=False, max_tokens=5).job
     ended = wait_until(lambda: (seen := store.get(job.id)).status.is_terminal and seen, 60, "the job's end")
     assert ended.status is Status.SUCCEEDED

@@ -13,7 +13,6 @@ import redis
 from promptq.contract.job import Job, Status
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
-from promptq.queue.store import JobStore
 from promptq.runtime.lifecycle import ExitCode
 from tests.fakes import SETTINGS, TimedStore, keys, submit
 from tests.processes import start, wait_until, worker
@@ -23,21 +22,21 @@ NEVER = {"echo_tokens_per_second": 0.001}
 SHORT_LEASE = {"lease_seconds": 1}
 
 
-def put(store: JobStore, prompt: str = "one two three", **fields: object) -> Job:
+def put(store: TimedStore, prompt: str = "one two three", **fields: object) -> Job:
     return submit(store, prompt, now=time.time(), cache=False, **fields).job
 
 
-def reaches(store: JobStore, job: Job, status: Status, seconds: float = 30) -> Job:
+def reaches(store: TimedStore, job: Job, status: Status, seconds: float = 30) -> Job:
     return wait_until(lambda: (seen := store.get(job.id)).status is status and seen, seconds, f"{job.id} {status}")
 
 
 @pytest.fixture
-def short(client: redis.Redis, store: JobStore) -> JobStore:
+def short(client: redis.Redis, store: TimedStore) -> TimedStore:
     """The store with the short lease that the test's workers have."""
     return TimedStore(client, store.settings.model_copy(update=SHORT_LEASE))
 
 
-def test_an_idle_worker_is_woken_by_the_submit(server: EmbeddedServer, store: JobStore) -> None:
+def test_an_idle_worker_is_woken_by_the_submit(server: EmbeddedServer, store: TimedStore) -> None:
     with worker(server, lease_seconds=600, echo_tokens_per_second=0):
         time.sleep(0.5)
         waits = []
@@ -48,7 +47,7 @@ def test_an_idle_worker_is_woken_by_the_submit(server: EmbeddedServer, store: Jo
     assert sorted(waits)[10] < 0.25
 
 
-def test_rows_run_together_and_each_keeps_its_own_parameters(server: EmbeddedServer, store: JobStore) -> None:
+def test_rows_run_together_and_each_keeps_its_own_parameters(server: EmbeddedServer, store: TimedStore) -> None:
     jobs = [put(store, "a b c d e f", max_tokens=1 + i % 6) for i in range(12)]
     with worker(server, echo_tokens_per_second=20, slots=8):
         done = [reaches(store, job, Status.SUCCEEDED) for job in jobs]
@@ -57,14 +56,14 @@ def test_rows_run_together_and_each_keeps_its_own_parameters(server: EmbeddedSer
 
 
 @pytest.mark.parametrize(("mode", "largest"), [("off", 1), ("static", 4)])
-def test_other_batching_modes(server: EmbeddedServer, store: JobStore, mode: str, largest: int) -> None:
+def test_other_batching_modes(server: EmbeddedServer, store: TimedStore, mode: str, largest: int) -> None:
     jobs = [put(store, "a b", max_tokens=2) for _ in range(4)]
     with worker(server, batching=mode, slots=4, echo_tokens_per_second=50):
         done = [reaches(store, job, Status.SUCCEEDED) for job in jobs]
     assert max(job.result.batch_size for job in done) == largest
 
 
-def test_a_killed_workers_jobs_are_run_by_another(server: EmbeddedServer, short: JobStore) -> None:
+def test_a_killed_workers_jobs_are_run_by_another(server: EmbeddedServer, short: TimedStore) -> None:
     with worker(server, "doomed", **NEVER, **SHORT_LEASE) as process:
         job = put(short)
         reaches(short, job, Status.RUNNING)
@@ -78,7 +77,7 @@ def test_a_killed_workers_jobs_are_run_by_another(server: EmbeddedServer, short:
     assert recovery < 1 + 3
 
 
-def test_a_paused_worker_is_fenced_off(server: EmbeddedServer, short: JobStore) -> None:
+def test_a_paused_worker_is_fenced_off(server: EmbeddedServer, short: TimedStore) -> None:
     with worker(server, "paused", **SLOW, **SHORT_LEASE) as process:
         job = put(short)
         reaches(short, job, Status.RUNNING)
@@ -93,7 +92,7 @@ def test_a_paused_worker_is_fenced_off(server: EmbeddedServer, short: JobStore) 
         reaches(short, put(short, "still alive"), Status.SUCCEEDED)
 
 
-def test_a_worker_that_gets_its_own_job_back_goes_on_with_it(server: EmbeddedServer, short: JobStore) -> None:
+def test_a_worker_that_gets_its_own_job_back_goes_on_with_it(server: EmbeddedServer, short: TimedStore) -> None:
     with worker(server, "paused", **SLOW, **SHORT_LEASE) as process:
         job = put(short)
         reaches(short, job, Status.RUNNING)
@@ -106,7 +105,7 @@ def test_a_worker_that_gets_its_own_job_back_goes_on_with_it(server: EmbeddedSer
 
 
 def test_sigterm_finishes_what_runs_and_claims_no_more(
-    server: EmbeddedServer, client: redis.Redis, store: JobStore
+    server: EmbeddedServer, client: redis.Redis, store: TimedStore
 ) -> None:
     with worker(server, slots=2, **SLOW) as process:
         jobs = [put(store, "word " * 20) for _ in range(4)]
@@ -119,7 +118,7 @@ def test_sigterm_finishes_what_runs_and_claims_no_more(
 
 
 def test_what_does_not_finish_in_the_drain_time_is_put_back_first_in_line(
-    server: EmbeddedServer, store: JobStore
+    server: EmbeddedServer, store: TimedStore
 ) -> None:
     with worker(server, slots=2, drain_seconds=0.5, **NEVER) as process:
         jobs = [put(store) for _ in range(3)]
@@ -131,7 +130,7 @@ def test_what_does_not_finish_in_the_drain_time_is_put_back_first_in_line(
     assert [claim.attempts for claim in claims] == [1, 1, 1]
 
 
-def test_a_second_signal_kills(server: EmbeddedServer, store: JobStore) -> None:
+def test_a_second_signal_kills(server: EmbeddedServer, store: TimedStore) -> None:
     with worker(server, **NEVER) as process:
         reaches(store, put(store), Status.RUNNING)
         process.send_signal(signal.SIGTERM)
@@ -140,7 +139,7 @@ def test_a_second_signal_kills(server: EmbeddedServer, store: JobStore) -> None:
         assert process.wait(5) == ExitCode.KILLED
 
 
-def test_a_running_job_is_cancelled_with_its_partial_text(server: EmbeddedServer, store: JobStore) -> None:
+def test_a_running_job_is_cancelled_with_its_partial_text(server: EmbeddedServer, store: TimedStore) -> None:
     with worker(server, lease_seconds=600, **SLOW):
         job = put(store, "word " * 50)
         wait_until(lambda: reaches(store, job, Status.RUNNING))
@@ -153,14 +152,14 @@ def test_a_running_job_is_cancelled_with_its_partial_text(server: EmbeddedServer
     assert seen.result.text.startswith("word")
 
 
-def test_a_run_over_its_time_limit_fails_and_keeps_its_text(server: EmbeddedServer, store: JobStore) -> None:
+def test_a_run_over_its_time_limit_fails_and_keeps_its_text(server: EmbeddedServer, store: TimedStore) -> None:
     with worker(server, **SLOW):
         seen = reaches(store, put(store, "word " * 50, timeout_seconds=1.0), Status.FAILED)
     assert seen.error.type == "timeout"
     assert seen.result.text.startswith("word")
 
 
-def test_redis_stopped_and_started_again_loses_nothing(own_server: EmbeddedServer, store: JobStore) -> None:
+def test_redis_stopped_and_started_again_loses_nothing(own_server: EmbeddedServer, store: TimedStore) -> None:
     from promptq.queue.store import connect
 
     store = TimedStore(connect(own_server.url), store.settings)
@@ -195,7 +194,7 @@ def test_no_redis_is_said_in_one_line() -> None:
     assert process.wait(30) == ExitCode.REDIS_UNAVAILABLE
 
 
-def test_the_worker_exports_its_metrics(server: EmbeddedServer, client: redis.Redis, store: JobStore) -> None:
+def test_the_worker_exports_its_metrics(server: EmbeddedServer, client: redis.Redis, store: TimedStore) -> None:
     with worker(server):
         for _ in range(3):
             reaches(store, put(store), Status.SUCCEEDED)

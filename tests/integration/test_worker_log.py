@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from promptq.queue.embedded import EmbeddedServer
-from promptq.queue.store import JobStore
-from tests.fakes import new_job
+from tests.fakes import TimedStore, new_job
 from tests.integration.tiny_engines import byte_tokenizer, tiny_model
 from tests.processes import wait_until, worker
 
@@ -27,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def log_of(server: EmbeddedServer, store: JobStore, capfd: pytest.CaptureFixture[str], **settings: Any) -> list[dict]:
+def log_of(server: EmbeddedServer, store: TimedStore, capfd: pytest.CaptureFixture[str], **settings: Any) -> list[dict]:
     """Every line of a worker that ran one job, drained and ended."""
     capfd.readouterr()
     new = replace(new_job(SECRET, cache=False, max_tokens=3), id="j1", request_id="r1")
@@ -42,7 +41,7 @@ def log_of(server: EmbeddedServer, store: JobStore, capfd: pytest.CaptureFixture
 
 
 def test_an_ended_job_is_one_line_with_its_ids(
-    server: EmbeddedServer, store: JobStore, capfd: pytest.CaptureFixture[str]
+    server: EmbeddedServer, store: TimedStore, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lines = log_of(server, store, capfd, echo_tokens_per_second=0)
     (end,) = [line for line in lines if line.get("job_id") == "j1"]
@@ -52,7 +51,7 @@ def test_an_ended_job_is_one_line_with_its_ids(
 
 
 def test_loading_a_model_writes_no_progress_bar(
-    server: EmbeddedServer, store: JobStore, capfd: pytest.CaptureFixture[str], folder: Path
+    server: EmbeddedServer, store: TimedStore, capfd: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     settings = {"engine": "continuous", "model": folder, "device": "cpu", "slots": 2, "context_length": 64}
     lines = log_of(server, store, capfd, **settings)

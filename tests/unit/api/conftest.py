@@ -14,7 +14,7 @@ from flask_openapi3.openapi import OpenAPI
 from api.app import create_app
 from api.waiting.waiters import Waiters
 from promptq.contract.settings import ApiSettings
-from promptq.queue.store import Claim, Ending, JobStore
+from promptq.queue.store import Claim, Ending
 from tests.fakes import TimedStore
 
 LIMITS = {"max_body_bytes": 200_000, "max_prompt_chars": 1000, "max_tokens_limit": 100}
@@ -35,7 +35,13 @@ class SilentListener:
 
 
 class ReadingClient(FlaskClient):
-    """Reads each response to its end and closes it, as every server does."""
+    """Reads each response to its end and closes it, as every server does.
+
+    Attributes:
+        store: that of the application, for tests that set it.
+    """
+
+    store: TimedStore
 
     def open(self, *arguments: Any, buffered: bool = True, **options: Any) -> Any:
         return super().open(*arguments, buffered=buffered, **options)
@@ -60,7 +66,7 @@ def waiters() -> Waiters:
 
 
 @pytest.fixture
-def app(settings: ApiSettings, store: JobStore, waiters: Waiters) -> OpenAPI:
+def app(settings: ApiSettings, store: TimedStore, waiters: Waiters) -> OpenAPI:
     return create_app(settings, store, waiters)
 
 
@@ -70,7 +76,7 @@ def http(app: OpenAPI) -> FlaskClient:
 
 
 @pytest.fixture
-def finish(store: JobStore, waiters: Waiters) -> Callable[[Callable[[Claim], Ending]], Claim]:
+def finish(store: TimedStore, waiters: Waiters) -> Callable[[Callable[[Claim], Ending]], Claim]:
     """Claim the one waiting job, end it as told, and announce that."""
 
     def end(how: Callable[[Claim], Ending]) -> Claim:

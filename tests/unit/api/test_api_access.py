@@ -8,22 +8,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 import pytest
-from flask.testing import FlaskClient
 
+from api.api_keys import digest, read_keys
 from api.app import create_app
-from api.http.api_keys import digest, read_keys
 from api.waiting.waiters import Waiters
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
-from promptq.queue.store import JobStore
 from tests.fakes import TimedStore, failure, success
-from tests.unit.api.conftest import SilentListener
+from tests.unit.api.conftest import ReadingClient, SilentListener
 
 KEYS = {"ann": "key-of-ann", "bob": "key-of-bob"}
-Make = Callable[..., FlaskClient]
+Make = Callable[..., ReadingClient]
 
 
 @pytest.fixture
@@ -35,10 +34,10 @@ def keyfile(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(keyfile: Path) -> Make:
-    def make(**fields: object) -> FlaskClient:
+    def make(**fields: object) -> ReadingClient:
         settings = ApiSettings(_env_file=None, engine="echo", api_keys_file=str(keyfile), **fields)
         store = TimedStore(fakeredis.FakeRedis(), settings)
-        client = create_app(settings, store, Waiters("redis://nowhere", "done", SilentListener)).test_client()
+        client: Any = create_app(settings, store, Waiters("redis://nowhere", "done", SilentListener)).test_client()
         client.store = store
         return client
 
@@ -90,7 +89,7 @@ class TestKeys:
 
     def test_a_made_key_is_admitted_by_its_line(self, tmp_path: Path) -> None:
         made = subprocess.run(
-            [sys.executable, "-m", "api.http.api_keys", "carl"], check=True, capture_output=True, text=True
+            [sys.executable, "-m", "api.api_keys", "carl"], check=True, capture_output=True, text=True
         )
         key, line = (text.split(":", 1)[1].strip() for text in made.stdout.splitlines())
         (tmp_path / "keys").write_text(line)
@@ -161,21 +160,21 @@ class TestLimits:
 
 class TestWebPages:
     @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000"])
-    def test_another_sites_page_is_refused(self, http: FlaskClient, origin: str) -> None:
+    def test_another_sites_page_is_refused(self, http: ReadingClient, origin: str) -> None:
         answer = http.post("/v1/jobs", data='{"prompt": "x"}', headers={"Origin": origin, "Content-Type": "text/plain"})
         assert (answer.status_code, answer.json["error"]["param"]) == (403, "Origin")
 
-    def test_our_own_page_and_programs_are_not(self, http: FlaskClient) -> None:
+    def test_our_own_page_and_programs_are_not(self, http: ReadingClient) -> None:
         for headers in ({}, {"Origin": "http://localhost"}):
             assert http.post("/v1/jobs", json={"prompt": "x"}, headers=headers).status_code == 202
 
-    def test_a_name_that_was_pointed_at_us_is_refused(self, http: FlaskClient) -> None:
+    def test_a_name_that_was_pointed_at_us_is_refused(self, http: ReadingClient) -> None:
         answer = http.get("/v1/jobs", headers={"Host": "rebound.example:8000"})
         assert (answer.status_code, answer.json["error"]["param"]) == (403, "Host")
         for host in ("127.0.0.1:8000", "[::1]:8000", "localhost"):
             assert http.get("/v1/jobs", headers={"Host": host}).status_code == 200
 
-    def test_every_answer_is_hardened(self, http: FlaskClient) -> None:
+    def test_every_answer_is_hardened(self, http: ReadingClient) -> None:
         for path in ("/livez", "/nope", "/v1/queues", "/docs"):
             headers = http.get(path).headers
             assert headers["X-Content-Type-Options"] == "nosniff"
@@ -197,7 +196,7 @@ class TestBinding:
 
 
 class TestDeadLetters:
-    def test_a_failed_job_is_listed_and_retried(self, http: FlaskClient, finish: Callable) -> None:
+    def test_a_failed_job_is_listed_and_retried(self, http: ReadingClient, finish: Callable) -> None:
         job = http.post("/v1/jobs", json={"prompt": "x"}).json
         finish(failure)
         (dead,) = http.get("/v1/jobs?status=failed").json["jobs"]
@@ -209,7 +208,7 @@ class TestDeadLetters:
         refused = http.post(f"/v1/jobs/{job['id']}/retry")
         assert (refused.status_code, refused.json["error"]["type"]) == (409, "job_not_failed")
 
-    def test_the_latest_come_first_and_no_more_than_asked(self, http: FlaskClient, store: JobStore) -> None:
+    def test_the_latest_come_first_and_no_more_than_asked(self, http: ReadingClient, store: TimedStore) -> None:
         ids = [http.post("/v1/jobs", json={"prompt": "x", "cache": False}).json["id"] for _ in range(4)]
         for i, claim in enumerate(store.claim("w", 4, time.time())):
             store.finish("w", [failure(claim)], time.time() + i)
@@ -217,5 +216,5 @@ class TestDeadLetters:
         assert http.get("/v1/jobs?status=expired").json["jobs"] == []
 
     @pytest.mark.parametrize("query", ["status=queued", "limit=0", "limit=101", "colour=red"])
-    def test_a_wrong_query_is_422(self, http: FlaskClient, query: str) -> None:
+    def test_a_wrong_query_is_422(self, http: ReadingClient, query: str) -> None:
         assert http.get(f"/v1/jobs?{query}").status_code == 422

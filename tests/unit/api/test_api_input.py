@@ -8,7 +8,7 @@ import json
 import pytest
 from flask.testing import FlaskClient
 
-from promptq.queue.store import JobStore
+from tests.fakes import TimedStore
 
 MESSAGES = '{"messages": [{"role": "user", "content": %s}]}'
 DEEP = "[" * 50_000 + "]" * 50_000
@@ -79,7 +79,7 @@ def test_what_is_not_json_is_400(http: FlaskClient, path: str, body: bytes) -> N
 
 @pytest.mark.parametrize(("body", "param"), WRONG, ids=range(len(WRONG)))
 def test_what_does_not_fit_is_422_and_names_the_field(
-    http: FlaskClient, store: JobStore, body: str, param: str
+    http: FlaskClient, store: TimedStore, body: str, param: str
 ) -> None:
     answer = http.post("/v1/jobs", data=body)
     assert (answer.status_code, answer.json["error"]["type"]) == (422, "invalid_request")
@@ -136,7 +136,7 @@ def test_a_compressed_body_is_415(http: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["\U0001f600", "‮", "a\r\nb", "$(rm -rf /)", "'; FLUSHALL", "x" * 1000])
-def test_any_text_is_a_prompt(http: FlaskClient, store: JobStore, prompt: str) -> None:
+def test_any_text_is_a_prompt(http: FlaskClient, store: TimedStore, prompt: str) -> None:
     assert http.post("/v1/jobs", json={"prompt": prompt}).status_code == 202
     (claim,) = store.claim("w1", 1)
     assert prompt in claim.kwargs.values()

@@ -14,8 +14,8 @@ from flask.testing import FlaskClient
 from api.schemas import JobResource
 from api.waiting.waiters import Waiters
 from promptq.contract.job import Status
-from promptq.queue.store import Claim, Ending, JobStore, NewJob
-from tests.fakes import cancelled, failure, success
+from promptq.queue.store import Claim, Ending, NewJob
+from tests.fakes import TimedStore, cancelled, failure, success
 
 Finish = Callable[[Callable[[Claim], Ending]], Claim]
 BODY = {"prompt": "one two"}
@@ -31,7 +31,7 @@ def test_submit_gives_202_the_job_and_where_to_find_it(http: FlaskClient) -> Non
     assert [job[name] for name in ("started_at", "finished_at", "output", "usage", "error")] == [None] * 5
 
 
-def test_a_job_is_read_through_its_whole_life(http: FlaskClient, store: JobStore) -> None:
+def test_a_job_is_read_through_its_whole_life(http: FlaskClient, store: TimedStore) -> None:
     url = http.post("/v1/jobs", json=BODY | {"priority": "high"}).headers["Location"]
     waiting = http.get(url)
     assert (waiting.json["status"], waiting.json["queue_position"]) == ("queued", 0)
@@ -111,7 +111,7 @@ def test_a_wait_that_is_no_number_names_the_header(http: FlaskClient, header: st
 
 
 def test_put_with_the_same_body_is_the_same_job_and_with_another_a_conflict(
-    http: FlaskClient, store: JobStore, finish: Finish
+    http: FlaskClient, store: TimedStore, finish: Finish
 ) -> None:
     first = http.put("/v1/jobs/my_own-id", json=BODY)
     again = http.put("/v1/jobs/my_own-id", json=BODY | {"max_tokens": 64})
@@ -130,7 +130,7 @@ def test_put_refuses_ids_that_could_not_be_keys(http: FlaskClient, job_id: str) 
     assert (answer.status_code, answer.json["error"]["param"]) == (422, "id")
 
 
-def test_an_idempotency_key_gives_the_same_job_and_is_kept_only_as_a_hash(http: FlaskClient, store: JobStore) -> None:
+def test_an_idempotency_key_gives_the_same_job_and_is_kept_only_as_a_hash(http: FlaskClient, store: TimedStore) -> None:
     headers = {"Idempotency-Key": "order 17"}
     first, again = (http.post("/v1/jobs", json=BODY, headers=headers) for _ in range(2))
     other = http.post("/v1/jobs", json={"prompt": "another"}, headers=headers)
@@ -148,7 +148,7 @@ def test_an_idempotency_key_is_up_to_255_printable_characters(http: FlaskClient,
     assert (answer.status_code, answer.json["error"]["param"]) == (422, "Idempotency-Key")
 
 
-def test_cancel_of_a_waiting_a_running_and_an_ended_job(http: FlaskClient, store: JobStore) -> None:
+def test_cancel_of_a_waiting_a_running_and_an_ended_job(http: FlaskClient, store: TimedStore) -> None:
     waiting, running = (http.post("/v1/jobs", json=BODY | {"cache": False}).json for _ in range(2))
     assert http.post(waiting["urls"]["cancel"]).json["status"] == "cancelled"
     (claim,) = store.claim("w1", 1, time.time())
@@ -166,14 +166,14 @@ def test_cancel_of_a_waiting_job_is_200(http: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["nope", "a:b", "%00", "%ff", "x" * 3000, "..%2f..", "nope:dependents"])
-def test_an_id_that_does_not_exist_is_404(http: FlaskClient, store: JobStore, job_id: str) -> None:
+def test_an_id_that_does_not_exist_is_404(http: FlaskClient, store: TimedStore, job_id: str) -> None:
     store.client.sadd("rq:job:nope:dependents", "x")
     answers = [http.get(f"/v1/jobs/{job_id}"), http.post(f"/v1/jobs/{job_id}/cancel")]
     expected = "job_not_found" if "%2f" not in job_id else "not_found"
     assert [(a.status_code, a.json["error"]["type"]) for a in answers] == [(404, expected)] * 2
 
 
-def test_the_job_of_another_program_is_shown_without_its_result(http: FlaskClient, store: JobStore) -> None:
+def test_the_job_of_another_program_is_shown_without_its_result(http: FlaskClient, store: TimedStore) -> None:
     fields = {"status": "finished", "origin": "reports", "created_at": "2026-01-31T12:00:00.000000Z"}
     store.client.hset("rq:job:foreign", mapping=fields)
     store.client.xadd("rq:results:foreign", {"type": "1", "return_value": b"gASVAwAAAAAAAABLAi4="})
@@ -193,7 +193,7 @@ def test_a_query_that_is_wrong_is_refused(http: FlaskClient, query: str) -> None
     assert (answer.status_code, answer.json["error"]["param"]) == (422, query.split("=")[0])
 
 
-def test_a_full_queue_is_429_with_a_time_to_come_back(http: FlaskClient, store: JobStore) -> None:
+def test_a_full_queue_is_429_with_a_time_to_come_back(http: FlaskClient, store: TimedStore) -> None:
     store.settings = store.settings.model_copy(update={"max_queue_jobs": 1})
     http.post("/v1/jobs", json=BODY)
     answer = http.post("/v1/jobs", json={"prompt": "another"})
@@ -202,7 +202,7 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(http: FlaskClient, store: 
 
 
 @pytest.mark.parametrize("call", ["/v1/queues", "/v1/workers", "/v1/jobs/x", "/v1/jobs/x?wait=5", "/readyz"])
-def test_redis_away_is_503(http: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_redis_away_is_503(http: FlaskClient, store: TimedStore, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     _take_away(store, monkeypatch)
     answer = http.get(call)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
@@ -211,7 +211,7 @@ def test_redis_away_is_503(http: FlaskClient, store: JobStore, monkeypatch: pyte
 
 
 def test_a_job_that_was_acknowledged_is_told_even_if_redis_goes_away(
-    http: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    http: FlaskClient, store: TimedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit = store.submit_many
 
@@ -225,14 +225,14 @@ def test_a_job_that_was_acknowledged_is_told_even_if_redis_goes_away(
     assert (answer.status_code, answer.json["status"]) == (202, "queued")
 
 
-def test_a_traceparent_travels_with_the_job_unless_it_is_none(http: FlaskClient, store: JobStore) -> None:
+def test_a_traceparent_travels_with_the_job_unless_it_is_none(http: FlaskClient, store: TimedStore) -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     for header in (parent, "x" * 500):
         http.post("/v1/jobs", json=BODY | {"cache": False}, headers={"traceparent": header})
     assert [claim.context.traceparent for claim in store.claim("w1", 2, time.time())] == [parent, ""]
 
 
-def test_the_request_id_travels_with_the_job(http: FlaskClient, store: JobStore) -> None:
+def test_the_request_id_travels_with_the_job(http: FlaskClient, store: TimedStore) -> None:
     answer = http.post("/v1/jobs", json=BODY | {"cache": False})
     http.post("/v1/jobs", json=BODY | {"cache": False}, headers={"X-Request-ID": "from-my-proxy"})
     ids = [claim.context.request_id for claim in store.claim("w1", 2, time.time())]
@@ -247,7 +247,7 @@ def test_a_job_that_joined_shows_its_own_wait_and_not_the_leaders_run(http: Flas
     assert (joined["cache"], joined["output"]) == ("join", leader["output"])
 
 
-def _take_away(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def _take_away(store: TimedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> object:
         raise redis.ConnectionError("refused")
 

@@ -6,12 +6,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from promptq.contract.errors import RedisUnavailable
-from promptq.queue.store import JobStore
+from tests.fakes import TimedStore
 
 
 @pytest.mark.parametrize("call", ["key", "id"])
 def test_a_submit_whose_reply_was_lost_is_repeated_without_a_second_job(
-    http: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch, call: str
+    http: FlaskClient, store: TimedStore, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def send() -> tuple[int, dict[str, object]]:
         if call == "key":

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from api.waiting.waiters import Waiters
 from promptq.contract.job import JobError, Status
 from promptq.queue.observe import FleetRecord, Observer
-from promptq.queue.store import Claim, Ending, JobStore
-from tests.fakes import failure, success
+from promptq.queue.store import Claim, Ending
+from tests.fakes import TimedStore, failure, success
 
 Finish = Callable[[Callable[[Claim], Ending]], Claim]
 Metric = Callable[[str], float]
@@ -80,7 +80,7 @@ def test_generate_of_a_job_that_ends_badly(
     assert (answer.status_code, answer.json["error"]["type"], answer.json["error"]["param"]) == (status, kind, param)
 
 
-def test_queues_are_shown_per_priority(http: FlaskClient, store: JobStore) -> None:
+def test_queues_are_shown_per_priority(http: FlaskClient, store: TimedStore) -> None:
     http.post("/v1/jobs", json={"prompt": "x", "priority": "high"})
     http.post("/v1/jobs", json={"prompt": "y"})
     store.claim("w1", 1, time.time())
@@ -90,7 +90,7 @@ def test_queues_are_shown_per_priority(http: FlaskClient, store: JobStore) -> No
     assert queues["default"]["oldest_age_seconds"] >= 0
 
 
-def test_workers_are_those_registered_those_starting_and_why_not(http: FlaskClient, store: JobStore) -> None:
+def test_workers_are_those_registered_those_starting_and_why_not(http: FlaskClient, store: TimedStore) -> None:
     assert http.get("/v1/workers").json == {"workers": [], "scaler": None}
     store.client.sadd("rq:workers", "rq:worker:w1")
     fields = {"phase": "busy", "slots": 16, "device": "cpu", "model": "echo", "birth": "2026-01-31T12:00:00.000000Z"}
@@ -104,7 +104,7 @@ def test_workers_are_those_registered_those_starting_and_why_not(http: FlaskClie
     assert (body["scaler"]["trouble"], body["scaler"]["retry_at"]) == ("no such model", "2027-01-15T08:00:00.000000Z")
 
 
-def test_ready_means_that_a_worker_lives_or_may_be_started(http: FlaskClient, store: JobStore) -> None:
+def test_ready_means_that_a_worker_lives_or_may_be_started(http: FlaskClient, store: TimedStore) -> None:
     unready = http.get("/readyz")
     assert (unready.status_code, unready.json["error"]["type"]) == (503, "not_ready")
     Observer(store.client, store.settings).publish_fleet(FleetRecord(0, 0, 0))
@@ -152,7 +152,7 @@ def test_a_request_id_is_taken_over_or_made(http: FlaskClient) -> None:
 
 
 def test_a_bug_is_a_500_without_a_traceback_but_with_one_in_the_log(
-    http: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    http: FlaskClient, store: TimedStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store, "get", lambda _id: 1 / 0)
     answer = http.get("/v1/jobs/x")

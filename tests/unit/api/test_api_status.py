@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from api.api_keys import digest
 from api.app import create_app
-from api.http.api_keys import digest
 from promptq.contract.settings import ApiSettings
 from promptq.queue.activity import recent
-from promptq.queue.store import JobStore
-from tests.fakes import NOW, failure, submit, success
+from tests.fakes import NOW, TimedStore, failure, submit, success
 from tests.unit.api.test_api_access import KEYS, bearer
 
 
-def end(store: JobStore, now: float) -> None:
+def end(store: TimedStore, now: float) -> None:
     [claim] = store.claim("w", 1, now)
     store.finish("w", [success(claim)], now)
 
@@ -59,7 +58,7 @@ def test_activity_has_totals_and_the_latest_jobs_first(http: FlaskClient) -> Non
     assert [job["id"] for job in activity["jobs"]] == ids[:2:-1]
 
 
-def test_recent_jobs_may_wait_run_join_or_have_ended(fake_store: JobStore) -> None:
+def test_recent_jobs_may_wait_run_join_or_have_ended(fake_store: TimedStore) -> None:
     store = fake_store
     done = submit(store, "a", NOW, cache=False).job.id
     end(store, NOW + 1)
@@ -75,7 +74,7 @@ def test_recent_jobs_may_wait_run_join_or_have_ended(fake_store: JobStore) -> No
     assert recent(store, 2) == [waits, joins]
 
 
-def test_jobs_that_are_kept_long_do_not_hide_the_latest(fake_store: JobStore) -> None:
+def test_jobs_that_are_kept_long_do_not_hide_the_latest(fake_store: TimedStore) -> None:
     for number in range(5):
         submit(fake_store, f"kept{number}", NOW + number, job_id=f"kept{number}", keep=86_400, cache=False)
         end(fake_store, NOW + number)
@@ -86,7 +85,7 @@ def test_jobs_that_are_kept_long_do_not_hide_the_latest(fake_store: JobStore) ->
 
 class TestWithKeys:
     @pytest.fixture
-    def http(self, tmp_path: Path, store: JobStore) -> FlaskClient:
+    def http(self, tmp_path: Path, store: TimedStore) -> FlaskClient:
         file = tmp_path / "keys"
         file.write_text("".join(f"{name} {digest(key)}\n" for name, key in KEYS.items()))
         settings = ApiSettings(_env_file=None, engine="echo", api_keys_file=str(file))

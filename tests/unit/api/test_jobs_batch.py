@@ -10,13 +10,13 @@ import fakeredis
 import pytest
 from flask.testing import FlaskClient
 
+from api.api_keys import digest
 from api.app import create_app
-from api.http.api_keys import digest
 from api.parameters import MAX_IDS
 from api.waiting.waiters import Waiters
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import ApiSettings
-from promptq.queue.store import Claim, Ending, JobStore
+from promptq.queue.store import Claim, Ending
 from tests.fakes import TimedStore, success
 
 Finish = Callable[[Callable[[Claim], Ending]], Claim]
@@ -29,7 +29,7 @@ def batch(http: FlaskClient, *jobs: object, **headers: str) -> tuple[list[dict],
     return answer.json.pop("items"), {**answer.json, "headers": answer.headers}
 
 
-def test_each_prompt_has_its_job_at_its_place(http: FlaskClient, store: JobStore) -> None:
+def test_each_prompt_has_its_job_at_its_place(http: FlaskClient, store: TimedStore) -> None:
     items, rest = batch(http, *({"prompt": f"p{i}", "max_tokens": 1 + i % 7, "priority": "low"} for i in range(250)))
     assert (rest["accepted"], rest["refused"]) == (250, 0)
     assert [item["error"] for item in items] == [None] * 250
@@ -64,7 +64,7 @@ def test_what_is_wrong_with_one_prompt_is_said_in_its_place_and_harms_no_other(h
         ({"jobs": [{"prompt": "x"}] * 1001}, "jobs"),
     ],
 )  # fmt: skip
-def test_a_batch_that_is_none_is_refused_whole(http: FlaskClient, store: JobStore, body: object, param: str) -> None:
+def test_a_batch_that_is_none_is_refused_whole(http: FlaskClient, store: TimedStore, body: object, param: str) -> None:
     answer = http.post("/v1/jobs:batch", json=body)
     assert (answer.status_code, answer.json["error"]["param"]) == (422, param)
     assert store.client.dbsize() == 0
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused_by_itself_with_its_turn(settings: ApiSetti
     assert store.client.llen("rq:queue:default") == 3
 
 
-def test_a_batch_sent_twice_under_one_key_makes_its_jobs_once(http: FlaskClient, store: JobStore) -> None:
+def test_a_batch_sent_twice_under_one_key_makes_its_jobs_once(http: FlaskClient, store: TimedStore) -> None:
     jobs = [{"prompt": "a"}, {"prompt": "b"}, {"prompt": "c", "idempotency_key": "own"}]
     first, again = (batch(http, *jobs, **{"Idempotency-Key": "k"})[0] for _ in range(2))
     assert [item["job"]["id"] for item in first] == [item["job"]["id"] for item in again]
@@ -104,7 +104,7 @@ def test_a_batch_sent_twice_under_one_key_makes_its_jobs_once(http: FlaskClient,
 
 
 def test_redis_going_away_in_the_middle_loses_no_acknowledgement(
-    http: FlaskClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    http: FlaskClient, store: TimedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = store.submit_many, []
 
@@ -156,7 +156,7 @@ def test_so_many_ids_and_no_more(http: FlaskClient) -> None:
     assert http.get("/v1/jobs?ids=" + ",".join(map(str, range(MAX_IDS + 1)))).status_code == 422
 
 
-def test_each_key_submits_and_sees_its_own(store: JobStore, waiters: Waiters, tmp_path: Path) -> None:
+def test_each_key_submits_and_sees_its_own(store: TimedStore, waiters: Waiters, tmp_path: Path) -> None:
     names = {"alice": "key-a", "bob": "key-b"}
     file = tmp_path / "keys"
     file.write_text("\n".join(f"{name} {digest(key)}" for name, key in names.items()))

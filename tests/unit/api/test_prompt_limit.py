@@ -17,8 +17,7 @@ from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.request import GenerateRequest, Message
 from promptq.queue import model_facts
 from promptq.queue.model_facts import ModelFacts
-from promptq.queue.store import JobStore
-from tests.fakes import keys
+from tests.fakes import TimedStore, keys
 
 CONTEXT = 300
 FITTING = "word " * (CONTEXT - 2)
@@ -194,7 +193,7 @@ def test_what_unpacks_to_too_much_is_not_taken(facts: Facts, monkeypatch: pytest
      ("POST", "/v1/jobs", "messages"), ("POST", "/v1/jobs:batch", "prompt")],
 )  # fmt: skip
 def test_every_way_of_submitting_refuses_with_the_numbers(
-    http: FlaskClient, store: JobStore, method: str, path: str, field: str
+    http: FlaskClient, store: TimedStore, method: str, path: str, field: str
 ) -> None:
     model_facts.publish(store.client, keys.model("echo"), FACTS)
     text = "w " * 400
@@ -209,6 +208,6 @@ def test_every_way_of_submitting_refuses_with_the_numbers(
     assert store.client.llen(keys.queue("default")) == (1 if many else 0)
 
 
-def test_another_models_facts_do_not_count(http: FlaskClient, store: JobStore) -> None:
+def test_another_models_facts_do_not_count(http: FlaskClient, store: TimedStore) -> None:
     model_facts.publish(store.client, keys.model("another"), FACTS)
     assert http.post("/v1/jobs", json={"prompt": "w " * 400}).status_code == 202

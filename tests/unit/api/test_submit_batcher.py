@@ -11,18 +11,18 @@ import pytest
 
 from api.waiting.submit_batcher import JOBS_PER_SCRIPT, SubmitBatcher
 from promptq.contract.errors import IdempotencyConflict, RedisUnavailable
-from promptq.queue.store import JobStore, NewJob, Submitted
-from tests.fakes import new_job
+from promptq.queue.store import NewJob, Submitted
+from tests.fakes import TimedStore, new_job
 from tests.processes import wait_until
 
 
 @pytest.fixture
-def batcher(store: JobStore) -> SubmitBatcher:
+def batcher(store: TimedStore) -> SubmitBatcher:
     return SubmitBatcher(store, lambda _: None)
 
 
 @contextmanager
-def held_up(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[int], Callable[[], None]]]:
+def held_up(store: TimedStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[int], Callable[[], None]]]:
     """The first call of the store takes until it is let go; gives the calls' sizes, and what lets it go."""
     real, sizes, go = store.submit_many, [], threading.Event()
 
@@ -50,7 +50,7 @@ def together(
 
 
 def test_those_that_come_while_one_is_under_way_go_together(
-    batcher: SubmitBatcher, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    batcher: SubmitBatcher, store: TimedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.waiting.submit_batcher.PATIENCE_SECONDS", 10)
     news = [new_job(f"p{i}", cache=False) for i in range(8)] + [new_job("else", job_id="own", keep=9)]
@@ -66,7 +66,7 @@ def test_those_that_come_while_one_is_under_way_go_together(
 
 
 def test_no_script_gets_more_than_it_may(
-    batcher: SubmitBatcher, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    batcher: SubmitBatcher, store: TimedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.waiting.submit_batcher.PATIENCE_SECONDS", 10)
     news = [new_job(f"p{i}", cache=False) for i in range(JOBS_PER_SCRIPT + 3)]
@@ -79,7 +79,7 @@ def test_no_script_gets_more_than_it_may(
 
 
 def test_nobody_waits_behind_anothers_time_out(
-    batcher: SubmitBatcher, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    batcher: SubmitBatcher, store: TimedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with held_up(store, monkeypatch) as (sizes, go), ThreadPoolExecutor(2) as pool:
         first, second = together(pool, batcher, sizes, [new_job("a"), new_job("b")])
@@ -90,7 +90,7 @@ def test_nobody_waits_behind_anothers_time_out(
 
 
 def test_all_are_told_that_redis_is_away_and_the_next_one_tries_again(
-    batcher: SubmitBatcher, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    batcher: SubmitBatcher, store: TimedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = store.submit_many
     monkeypatch.setattr("api.waiting.submit_batcher.PATIENCE_SECONDS", 10)

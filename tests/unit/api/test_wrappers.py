@@ -10,9 +10,9 @@ from flask import Response
 from flask.testing import FlaskClient
 from flask_openapi3.openapi import OpenAPI
 
+from api.api_keys import digest
 from api.app import create_app
 from api.current import services_of
-from api.http.api_keys import digest
 from api.http.blueprints import OpenPages, StrictBlueprint, submits_jobs
 from api.http.responses import until_closed
 from promptq.contract.errors import InvalidRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpu_worker.engines.base import Row
-from gpu_worker.engines.continuous.kvcache.prefixes import LEAST_TOKENS, Copy, Prefixes, shared
+from gpu_worker.engines.continuous.scheduler.prefixes import LEAST_TOKENS, Copy, Prefixes, shared
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost

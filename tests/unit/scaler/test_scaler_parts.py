@@ -11,7 +11,7 @@ from promptq.queue.observe import WorkerRecord
 from promptq.queue.store import Reaped
 from scaler.__main__ import fleet_settings, max_workers, spreads_over_gpus
 from scaler.backoff import STABLE_SECONDS, Backoff, is_stable
-from scaler.fleets.child import Exit
+from scaler.fleets.base import Exit
 from scaler.gpu import Gpu, Gpus, place
 from scaler.metrics_server import targets
 from scaler.policy import Reason

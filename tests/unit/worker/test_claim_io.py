@@ -10,7 +10,6 @@ import pytest
 from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
 from promptq.contract.job import Status
-from promptq.queue.store import JobStore
 from tests.fakes import TimedStore, submit, success
 from tests.processes import wait_until
 
@@ -22,7 +21,7 @@ def start() -> Iterator[Start]:
     """Starts threads, and ends them."""
     started: list[ClaimIO] = []
 
-    def start(store: JobStore, mode: str = "continuous", wait: float = 0.0) -> ClaimIO:
+    def start(store: TimedStore, mode: str = "continuous", wait: float = 0.0) -> ClaimIO:
         started.append(ClaimIO(store, "w", Batching(mode, 4, wait), lambda *_: None))
         started[-1].start()
         return started[-1]

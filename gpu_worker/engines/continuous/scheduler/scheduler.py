@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-from gpu_worker.engines.continuous.kvcache.prefixes import Copy, Prefixes
 from gpu_worker.engines.continuous.rounding import round_up
 from gpu_worker.engines.continuous.scheduler.drafts import DraftBudget
+from gpu_worker.engines.continuous.scheduler.prefixes import Copy, Prefixes
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 from promptq.contract.queues import PRIORITIES

@@ -5,44 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flask import Flask, g, request
+from flask import request
 from limits import RateLimitItemPerSecond
 from limits.errors import StorageError
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from api.current import services, services_of
+from api.api_keys import digest, read_keys
 from api.errors import ForeignSite, TooManyRequests, Unauthorized
-from api.http.api_keys import digest, read_keys
-from api.http.blueprints import is_guarded
-from api.http.responses import until_closed
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job
 from promptq.contract.settings import ApiSettings, is_loopback
 from promptq.queue.store import JobStore
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-_HEADERS = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-]
-_JSON = ("Content-Type", "application/json")
-_ENTERED = "promptq.entered"
-"""Where in a request's environment the key is that it is counted for, as open."""
-_JSON_HEADERS = [
-    *_HEADERS,
-    ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-]
 
 
 class Access:
@@ -128,35 +105,3 @@ class Access:
 @lru_cache(256)
 def _names_this_machine(host: str) -> bool:
     return is_loopback(urlsplit(f"//{host}").hostname or "")
-
-
-def register(app: Flask) -> None:
-    """Guard every call about jobs, queues and workers; harden every response."""
-    app.before_request(_admit)
-    app.wsgi_app = _guarded(app.wsgi_app, services_of(app).access)  # type: ignore[assignment, method-assign]
-
-
-def _admit() -> None:
-    if not is_guarded():
-        return
-    access = services().access
-    if name := access.admit():
-        g.owner = name
-        access.enter(name)
-        request.environ[_ENTERED] = name
-
-
-def _guarded(wsgi_app: WSGIApplication, access: Access) -> WSGIApplication:
-    """Outside Flask, where headers that are always the same need no check of each."""
-
-    def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
-            return start_response(status, headers + (_JSON_HEADERS if _JSON in headers else _HEADERS), *error)
-
-        def leave() -> None:
-            if name := environ.pop(_ENTERED, ""):
-                access.leave(name)
-
-        return until_closed(wsgi_app, environ, start, leave)
-
-    return guard

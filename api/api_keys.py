@@ -1,4 +1,4 @@
-"""The file of API keys. `python -m api.http.api_keys NAME` makes a new key, and the line that admits it."""
+"""The file of API keys. `python -m api.api_keys NAME` makes a new key, and the line that admits it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _lines(file: str) -> list[str]:
 def main() -> int:
     """Print a new key, which is kept nowhere, and its line."""
     if len(sys.argv) != 2 or not _LINE.fullmatch(f"{sys.argv[1]} {'0' * 64}"):
-        print("usage: python -m api.http.api_keys NAME   (letters, digits and . _ -)", file=sys.stderr)
+        print("usage: python -m api.api_keys NAME   (letters, digits and . _ -)", file=sys.stderr)
         return 2
     key = "pq_" + secrets.token_urlsafe(32)
     print(f"key, for the client; it is kept nowhere:  {key}")

@@ -1,0 +1,115 @@
+"""What the scaler's loop asks of a fleet, wherever its workers run."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from promptq.queue.observe import WorkerRecord
+
+REASONS: Final = (
+    "retired", "drain_timeout", "start_timeout", "unresponsive", "settings", "engine", "redis_unavailable", "killed",
+    "exited", "crashed",
+)  # fmt: skip
+"""Why a worker can have ended; a label of `promptq_worker_exits_total`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetCapabilities:
+    """What a fleet can do beyond starting workers and telling them to go.
+
+    Attributes:
+        sees_exits: an Exit from `poll` means that the worker's process is gone for certain, so the jobs that it held
+            can be taken back at once; otherwise their leases are waited for.
+        prepares: `prepare` makes the next start quicker.
+    """
+
+    sees_exits: bool = False
+    prepares: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a worker ended.
+
+    Attributes:
+        reason: one of REASONS; killed means by a signal that was not ours, exited orderly, but nobody here asked.
+        code: the exit status; negative for a signal.
+        words: the last line it wrote to stderr.
+    """
+
+    name: str
+    reason: str
+    code: int = 0
+    words: str = ""
+
+    def __str__(self) -> str:
+        how = f"was ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"exited with code {self.code}"
+        return f"{self.name} {how} ({self.reason})" + (f": {self.words}" if self.words else "")
+
+
+class Fleet(Protocol):
+    """The workers that one scaler starts. `now` is in steady seconds throughout; one thread owns a fleet."""
+
+    @property
+    def capabilities(self) -> FleetCapabilities: ...
+
+    @property
+    def trouble(self) -> str:
+        """Why workers do not start, or an empty string once one has registered since."""
+        ...
+
+    @property
+    def backs_off(self) -> bool:
+        """Whether a crash keeps workers from starting as wanted."""
+        ...
+
+    def retry_in(self, now: float) -> float | None:
+        """Seconds until the next try after a crash, or None when nothing waits for it."""
+        ...
+
+    def roster(self) -> list[WorkerRecord]:
+        """Every worker that is there or coming, with its present state: starting, idle, busy or draining."""
+        ...
+
+    def spawn(self, count: int, now: float) -> int:
+        """Start up to `count` workers. Tells how many: fewer where there is no room, or after crashes."""
+        ...
+
+    def retire(self, names: Sequence[str], now: float) -> None:
+        """Tell workers to claim nothing more, finish what they run, and end."""
+        ...
+
+    def retire_all(self, now: float) -> None:
+        """Retire every worker; nothing is started any more."""
+        ...
+
+    def kill(self) -> None:
+        """End every worker at once. Safe in a signal handler."""
+        ...
+
+    def poll(self, now: float) -> list[Exit]:
+        """Workers that have ended since the last call; ends those whose time to drain is over."""
+        ...
+
+    def observe(self, registered: Sequence[WorkerRecord], now: float) -> list[float]:
+        """Take in who is registered; ends who never came, or went silent.
+
+        Returns:
+            How many seconds each worker that registered since the last call took to start.
+        """
+        ...
+
+    def pause_clocks(self, now: float) -> None:
+        """Nobody can register, because Redis cannot be read: this time counts against no worker."""
+        ...
+
+    def prepare(self, wanted: int, now: float) -> None:
+        """Make the next start quicker, where that takes nothing from workers that start.
+
+        Args:
+            wanted: how many workers there should be.
+        """
+        ...

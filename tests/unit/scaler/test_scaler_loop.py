@@ -1,0 +1,112 @@
+"""The scaler's loop in front of a fleet that is only remembered, with the queue on fakeredis."""
+
+from __future__ import annotations
+
+import fakeredis
+import pytest
+from prometheus_client import CollectorRegistry
+
+from promptq.contract.errors import RedisUnavailable
+from promptq.contract.job import Status
+from promptq.contract.metrics import ScalerMetrics
+from promptq.contract.settings import ScalerSettings
+from scaler.fleets.base import FleetCapabilities
+from scaler.gpu import Gpus
+from scaler.loop import ScalerLoop
+from scaler.policy import Limits
+from tests.fakes import TimedStore, submit
+from tests.memory_fleet import MemoryFleet
+
+
+class Bench:
+    """A loop whose steady clock the test moves, a second a round."""
+
+    def __init__(self, least: int = 1, most: int = 4) -> None:
+        settings = ScalerSettings(_env_file=None)
+        self.store = TimedStore(fakeredis.FakeRedis(), settings)
+        self.store.uptime_seconds = lambda: 9999.0  # type: ignore[method-assign]  # fakeredis says nothing of it
+        self.fleet, self.at = MemoryFleet(most), 1000.0
+        self.metrics = ScalerMetrics(CollectorRegistry())
+        limits = Limits(least, most, target_jobs_per_worker=2)
+        self.loop = ScalerLoop(self.fleet, limits, self.store, self.metrics, Gpus(nvml=object()), lambda: self.at)
+        self.loop.initialize()
+
+    def round(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.at += 1.0
+            self.loop.loop(1_800_000_000.0)
+
+    def register(self, *names: str) -> None:
+        """As a worker's heartbeat does."""
+        keys = self.store.keys
+        for name in names:
+            self.store.client.sadd(keys.workers(), keys.worker(name))
+            self.store.client.hset(keys.worker(name), mapping={"state": "idle", "slots": 2})
+
+    def decisions(self, action: str, reason: str) -> float:
+        return self.metrics.decisions.labels(action, reason)._value.get()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_the_least_number_is_started_and_then_kept(bench: Bench) -> None:
+    bench.round()
+    assert [worker.state for worker in bench.fleet.roster()] == ["starting"]
+    bench.register("memory-0")
+    bench.round(3)
+    assert [worker.state for worker in bench.fleet.roster()] == ["idle"]
+    assert bench.decisions("up", "below_min") == 1
+    assert bench.decisions("hold", "steady") == 3
+    assert bench.fleet.wanted == 1
+
+
+def test_a_backlog_brings_workers_up_to_the_most(bench: Bench) -> None:
+    bench.round()
+    bench.register("memory-0")
+    for number in range(20):
+        submit(bench.store, f"p{number}", cache=False)
+    bench.round(2)
+    assert len(bench.fleet.roster()) == 4
+
+
+def test_the_jobs_of_a_worker_that_was_seen_to_end_are_taken_back_at_once(bench: Bench) -> None:
+    bench.round()
+    bench.register("memory-0")
+    job = submit(bench.store, "p").job
+    bench.store.claim("memory-0", 1)
+    bench.fleet.die("memory-0")
+    bench.round()
+    assert bench.store.get(job.id).status is Status.QUEUED
+    assert bench.store.client.smembers(bench.store.keys.workers()) == set()
+
+
+def test_where_a_fleet_does_not_see_exits_leases_are_waited_for(bench: Bench) -> None:
+    bench.fleet.capabilities = FleetCapabilities()
+    bench.round()
+    job = submit(bench.store, "p").job
+    bench.store.claim("memory-0", 1)
+    bench.fleet.die("memory-0")
+    bench.round()
+    assert bench.store.get(job.id).status is Status.RUNNING
+
+
+def test_while_redis_is_away_nothing_moves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.round()
+
+    def away(*_: object, **__: object) -> None:
+        raise RedisUnavailable("away")
+
+    monkeypatch.setattr(bench.store, "reap", away)
+    bench.round(5)
+    assert len(bench.fleet.roster()) == 1
+    assert bench.decisions("hold", "held_redis_down") == 5
+
+
+def test_at_its_end_every_worker_is_retired(bench: Bench) -> None:
+    bench.round()
+    bench.loop.shutdown()
+    assert bench.fleet.roster() == []
+    assert bench.metrics.worker_exits.labels("retired")._value.get() == 1
