@@ -8,7 +8,7 @@ COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api load load-report experiments dashboards compose-smoke
+.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api load load-report experiments dashboards settings-docs compose-smoke
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ experiments: $(STAMP) ## A short form of every experiment, on the echo engine; p
 
 dashboards: $(STAMP) ## Write Grafana's dashboards anew from ops/grafana/panels.py
 	$(BIN)/python ops/grafana/build.py
+
+settings-docs: $(STAMP) ## Write docs/settings.md anew from the settings classes
+	$(BIN)/python docs/build_settings.py
 
 compose-smoke: $(STAMP) ## docker-compose.yml on a real engine: up, a job, Prometheus, a kill, down
 	tests/ops/compose_smoke.sh

@@ -49,7 +49,7 @@ class PromptLimit:
         if size < FREE_BYTES or (facts := self._current()) is None or size < facts.context_length:
             return
         plain = request.prompt is not None
-        # In a thread of its own, and without the interpreter's lock: 100,000 characters take about 50 ms.
+        # In a thread of its own, and without the interpreter's lock, because a long prompt takes a while.
         tokens = gevent.get_hub().threadpool.apply(_count, (self._tokenizer(facts), texts, plain))
         if tokens >= facts.context_length:
             raise _too_long(tokens, facts.context_length, plain)

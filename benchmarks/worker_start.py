@@ -15,9 +15,10 @@ import psutil
 
 from promptq.contract.job import Status
 from promptq.contract.request import JobRequest
-from promptq.contract.settings import WorkerSettings, child_environment
+from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import JobStore, NewJob, connect
+from promptq.runtime import programs
 from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
 
 POLL_SECONDS = 0.005
@@ -42,7 +43,7 @@ def main() -> None:
 
 def measure(store: JobStore, url: str, spare: bool) -> float:
     """Seconds until a worker that is started now has claimed the job that waits."""
-    environment = child_environment(PROMPTQ_REDIS_URL=url)
+    environment = programs.environment(PROMPTQ_REDIS_URL=url)
     fleet = LocalFleet(LocalFleetSettings(1, environment, spare_command=SPARE_COMMAND if spare else ()))
     try:
         fleet.keep_spare(0, time.monotonic())

@@ -1,6 +1,6 @@
 """A spare: a worker process that has imported everything and waits to be told which worker it is.
 
-It has no model and no GPU, is registered nowhere and claims nothing. The scaler keeps one in reserve.
+It has no model and no GPU, is registered nowhere and claims nothing. The scaler keeps one ready.
 """
 
 from __future__ import annotations

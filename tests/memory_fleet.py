@@ -1,4 +1,4 @@
-"""A fleet whose workers are entries in a dict, for tests of what stands in front of a fleet. Keeps the same contract."""
+"""A fleet whose workers are entries in a dict, for tests of what stands in front of a fleet. It keeps the contract."""
 
 from __future__ import annotations
 

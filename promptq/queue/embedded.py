@@ -20,16 +20,17 @@ from promptq.queue.store import connect
 
 START_SECONDS = 60.0
 SAFE_OPTIONS = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--loglevel", "notice")
-# Small jobs in little memory: a result's stream would begin at 4 kB, and a hash with a prompt be a table of pointers.
-# A job has fewer than 64 fields; the hash of those that may be joined has more, and must not be searched end to end;
-# nor must the leases of a few batches. A generation of the cache may have millions of fields: nobody waits for its end.
+# Small jobs should take little memory: by default a result's stream begins at 4 kB, and a hash with a prompt is a
+# table of pointers. A job has fewer than 64 fields. The hash of groups has more, and must not be searched from end to
+# end, nor must the leases of a few batches. A hash of cached places may have millions of fields, and nobody should wait
+# for its deletion.
 LEAN_OPTIONS = (
     "--stream-node-max-bytes", "256", "--hash-max-listpack-value", "1024", "--hash-max-listpack-entries", "64",
     "--zset-max-listpack-entries", "8", "--lazyfree-lazy-expire", "yes",
 )  # fmt: skip
-# This server is built with the C library's malloc, which gives out what was freed last: with many jobs waiting it lies
-# all over the heap, and a job costs a quarter more and up. jemalloc keeps small pieces together: where its library is
-# installed it is used. Without it, more free pieces are kept at hand by size, for 20 MB: the default is worse still.
+# This server is built with the C library's malloc, which gives out the memory that was freed last. With many jobs
+# waiting that lies all over the heap, and every job costs more. jemalloc keeps small pieces together, so it is used
+# where its library is installed. Without it, the C library is told to keep more free pieces at hand, by size.
 ALLOCATOR = "glibc.malloc.tcache_count=1000:glibc.malloc.tcache_max=4096"
 
 

@@ -1,4 +1,4 @@
-"""The reserve: one worker process that has imported everything and waits, so that the next start need not."""
+"""The warm spare: one worker process that has imported everything and waits, so that the next start need not."""
 
 from __future__ import annotations
 

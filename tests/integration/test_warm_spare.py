@@ -19,9 +19,10 @@ import pytest
 
 from promptq.contract.assignment import Assignment
 from promptq.contract.job import Status
-from promptq.contract.settings import PREFIX, child_environment
+from promptq.contract.settings import PREFIX
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
+from promptq.runtime import programs
 from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
 from scaler.fleets.warm_spare import SpareProcess
 from scaler.gpu import Gpu, Gpus
@@ -49,7 +50,7 @@ def script(text: str) -> tuple[str, ...]:
 
 
 def environment(**settings: Any) -> dict[str, str]:
-    return child_environment(**{PREFIX + name.upper(): str(value) for name, value in settings.items()})
+    return programs.environment(**{PREFIX + name.upper(): str(value) for name, value in settings.items()})
 
 
 @pytest.fixture
@@ -126,9 +127,9 @@ def test_a_line_that_is_no_assignment_ends_it_with_one_that_says_so(waiting: sub
 
 def test_no_spare_outlives_a_killed_scaler() -> None:
     parent = (
-        "import sys, time\nfrom promptq.contract.settings import child_environment\n"
+        "import sys, time\nfrom promptq.runtime.programs import environment as make\n"
         "from scaler.fleets.local import LocalFleet, LocalFleetSettings, SPARE_COMMAND\n"
-        "environment = child_environment(PROMPTQ_ENGINE='echo')\n"
+        "environment = make(PROMPTQ_ENGINE='echo')\n"
         "fleet = LocalFleet(LocalFleetSettings(2, environment, spare_command=SPARE_COMMAND))\n"
         "fleet.prepare(0, 0.0)\nprint(fleet._warm_spare.spare.process.pid, flush=True)\ntime.sleep(60)"
     )

@@ -19,7 +19,8 @@ from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
 from gpu_worker.engines.continuous.kvcache.slots import SlotCache, allocate
 from gpu_worker.engines.continuous.loading.loader import limit_context, load
 from gpu_worker.engines.continuous.retry_halves import Failure, failure, run_in_halves
-from gpu_worker.engines.continuous.runners.model_runner import ModelRunner, Runner, layer_shapes
+from gpu_worker.engines.continuous.runners.base import Runner
+from gpu_worker.engines.continuous.runners.model_runner import ModelRunner, layer_shapes
 from gpu_worker.engines.continuous.runners.packed_model import is_known
 from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
 from gpu_worker.engines.continuous.sampling import NOT_FINITE
@@ -54,7 +55,7 @@ class ContinuousEngine:
         packed: False runs every model through transformers' own code, as those are that PackedModel does not know.
         drafts: whether few rows guess ahead; only where the runner takes drafts.
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
-        kernels: our own for a CPU, for models that run flat; None: torch's operators alone.
+        kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
 
     Raises:
         EngineError: the model cannot be batched, or the slots do not fit into the device's memory.

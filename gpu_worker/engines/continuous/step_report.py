@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from gpu_worker.engines.base import Capabilities, EngineInfo, StepStats
-from gpu_worker.engines.continuous.runners.model_runner import Runner
+from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 
 

@@ -15,7 +15,7 @@ from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 
 # Columns are read in multiples of this.
 READ_BUCKET = 16
-# What one more call costs, in columns of one row (measured on a CPU: 40 µs against 0.1 µs).
+# What one more call costs, in columns of one row; as measured on a CPU.
 CALL_COLUMNS = 400
 
 

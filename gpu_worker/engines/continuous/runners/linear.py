@@ -1,8 +1,8 @@
-"""Products with a model's weights: the bulk of every step. On a CPU the weights are laid out anew beforehand.
+"""Products with a model's weights, which are the bulk of every step. On a CPU the weights are laid out anew beforehand.
 
-Plain `linear` goes through MKL, which lays the weights out at each call: at 8 to 48 rows it takes 1.5 to 3 times as
-long as oneDNN with weights that it has laid out, and that takes 1.3 to 1.6 times as long as our own kernel. oneDNN's
-operators are those that torch's own compiler emits; they can also add, multiply or apply SiLU on the way out.
+Torch's plain `linear` goes through MKL, which lays the weights out at each call. oneDNN takes weights that have been
+laid out once, and our own kernel is faster still; docs/engine.md has the figures. oneDNN's operators are those that
+torch's own compiler emits; they can also add, multiply or apply SiLU on the way out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gpu_worker.engines.continuous.kernels.library import Kernels, packed
 
-# For how many rows oneDNN's layout is chosen. One layout serves all: others were no faster at 1 to 96 rows.
+# For how many rows oneDNN's layout is chosen; one layout serves all numbers of rows.
 LAYOUT_ROWS = 32
 
 # silu(x·Gᵀ) ⊙ (x·Uᵀ) for x [rows, in], giving [rows, out].

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,31 +27,7 @@ from gpu_worker.engines.continuous.rounding import round_up
 from gpu_worker.engines.continuous.sampling import NOT_FINITE, draws, next_tokens
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
-from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 from promptq.contract.errors import EngineError
-
-
-class Runner(Protocol):
-    """Computes chunks in the slots of one cache.
-
-    Changes no sequence, and writes only what it writes again when repeated: so a step that failed can be tried anew
-    with fewer rows.
-
-    Attributes:
-        pace: how long its steps take; free_tokens is 0 if chunks of running rows may have no drafts.
-        linear_kind: what multiplies with the weights: `kernels`, `onednn` or `torch`.
-    """
-
-    cache: SlotCache
-    step_cost: StepCost
-    linear_kind: str
-
-    def run(self, chunks: Sequence[Chunk]) -> list[int]:
-        """Compute chunks, of running rows first and by slot; returns the tokens that each gives, in order.
-
-        NOT_FINITE stands for the token of a row whose numbers are not.
-        """
-        ...
 
 
 class ModelRunner:

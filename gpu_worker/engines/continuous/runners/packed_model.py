@@ -1,4 +1,4 @@
-"""A Llama-shaped model in fewer operations than transformers' own: all tokens of a step in one flat line, whatever row
+"""A Llama-shaped model in fewer operations than transformers' own: all tokens of a step in one line, whatever row
 they belong to. Reads the model's weights; the model itself stays as it is.
 """
 

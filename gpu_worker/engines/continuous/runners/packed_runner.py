@@ -24,12 +24,12 @@ from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 
 # Up to so many tokens a row, running rows with their drafts, attention is computed as plain products.
 FEW_TOKENS = MOST_DRAFTS + 1
-# For up to so many running rows the first step finds oneDNN's kernels made: 8 ms for each number of rows.
+# For up to so many running rows oneDNN's kernels are made at the start: a step that meets a new number waits for one.
 WARM_ROWS = 16
 
 
 class PackedRunner:
-    """Computes chunks in the slots of one cache. See `model_runner.Runner` for the contract."""
+    """Computes chunks in the slots of one cache. See `base.Runner` for the contract."""
 
     def __init__(self, model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None = None) -> None:
         self.cache = cache
@@ -182,7 +182,7 @@ def _attend(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _attend_few(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """One token a row, or a few: two batched products. The fused kernel, for many, takes twice as long on a CPU."""
+    """One token a row, or a few: two batched products. The fused kernel, made for many, is slower here on a CPU."""
     rows, key_heads, _, size = keys.shape
     query = _by_key_head(_spread(query, part.live, rows), part.group, key_heads).flatten(0, 1)
     keys, values = keys.flatten(0, 1), values.flatten(0, 1)

@@ -2,7 +2,7 @@
 
 Keys and values of a token depend on the tokens before it alone. So those of a shared beginning (a system prompt, the
 earlier turns of a conversation) are copied out of the slot that has them, of a row that runs or one that has left.
-Copying a token takes a hundredth of the time that computing it takes. Decides without torch.
+Copying a token is far cheaper than computing it. Decides without torch.
 """
 
 from __future__ import annotations

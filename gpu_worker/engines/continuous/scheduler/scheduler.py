@@ -44,7 +44,7 @@ class Scheduler:
 
     Args:
         slots: rows that fit.
-        pace: how long steps take.
+        step_cost: how long steps take.
         reuse: whether a prompt's beginning may be copied from a slot that holds it.
 
     Attributes:

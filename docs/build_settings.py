@@ -1,0 +1,56 @@
+"""Writes docs/settings.md from the settings classes: `make settings-docs`."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from promptq.contract.settings import (  # noqa: E402
+    PREFIX,
+    ApiSettings,
+    CommonSettings,
+    ScalerSettings,
+    WorkerSettings,
+)
+
+PAGE = ROOT / "docs/settings.md"
+PROGRAMS = {
+    "All programs": CommonSettings,
+    "API": ApiSettings,
+    "Workers": WorkerSettings,
+    "Scaler": ScalerSettings,
+}
+HEAD = """# Settings
+
+Environment variables, or lines of `.env` in the working folder. A wrong or unknown one ends the program with one line
+that names it, and exit code 2. Every program prints its settings at the start, passwords masked.
+
+This page is made from `promptq/contract/settings.py` by `make settings-docs`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(_section(title, program) for title, program in PROGRAMS.items())]).rstrip() + "\n"
+
+
+def _section(title: str, program: type[CommonSettings]) -> str:
+    inherited = {} if program is CommonSettings else CommonSettings.model_fields
+    fields = {name: field for name, field in program.model_fields.items() if name not in inherited}
+    return "\n".join([f"## {title}\n", *(_entry(name, field) for name, field in fields.items()), ""])
+
+
+def _entry(name: str, field: FieldInfo) -> str:
+    default = f" (`{field.default}`)" if str(field.default) else ""
+    text = f"- `{PREFIX}{name.upper()}`{default}: {field.description}"
+    return "\n".join(textwrap.wrap(text, 116, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,33 @@
+"""What the engine asks of a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+
+
+class Runner(Protocol):
+    """Computes chunks in the slots of one cache.
+
+    Changes no sequence, and writes only what it writes again when repeated: so a step that failed can be tried anew
+    with fewer rows.
+
+    Attributes:
+        step_cost: how long its steps take; free_tokens is 0 if chunks of running rows may have no drafts.
+        linear_kind: what multiplies with the weights: `kernels`, `onednn` or `torch`.
+    """
+
+    cache: SlotCache
+    step_cost: StepCost
+    linear_kind: str
+
+    def run(self, chunks: Sequence[Chunk]) -> list[int]:
+        """Compute chunks, of running rows first and by slot; returns the tokens that each gives, in order.
+
+        NOT_FINITE stands for the token of a row whose numbers are not.
+        """
+        ...
