@@ -46,7 +46,7 @@ def measure(store: JobStore, url: str, spare: bool) -> float:
     environment = programs.environment(PROMPTQ_REDIS_URL=url)
     fleet = LocalFleet(LocalFleetSettings(1, environment, spare_command=SPARE_COMMAND if spare else ()))
     try:
-        fleet.keep_spare(0, time.monotonic())
+        fleet.prepare(0, time.monotonic())
         if spare:
             _await_quiet(psutil.Process().children()[-1])
         job = store.submit(
@@ -59,7 +59,7 @@ def measure(store: JobStore, url: str, spare: bool) -> float:
         return time.perf_counter() - started
     finally:
         fleet.retire_all(time.monotonic())
-        while fleet.processes:
+        while fleet.roster():
             fleet.poll(time.monotonic())
             time.sleep(POLL_SECONDS)
 

@@ -84,7 +84,7 @@ class Outcome:
         return late / max(1, sum(self.waits.values()))
 
 
-class LocalFleet:
+class SimulatedFleet:
     """A queue and its workers."""
 
     def __init__(self, largest: int, seed: int) -> None:
@@ -158,7 +158,7 @@ class LocalFleet:
 
 def simulate(policy: Policy, trace: Trace, largest: int, seed: int) -> Outcome:
     """One run of a trace over a fleet of at most `largest` workers."""
-    fleet = LocalFleet(largest, seed)
+    fleet = SimulatedFleet(largest, seed)
     full = largest * SLOTS / SERVICE_SECONDS
     per_decision = round(DECIDE_SECONDS / STEP_SECONDS)
     for number in range(round(TRACE_SECONDS / STEP_SECONDS)):

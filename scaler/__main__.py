@@ -18,10 +18,11 @@ from promptq.runtime import programs
 from promptq.runtime.lifecycle import ExitCode, run
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.parent_death import KillingStop
+from scaler.fleets.base import Fleet
+from scaler.fleets.gpus import Gpus
 from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
-from scaler.gpu import Gpus
 from scaler.loop import ScalerLoop
-from scaler.metrics_server import MetricsServer, QueueCollector, create_app
+from scaler.metrics_server import GpuCollector, MetricsServer, QueueCollector, create_app
 from scaler.policy import Limits
 
 log = logging.getLogger("scaler")
@@ -49,22 +50,28 @@ def serve(settings: ScalerSettings) -> None:
         SettingsError: the port is taken.
     """
     gpus = Gpus(allowed=environment.child_environment().get("CUDA_VISIBLE_DEVICES"))
-    placed_on = gpus if spreads_over_gpus(settings) else None
-    count = len(placed_on.read()) if placed_on else 0
-    limits = Limits.of(settings, max_workers(settings, count))
-    fleet = LocalFleet(fleet_settings(settings, limits.max_workers, count > 0), placed_on)
+    fleet, limits = create_fleet(settings, gpus)
     stop = KillingStop(fleet.kill).install()
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     store = JobStore(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
-    loop = ScalerLoop(fleet, limits, store, ScalerMetrics(registry), gpus)
+    loop = ScalerLoop(fleet, limits, store, ScalerMetrics(registry))
     observer = Observer(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
     registry.register(QueueCollector(observer))
+    registry.register(GpuCollector(gpus.read))
     server = MetricsServer(create_app(registry, observer, settings.advertised_host), settings)
     try:
         run(loop, stop, settings.tick_seconds)
     finally:
         server.close()
+
+
+def create_fleet(settings: ScalerSettings, gpus: Gpus) -> tuple[Fleet, Limits]:
+    """The fleet that the settings ask for, and how many workers it may have."""
+    placed_on = gpus if spreads_over_gpus(settings) else None
+    count = len(placed_on.read()) if placed_on else 0
+    limits = Limits.of(settings, max_workers(settings, count))
+    return LocalFleet(fleet_settings(settings, limits.max_workers, count > 0), placed_on), limits
 
 
 def spreads_over_gpus(settings: ScalerSettings) -> bool:

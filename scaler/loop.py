@@ -11,7 +11,6 @@ from promptq.contract.metrics import ScalerMetrics
 from promptq.queue.observe import FleetRecord, Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
 from scaler.fleets.base import REASONS, Fleet
-from scaler.gpu import Gpus
 from scaler.policy import Decision, History, Limits, Load, Reason, choose_retirees, decide, hold
 from scaler.rates import Rates
 from scaler.reaper import Reaper
@@ -38,7 +37,7 @@ class ScalerLoop:
     """
 
     def __init__(
-        self, fleet: Fleet, limits: Limits, store: JobStore, metrics: ScalerMetrics, gpus: Gpus,
+        self, fleet: Fleet, limits: Limits, store: JobStore, metrics: ScalerMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._fleet = fleet
@@ -46,7 +45,6 @@ class ScalerLoop:
         self._store = store
         self._observer = Observer(store.client, store.settings)
         self._metrics = metrics
-        self._gpus = gpus
         self._clock = clock
         self._reaper = Reaper(store)
         self._rates = Rates()
@@ -185,10 +183,6 @@ class ScalerLoop:
         for state in STATES:
             self._metrics.workers.labels(state).set(states.count(state))
         self._metrics.wanted.set(self._wanted)
-        for gpu in self._gpus.read():
-            self._metrics.gpu_utilization.labels(str(gpu.index)).set(gpu.utilization)
-            self._metrics.gpu_memory_used.labels(str(gpu.index)).set(gpu.memory_used)
-            self._metrics.gpu_memory_total.labels(str(gpu.index)).set(gpu.memory_total)
         self._metrics.last_loop.set(now)
 
 

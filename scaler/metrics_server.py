@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.runtime.ports import listen
+from scaler.fleets.gpus import Gpu
 
 
 class QueueCollector(Collector):
@@ -33,6 +35,24 @@ class QueueCollector(Collector):
         except RedisUnavailable:
             return
         yield from (_jobs(snapshot), _ages(snapshot), _expiries(snapshot), _requeued(snapshot))
+
+
+class GpuCollector(Collector):
+    """Gauges of this machine's GPUs, read at scrape time.
+
+    Args:
+        read: the GPUs as they are now.
+    """
+
+    def __init__(self, read: Callable[[], Sequence[Gpu]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Three gauges, with a sample for each GPU."""
+        gpus = self._read()
+        yield _per_gpu(metrics.GPU_UTILIZATION, gpus, attrgetter("utilization"))
+        yield _per_gpu(metrics.GPU_MEMORY_USED, gpus, attrgetter("memory_used"))
+        yield _per_gpu(metrics.GPU_MEMORY_TOTAL, gpus, attrgetter("memory_total"))
 
 
 def create_app(registry: CollectorRegistry, observer: Observer, advertised_host: str) -> Flask:
@@ -121,6 +141,16 @@ def _ages(snapshot: Snapshot) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=labels)
     for queue in snapshot.queues:
         family.add_metric([queue.name], queue.oldest_age_seconds)
+    return family
+
+
+def _per_gpu(
+    metric: tuple[str, str, tuple[str, ...]], gpus: Sequence[Gpu], value: Callable[[Gpu], float]
+) -> GaugeMetricFamily:
+    name, text, labels = metric
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for gpu in gpus:
+        family.add_metric([str(gpu.index)], value(gpu))
     return family
 
 

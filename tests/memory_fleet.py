@@ -1,72 +1,138 @@
-"""A fleet whose workers are entries in a dict, for tests of what stands in front of a fleet. It keeps the contract."""
+"""A fleet in memory, for the loop's unit tests; it passes the contract suite that every fleet passes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from promptq.queue.observe import WorkerRecord
+from scaler.backoff import Backoff, is_stable
 from scaler.fleets.base import Exit, FleetCapabilities
+
+START_TIMEOUT_SECONDS = 60.0
+DRAIN_SECONDS = 30.0
+UNRESPONSIVE_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    record: WorkerRecord
+    spawned_at: float
+    awaited_since: float
+    registered_at: float | None = None
+    missing_since: float | None = None
+    deadline: float | None = None
+    end: Exit | None = None
+
+    def is_stable(self, now: float) -> bool:
+        since = self.registered_at
+        return is_stable(None if since is None else now - since, self.record.jobs_finished)
 
 
 class MemoryFleet:
-    """Workers start when `observe` first hears of them, and end when the test says so, or once they are told to."""
+    """Workers that are entries of a dictionary.
 
-    capabilities = FleetCapabilities(sees_exits=True)
-    trouble = ""
-    backs_off = False
+    Args:
+        most: how many there may be, those that drain included.
+        crashes: a worker ends as soon as it has started.
+        drains: a retired worker ends at once; otherwise when the test says so, or its time is over.
+    """
 
-    def __init__(self, most: int = 4) -> None:
-        self.most = most
-        self.workers: dict[str, WorkerRecord] = {}
-        self.spawned_at: dict[str, float] = {}
-        self.ended: list[Exit] = []
-        self.wanted = 0
+    def __init__(self, most: int = 3, crashes: bool = False, drains: bool = True, sees_exits: bool = True) -> None:
+        self.capabilities = FleetCapabilities(sees_exits=sees_exits)
+        self.trouble = ""
+        self.prepared: list[int] = []
+        self.paused: list[float] = []
+        self.crashes = crashes
+        self._most = most
+        self._drains = drains
+        self._workers: dict[str, _Worker] = {}
+        self._spawned = 0
+        self._backoff = Backoff()
+
+    @property
+    def backs_off(self) -> bool:
+        return self._backoff.failures > 0
 
     def retry_in(self, now: float) -> float | None:
-        return None
+        left = self._backoff.retry_at - now
+        return left if self.backs_off and left > 0 else None
 
     def roster(self) -> list[WorkerRecord]:
-        return list(self.workers.values())
+        return [worker.record for worker in self._workers.values()]
 
     def spawn(self, count: int, now: float) -> int:
-        started = max(0, min(count, self.most - len(self.workers)))
+        starting = sum(worker.record.state == "starting" for worker in self._workers.values())
+        allowed = self._backoff.room(starting, now)
+        started = max(0, min(count, self._most - len(self._workers), count if allowed is None else allowed))
         for _ in range(started):
-            name = f"memory-{len(self.spawned_at)}"
-            self.workers[name] = WorkerRecord(name, "starting")
-            self.spawned_at[name] = now
+            name = f"memory-{self._spawned}"
+            self._spawned += 1
+            self._workers[name] = _Worker(WorkerRecord(name, "starting"), now, now)
+            if self.crashes:
+                self.die(name, "crashed", 1)
         return started
 
+    def prepare(self, wanted: int, now: float) -> None:
+        self.prepared.append(wanted)
+
     def retire(self, names: Sequence[str], now: float) -> None:
-        for name in names:
-            self.workers[name] = replace(self.workers[name], state="draining")
+        for worker in (self._workers[name] for name in names if name in self._workers):
+            if worker.deadline is None:
+                worker.deadline = now + DRAIN_SECONDS
+                worker.record = replace(worker.record, state="draining")
+                if self._drains:
+                    self.die(worker.record.name, "retired", 0)
 
     def retire_all(self, now: float) -> None:
-        self.retire(list(self.workers), now)
+        self.retire(list(self._workers), now)
 
     def kill(self) -> None:
-        for name in list(self.workers):
+        for name in self._workers:
             self.die(name, "killed", -9)
 
-    def die(self, name: str, reason: str = "crashed", code: int = 1) -> None:
-        del self.workers[name]
-        self.ended.append(Exit(name, reason, code))
+    def die(self, name: str, reason: str = "killed", code: int = -9) -> None:
+        """The worker ends; `poll` tells it."""
+        self._workers[name].end = self._workers[name].end or Exit(name, reason, code, "")
 
     def poll(self, now: float) -> list[Exit]:
-        for name in [name for name, worker in self.workers.items() if worker.state == "draining"]:
-            self.die(name, "retired", 0)
-        ended, self.ended = self.ended, []
-        return ended
+        for name, worker in self._workers.items():
+            if worker.deadline is not None and now >= worker.deadline:
+                self.die(name, "drain_timeout")
+        ended = [(worker, worker.end) for worker in self._workers.values() if worker.end]
+        for worker, end in ended:
+            del self._workers[end.name]
+            if end.reason not in ("retired", "drain_timeout") and not worker.is_stable(now):
+                self.trouble = str(end)
+                self._backoff.fail(now)
+        return [end for _, end in ended]
 
     def observe(self, registered: Sequence[WorkerRecord], now: float) -> list[float]:
         records = {record.name: record for record in registered}
-        fresh = [name for name, worker in self.workers.items() if worker.state == "starting" and name in records]
-        for name, worker in self.workers.items():
-            if name in records and worker.state != "draining":
-                self.workers[name] = records[name]
-        return [now - self.spawned_at[name] for name in fresh]
+        fresh = []
+        for name, worker in self._workers.items():
+            if (record := records.get(name)) is not None:
+                worker.record = record if worker.deadline is None else replace(record, state="draining")
+                if worker.registered_at is None:
+                    worker.registered_at = now
+                    fresh.append(now - worker.spawned_at)
+                    self.trouble = ""
+            self._check(worker, record is not None, now)
+        return fresh
 
-    def pause_clocks(self, now: float) -> None: ...
+    def pause_clocks(self, now: float) -> None:
+        self.paused.append(now)
+        for worker in self._workers.values():
+            worker.awaited_since, worker.missing_since = now, None
 
-    def prepare(self, wanted: int, now: float) -> None:
-        self.wanted = wanted
+    def _check(self, worker: _Worker, is_registered: bool, now: float) -> None:
+        if worker.is_stable(now):
+            self._backoff.proved(worker.spawned_at)
+        if worker.registered_at is None and now - worker.awaited_since >= START_TIMEOUT_SECONDS:
+            self.die(worker.record.name, "start_timeout")
+        if is_registered or worker.registered_at is None:
+            worker.missing_since = None
+            return
+        worker.missing_since = worker.missing_since or now
+        if now - worker.missing_since >= UNRESPONSIVE_SECONDS:
+            self.die(worker.record.name, "unresponsive")

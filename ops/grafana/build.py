@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from panels import DECISIONS, FLEET, OVERVIEW, Panel, Query
+from panels import DECISIONS, OVERVIEW, WORKERS, Panel, Query
 
 FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -26,7 +26,7 @@ def texts() -> dict[str, str]:
     """Every dashboard's file, by its name."""
     boards = {
         "overview.json": dashboard("promptq-overview", "promptq: Overview", OVERVIEW),
-        "workers.json": dashboard("promptq-workers", "promptq: Workers & Scaler", FLEET),
+        "workers.json": dashboard("promptq-workers", "promptq: Workers & Scaler", WORKERS),
     }
     return {name: json.dumps(board, indent=1, ensure_ascii=False) + "\n" for name, board in boards.items()}
 

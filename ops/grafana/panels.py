@@ -172,7 +172,7 @@ OVERVIEW: dict[str, tuple[Panel, ...]] = {
     ),
 }  # fmt: skip
 
-FLEET: dict[str, tuple[Panel, ...]] = {
+WORKERS: dict[str, tuple[Panel, ...]] = {
     "Workers": (
         Panel(
             "Workers by state", "As the scaler sees them.", "short",

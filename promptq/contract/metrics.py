@@ -76,7 +76,7 @@ class WorkerMetrics:
 
 
 class ScalerMetrics:
-    """What the scaler decides and sees happen. Queue gauges come from a collector at scrape time."""
+    """What the scaler decides and sees happen. The gauges of queues and GPUs come from collectors at scrape time."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.workers = Gauge(
@@ -100,11 +100,6 @@ class ScalerMetrics:
             "promptq_cache_entries", "Cached texts, those past their lifetime until they go included.",
             registry=registry,
         )  # fmt: skip
-        self.gpu_utilization = Gauge(
-            "promptq_gpu_utilization_ratio", "Share of time the GPU was busy.", ["gpu"], registry=registry
-        )
-        self.gpu_memory_used = Gauge("promptq_gpu_memory_used_bytes", "GPU memory in use.", ["gpu"], registry=registry)
-        self.gpu_memory_total = Gauge("promptq_gpu_memory_total_bytes", "GPU memory.", ["gpu"], registry=registry)
 
 
 QUEUE_JOBS = ("promptq_queue_jobs", "Jobs by state: queued, running, dead.", ("queue", "state"))
@@ -112,3 +107,6 @@ QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at 
 LEASE_EXPIRIES = ("promptq_lease_expiries", "Leases that ran out, exact: counted in Redis.", ())
 REQUEUE_REASONS = ("worker_lost", "drain", "retry")
 JOBS_REQUEUED = ("promptq_jobs_requeued", "Jobs put back, by reason, exact: counted in Redis.", ("reason",))
+GPU_UTILIZATION = ("promptq_gpu_utilization_ratio", "Share of time the GPU was busy.", ("gpu",))
+GPU_MEMORY_USED = ("promptq_gpu_memory_used_bytes", "GPU memory in use.", ("gpu",))
+GPU_MEMORY_TOTAL = ("promptq_gpu_memory_total_bytes", "GPU memory.", ("gpu",))

@@ -54,7 +54,9 @@ class Fleet(Protocol):
     """The workers that one scaler starts. `now` is in steady seconds throughout; one thread owns a fleet."""
 
     @property
-    def capabilities(self) -> FleetCapabilities: ...
+    def capabilities(self) -> FleetCapabilities:
+        """What it can do beyond this protocol; never changes."""
+        ...
 
     @property
     def trouble(self) -> str:
@@ -79,15 +81,15 @@ class Fleet(Protocol):
         ...
 
     def retire(self, names: Sequence[str], now: float) -> None:
-        """Tell workers to claim nothing more, finish what they run, and end."""
+        """Tell workers to claim nothing more, finish what they run, and end. Those that have ended are passed over."""
         ...
 
     def retire_all(self, now: float) -> None:
-        """Retire every worker; nothing is started any more."""
+        """Retire every worker, drop what `prepare` made, and prepare nothing more."""
         ...
 
     def kill(self) -> None:
-        """End every worker at once. Safe in a signal handler."""
+        """End every worker at once, and what `prepare` made. Called in a signal handler."""
         ...
 
     def poll(self, now: float) -> list[Exit]:
@@ -107,7 +109,7 @@ class Fleet(Protocol):
         ...
 
     def prepare(self, wanted: int, now: float) -> None:
-        """Make the next start quicker, where that takes nothing from workers that start.
+        """Make the next start quicker, where that takes nothing from workers that start. It makes no worker yet.
 
         Args:
             wanted: how many workers there should be.

@@ -12,8 +12,8 @@ from promptq.runtime.programs import command
 from scaler.backoff import Backoff, is_stable
 from scaler.fleets.base import Exit, FleetCapabilities
 from scaler.fleets.child import Child
+from scaler.fleets.gpus import Gpus, place
 from scaler.fleets.warm_spare import WarmSpare, wants_spare
-from scaler.gpu import Gpus, place
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +49,14 @@ class LocalFleet:
         trouble: why workers do not start, with exit code and last words; empty once one has registered since.
     """
 
-    capabilities = FleetCapabilities(sees_exits=True, prepares=True)
-
     def __init__(self, settings: LocalFleetSettings, gpus: Gpus | None = None) -> None:
         self.settings = settings
+        self.capabilities = FleetCapabilities(sees_exits=True, prepares=bool(settings.spare_command))
         self.trouble = ""
         self._gpus = gpus
         self._children: dict[str, Child] = {}
         self._backoff = Backoff()
         self._warm_spare = WarmSpare(settings.spare_command, settings.environment)
-
-    @property
-    def processes(self) -> int:
-        """Worker processes, draining ones included."""
-        return len(self._children)
 
     @property
     def backs_off(self) -> bool:
@@ -76,7 +70,7 @@ class LocalFleet:
 
     def spawn(self, count: int, now: float) -> int:
         """Start up to `count` workers: fewer while draining ones fill the machine, or after crashes. Tells how many."""
-        room = min(count, self.settings.max_workers - self.processes)
+        room = min(count, self.settings.max_workers - len(self._children))
         allowed = self._backoff.room(len(self._in_state("starting")), now)
         started = max(0, room if allowed is None else min(room, allowed))
         for _ in range(started):
@@ -84,14 +78,14 @@ class LocalFleet:
         return started
 
     def prepare(self, wanted: int, now: float) -> None:
-        """Keep one warm spare, which counts nowhere until it becomes a worker."""
+        """Keep one warm spare, where its imports take nothing from workers that start. It counts nowhere."""
         if wants_spare([child.state for child in self._children.values()], wanted, self.backs_off):
             self._warm_spare.refill(now)
 
     def retire(self, names: Sequence[str], now: float) -> None:
-        """SIGTERM: they claim nothing more, finish what they run, and end."""
-        for name in names:
-            self._children[name].retire(now + self.settings.drain_seconds + KILL_GRACE_SECONDS)
+        """SIGTERM: they claim nothing more, finish what they run, and end. Those that have ended are passed over."""
+        for child in (self._children[name] for name in names if name in self._children):
+            child.retire(now + self.settings.drain_seconds + KILL_GRACE_SECONDS)
 
     def retire_all(self, now: float) -> None:
         """Retire every worker; the spare ends at once."""

@@ -1,122 +1,294 @@
-"""The laws that every fleet keeps, wherever its workers run. A new fleet is one more entry in FLEETS."""
+"""What the scaler may rely on, whatever a fleet's workers are. A new fleet joins by a factory in FACTORIES."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from promptq.contract.settings import child_environment
-from scaler.fleets.base import REASONS, Exit, Fleet
+from promptq.queue.observe import WorkerRecord
+from scaler.fleets.base import REASONS, Exit, Fleet, FleetCapabilities
 from scaler.fleets.local import LocalFleet, LocalFleetSettings
 from tests.memory_fleet import MemoryFleet
 from tests.processes import wait_until
 
 MOST = 3
-WAITS = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\ntime.sleep(60)"
+LONG_SECONDS = 3600.0
+"""Longer than any time-out of any fleet."""
+READY = "import os, pathlib, signal, sys, time\npathlib.Path({folder!r}, os.environ['PROMPTQ_WORKER_NAME']).touch()\n"
+STAND_INS = {
+    "serves": "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + READY + "time.sleep(99)",
+    "stubborn": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY + "time.sleep(99)",
+    "crashes": "import sys; sys.exit('the disk is on fire')",
+}
 
 
-def local() -> Fleet:
-    return LocalFleet(LocalFleetSettings(MOST, child_environment(), command=(sys.executable, "-c", WAITS)))
+class Rig(Protocol):
+    """A fleet of at most MOST workers under test, and how its workers are met with an accident."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """What is tested."""
+
+    def settle(self) -> None:
+        """Wait until every worker that was started would hear that it is retired."""
+
+    def strike(self, name: str) -> None:
+        """The worker dies, by nobody's order."""
+
+    def heal(self) -> None:
+        """Workers that are started from now on do not crash."""
 
 
-FLEETS: dict[str, Callable[[], Fleet]] = {"local": local, "memory": lambda: MemoryFleet(MOST)}
+class LocalRig:
+    """Real processes on this machine that stand in for workers."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self._folder = folder
+        script = STAND_INS[kind].format(folder=str(folder))
+        guarded = f"import pathlib\nif not pathlib.Path({str(folder / 'healed')!r}).exists():\n    {script}\n"
+        command = (sys.executable, "-c", guarded + self._serving() if kind == "crashes" else script)
+        self.fleet = LocalFleet(LocalFleetSettings(MOST, child_environment(), command=command))
+
+    def _serving(self) -> str:
+        return STAND_INS["serves"].format(folder=str(self._folder))
+
+    def settle(self) -> None:
+        names = [worker.name for worker in self.fleet.roster()]
+        wait_until(lambda: all((self._folder / name).exists() for name in names), what="the stand-ins to be ready")
+
+    def strike(self, name: str) -> None:
+        os.kill(next(worker.pid for worker in self.fleet.roster() if worker.name == name), signal.SIGKILL)
+
+    def heal(self) -> None:
+        (self._folder / "healed").touch()
 
 
-@pytest.fixture(params=FLEETS)
-def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    made = FLEETS[request.param]()
-    yield made
-    made.kill()
-    ended(made, len(made.roster()))
+class MemoryRig:
+    """The fleet that the loop's unit tests use."""
+
+    def __init__(self, kind: str, _folder: Path) -> None:
+        self.fleet = MemoryFleet(MOST, crashes=kind == "crashes", drains=kind == "serves")
+
+    def settle(self) -> None:
+        """Nothing to wait for."""
+
+    def strike(self, name: str) -> None:
+        self.fleet.die(name)
+
+    def heal(self) -> None:
+        self.fleet.crashes = False
+
+
+FACTORIES: dict[str, Callable[[str, Path], Rig]] = {"local": LocalRig, "memory": MemoryRig}
+Make = Callable[..., Rig]
+
+
+@pytest.fixture(params=FACTORIES)
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    rigs: list[Rig] = []
+
+    def rig(kind: str = "serves") -> Rig:
+        rigs.append(FACTORIES[request.param](kind, tmp_path))
+        return rigs[-1]
+
+    yield rig
+    for made in rigs:
+        made.fleet.retire_all(0.0)
+        made.fleet.kill()
+        wait_until(lambda fleet=made.fleet: fleet.poll(0.0) is not None and not fleet.roster())
+
+
+def exits(fleet: Fleet, now: float, count: int = 1) -> list[Exit]:
+    """So many ends, each told once and for a reason with a name."""
+    found: list[Exit] = []
+    wait_until(lambda: found.extend(fleet.poll(now)) or len(found) >= count, what=f"{count} exits")
+    assert len({end.name for end in found}) == len(found) == count
+    assert {end.reason for end in found} <= set(REASONS)
+    return found
 
 
 def names(fleet: Fleet) -> list[str]:
     return [worker.name for worker in fleet.roster()]
 
 
-def states(fleet: Fleet) -> set[str]:
-    return {worker.state for worker in fleet.roster()}
+def states(fleet: Fleet) -> list[str]:
+    return sorted(worker.state for worker in fleet.roster())
 
 
-def register(fleet: Fleet, now: float) -> list[float]:
-    """All of them register, idle."""
-    return fleet.observe([replace(worker, state="idle") for worker in fleet.roster()], now)
+def register(fleet: Fleet, now: float, state: str = "idle", finished: int = 0) -> list[float]:
+    """Every worker is found registered, in this state."""
+    return fleet.observe([replace(one, state=state, jobs_finished=finished) for one in fleet.roster()], now)
 
 
-def ended(fleet: Fleet, count: int, now: float = 0.0) -> list[Exit]:
-    found: list[Exit] = []
-
-    def poll() -> bool:
-        found.extend(fleet.poll(now))
-        return len(found) >= count
-
-    wait_until(poll, 20, f"{count} exits")
-    return found
+def test_a_new_fleet_is_empty_and_has_no_trouble(make: Make) -> None:
+    fleet = make().fleet
+    assert (fleet.roster(), fleet.poll(0.0), fleet.observe([], 0.0)) == ([], [], [])
+    assert (fleet.trouble, fleet.backs_off, fleet.retry_in(0.0)) == ("", False, None)
+    assert isinstance(fleet.capabilities, FleetCapabilities)
 
 
-def test_what_is_spawned_is_in_the_roster_under_names_of_its_own(fleet: Fleet) -> None:
-    assert fleet.roster() == []
+def test_workers_start_under_names_of_their_own(make: Make) -> None:
+    fleet = make().fleet
     assert fleet.spawn(2, 0.0) == 2
+    assert states(fleet) == ["starting", "starting"]
     assert len(set(names(fleet))) == 2
-    assert states(fleet) == {"starting"}
+    assert (fleet.spawn(0, 0.0), fleet.spawn(-1, 0.0)) == (0, 0)
 
 
-def test_there_are_never_more_than_fit(fleet: Fleet) -> None:
-    assert fleet.spawn(MOST + 5, 0.0) == MOST
-    assert fleet.spawn(1, 0.0) == 0
-    assert len(fleet.roster()) == MOST
-    assert fleet.spawn(-1, 0.0) == 0
+def test_workers_that_drain_take_room_too(make: Make) -> None:
+    rig = make("stubborn")
+    assert rig.fleet.spawn(MOST + 2, 0.0) == MOST
+    rig.settle()
+    register(rig.fleet, 1.0)
+    rig.fleet.retire(names(rig.fleet)[:1], 2.0)
+    assert rig.fleet.spawn(1, 2.0) == 0
+    assert not rig.fleet.backs_off
 
 
-def test_a_worker_that_registers_tells_once_how_long_it_took(fleet: Fleet) -> None:
+def test_a_registered_workers_state_is_shown_and_its_start_is_told_once(make: Make) -> None:
+    fleet = make().fleet
     fleet.spawn(2, 10.0)
-    assert fleet.observe([], 11.0) == []
-    assert register(fleet, 13.5) == [3.5, 3.5]
-    assert register(fleet, 14.0) == []
-    assert states(fleet) == {"idle"}
+    known, new = fleet.roster()
+    assert fleet.observe([replace(known, state="idle")], 12.5) == [2.5]
+    assert states(fleet) == ["idle", "starting"]
+    assert fleet.observe([replace(known, state="busy"), replace(new, state="idle")], 14.0) == [4.0]
+    assert states(fleet) == ["busy", "idle"]
+    assert register(fleet, 15.0) == []
 
 
-def test_who_is_retired_drains_ends_and_is_told_once(fleet: Fleet) -> None:
-    fleet.spawn(2, 0.0)
-    register(fleet, 1.0)
-    first, second = names(fleet)
-    fleet.retire([first], 2.0)
-    assert {worker.name: worker.state for worker in fleet.roster()}[first] == "draining"
-    (end,) = ended(fleet, 1, 2.0)
-    assert (end.name, end.reason) == (first, "retired")
-    assert fleet.poll(3.0) == []
-    assert names(fleet) == [second]
-
-
-def test_all_can_be_retired(fleet: Fleet) -> None:
-    fleet.spawn(MOST, 0.0)
-    fleet.retire_all(1.0)
-    assert {end.reason for end in ended(fleet, MOST, 1.0)} == {"retired"}
+def test_a_stranger_in_the_registry_is_none_of_it(make: Make) -> None:
+    fleet = make().fleet
+    assert fleet.observe([WorkerRecord("stranger", "idle")], 0.0) == []
     assert fleet.roster() == []
 
 
-def test_all_can_be_killed(fleet: Fleet) -> None:
-    fleet.spawn(2, 0.0)
-    fleet.kill()
-    found = ended(fleet, 2)
-    assert {end.reason for end in found} == {"killed"}
-    assert all(end.reason in REASONS and end.name in str(end) for end in found)
+def test_a_retired_worker_drains_and_ends_once(make: Make) -> None:
+    rig = make()
+    rig.fleet.spawn(2, 0.0)
+    rig.settle()
+    register(rig.fleet, 1.0)
+    gone, stays = names(rig.fleet)
+    rig.fleet.retire([gone], 2.0)
+    register(rig.fleet, 2.5, "busy")
+    assert states(rig.fleet) == ["busy", "draining"]
+    assert [(end.name, end.reason) for end in exits(rig.fleet, 3.0)] == [(gone, "retired")]
+    assert (names(rig.fleet), rig.fleet.poll(4.0)) == ([stays], [])
+    assert (rig.fleet.trouble, rig.fleet.backs_off) == ("", False)
 
 
-def test_room_comes_back_with_an_exit(fleet: Fleet) -> None:
-    fleet.spawn(MOST, 0.0)
-    register(fleet, 1.0)
-    fleet.retire(names(fleet)[:1], 1.0)
-    ended(fleet, 1, 1.0)
-    assert fleet.spawn(MOST, 2.0) == 1
+def test_to_retire_twice_or_too_late_does_nothing(make: Make) -> None:
+    rig = make()
+    rig.fleet.spawn(1, 0.0)
+    rig.settle()
+    (name,) = names(rig.fleet)
+    rig.fleet.retire([name], 1.0)
+    rig.fleet.retire([name], 2.0)
+    assert [end.reason for end in exits(rig.fleet, 3.0)] == ["retired"]
+    rig.fleet.retire([name], 4.0)
+    assert rig.fleet.poll(5.0) == []
 
 
-def test_without_trouble_nothing_is_said_and_nothing_waits(fleet: Fleet) -> None:
+def test_a_worker_that_will_not_end_is_killed_after_its_time(make: Make) -> None:
+    rig = make("stubborn")
+    rig.fleet.spawn(1, 0.0)
+    rig.settle()
+    rig.fleet.retire_all(10.0)
+    assert rig.fleet.poll(11.0) == []
+    assert [end.reason for end in exits(rig.fleet, 10.0 + LONG_SECONDS)] == ["drain_timeout"]
+    assert not rig.fleet.backs_off
+
+
+def test_after_a_crash_it_waits_and_then_one_worker_probes_for_all(make: Make) -> None:
+    rig = make("crashes")
+    assert rig.fleet.spawn(2, 100.0) == 2
+    ends = exits(rig.fleet, 100.0, 2)
+    assert {end.reason for end in ends} == {"crashed"}
+    assert ends[-1].name in rig.fleet.trouble
+    wait = rig.fleet.retry_in(100.0)
+    assert rig.fleet.backs_off
+    assert wait is not None
+    assert wait > 0
+    assert rig.fleet.spawn(2, 100.0) == 0
+    rig.heal()
+    assert rig.fleet.retry_in(100.0 + wait) is None
+    assert rig.fleet.spawn(2, 100.0 + wait) == 1
+    register(rig.fleet, 101.0 + wait)
+    assert (rig.fleet.trouble, rig.fleet.backs_off) == ("", True)
+    register(rig.fleet, 102.0 + wait, finished=1)
+    assert not rig.fleet.backs_off
+    assert rig.fleet.spawn(2, 103.0 + wait) == 2
+
+
+def test_a_worker_that_had_worked_is_replaced_at_once(make: Make) -> None:
+    rig = make()
+    rig.fleet.spawn(1, 0.0)
+    register(rig.fleet, 1.0, finished=1)
+    rig.strike(names(rig.fleet)[0])
+    (end,) = exits(rig.fleet, 2.0)
+    assert (end.reason, rig.fleet.trouble, rig.fleet.backs_off) == ("killed", "", False)
+    assert rig.fleet.spawn(1, 2.0) == 1
+
+
+def test_a_worker_that_never_registers_is_killed(make: Make) -> None:
+    fleet = make().fleet
     fleet.spawn(1, 0.0)
-    fleet.pause_clocks(1.0)
-    fleet.prepare(1, 1.0)
-    assert (fleet.trouble, fleet.backs_off, fleet.retry_in(1.0)) == ("", False, None)
-    assert fleet.capabilities.sees_exits
+    fleet.observe([], 1.0)
+    assert fleet.poll(1.0) == []
+    fleet.observe([], LONG_SECONDS)
+    (end,) = exits(fleet, LONG_SECONDS)
+    assert (end.reason, end.name in fleet.trouble) == ("start_timeout", True)
+
+
+def test_a_worker_that_went_silent_is_killed(make: Make) -> None:
+    fleet = make().fleet
+    fleet.spawn(1, 0.0)
+    register(fleet, 1.0)
+    fleet.observe([], 10.0)
+    register(fleet, 11.0)
+    fleet.observe([], 10.0 + LONG_SECONDS)
+    assert fleet.poll(10.0 + LONG_SECONDS) == []
+    fleet.observe([], 10.0 + 2 * LONG_SECONDS)
+    assert [end.reason for end in exits(fleet, 10.0 + 2 * LONG_SECONDS)] == ["unresponsive"]
+
+
+def test_time_without_redis_counts_against_nobody(make: Make) -> None:
+    fleet = make().fleet
+    fleet.spawn(2, 0.0)
+    seen = fleet.roster()[0]
+    fleet.observe([replace(seen, state="idle")], 1.0)
+    fleet.observe([], 2.0)
+    fleet.pause_clocks(LONG_SECONDS)
+    fleet.observe([], LONG_SECONDS + 1)
+    assert fleet.poll(LONG_SECONDS + 1) == []
+
+
+def test_what_is_prepared_is_no_worker(make: Make) -> None:
+    fleet = make().fleet
+    fleet.prepare(1, 0.0)
+    assert (fleet.roster(), fleet.spawn(MOST + 1, 0.0)) == ([], MOST)
+
+
+def test_retiring_all_empties_it(make: Make) -> None:
+    rig = make()
+    rig.fleet.spawn(MOST, 0.0)
+    rig.settle()
+    rig.fleet.retire_all(1.0)
+    assert {end.reason for end in exits(rig.fleet, 2.0, MOST)} == {"retired"}
+    assert rig.fleet.roster() == []
+
+
+def test_killing_ends_those_that_will_not(make: Make) -> None:
+    rig = make("stubborn")
+    rig.fleet.spawn(2, 0.0)
+    rig.settle()
+    rig.fleet.retire_all(1.0)
+    rig.fleet.kill()
+    assert {end.reason for end in exits(rig.fleet, 2.0, 2)} == {"killed"}

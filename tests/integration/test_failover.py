@@ -18,7 +18,7 @@ from tests.integration.test_api_server import Api, running
 from tests.processes import start, wait_until
 from tests.proxy import Proxy
 
-FLEET = {
+SCALER = {
     "lease_seconds": 2, "tick_seconds": 0.2, "slots": 4, "echo_tokens_per_second": 10, "min_workers": 1,
     "max_workers": 1, "drain_seconds": 2, "scaler_port": 0,
 }  # fmt: skip
@@ -75,7 +75,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 @pytest.fixture
 def api(pair: Pair, tmp_path: Path) -> Iterator[Api]:
     """The API, and a scaler with one worker, on the proxy's address."""
-    scaler = start("scaler", pair, **FLEET)
+    scaler = start("scaler", pair, **SCALER)
     try:
         with running(pair, tmp_path / "api") as api:
             wait_until(lambda: api.call("GET", "/v1/workers").json()["workers"], 30, "the worker")

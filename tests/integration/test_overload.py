@@ -23,7 +23,7 @@ from tests.processes import wait_until
 BOUND = 20
 SLOTS = 4
 # A job is 5 words at 20 a second: one worker ends 16 a second. Four clients that never rest offer far more.
-FLEET = {"slots": SLOTS, "echo_tokens_per_second": 20, "max_workers": 1, "lease_seconds": 15}
+SCALER = {"slots": SLOTS, "echo_tokens_per_second": 20, "max_workers": 1, "lease_seconds": 15}
 
 
 class Crowd:
@@ -64,7 +64,7 @@ def narrow(store: TimedStore, settings: WorkerSettings) -> TimedStore:
 
 def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: TimedStore) -> None:
     crowd = Crowd(narrow)
-    with scaler(server, ageing_seconds=1, **FLEET) as running:
+    with scaler(server, ageing_seconds=1, **SCALER) as running:
         running.has(1)
         lows = [submit(narrow, "one two three", now=time.time(), priority="low", cache=False).job for _ in range(5)]
         with crowd.at_work():

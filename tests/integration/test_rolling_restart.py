@@ -99,8 +99,8 @@ def test_api_and_workers_are_replaced_without_a_failed_request_or_a_lost_attempt
     server: EmbeddedServer, store: TimedStore, tmp_path: Path
 ) -> None:
     observer = Observer(store.client, store.settings)
-    fleet = {"min_workers": 2, "max_workers": 2, "lease_seconds": 15, "drain_seconds": 10}
-    with scaler(server, **fleet) as running_scaler, running(server, tmp_path / "api") as api:
+    settings = {"min_workers": 2, "max_workers": 2, "lease_seconds": 15, "drain_seconds": 10}
+    with scaler(server, **settings) as running_scaler, running(server, tmp_path / "api") as api:
         names = running_scaler.has(2)
         closing, seen, attempts = threading.Event(), Counter(), Counter()
         clients = [threading.Thread(target=work, args=(api, closing, seen, attempts)) for _ in range(8)]

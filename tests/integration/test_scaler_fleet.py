@@ -17,8 +17,8 @@ import pytest
 from promptq.contract.settings import child_environment
 from scaler.backoff import STABLE_SECONDS
 from scaler.fleets.base import Exit
+from scaler.fleets.gpus import Gpu, Gpus
 from scaler.fleets.local import UNRESPONSIVE_SECONDS, LocalFleet, LocalFleetSettings
-from scaler.gpu import Gpu, Gpus
 from tests.processes import ROOT, wait_until
 
 PATIENT = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
@@ -43,7 +43,7 @@ def make() -> Iterator[Make]:
     yield fleet
     for each in made:
         each.kill()
-        wait_until(lambda each=each: each.poll(0.0) is not None and not each.processes)
+        wait_until(lambda each=each: each.poll(0.0) is not None and not each.roster())
 
 
 def exits(fleet: LocalFleet, now: float, count: int = 1) -> list[Exit]:
@@ -141,7 +141,7 @@ def test_a_retired_worker_drains(make: Make, capfd: pytest.CaptureFixture[str]) 
     fleet.retire([first], 2.0)
     assert sorted(worker.state for worker in fleet.roster()) == ["draining", "idle"]
     assert [(end.name, end.reason, end.code) for end in exits(fleet, 2.0)] == [(first, "retired", 0)]
-    assert fleet.processes == 1
+    assert len(fleet.roster()) == 1
     assert not fleet.backs_off
 
 

@@ -234,10 +234,10 @@ def test_a_plain_rq_enqueue_is_seen_at_once(run: Callable[..., Scaler], client: 
 
 def test_workers_that_cannot_start_back_off_and_say_why(run: Callable[..., Scaler]) -> None:
     running = run(engine="continuous", model="/nowhere/at/all")
-    fleet = wait_until(lambda: (seen := running.observer.fleet()) and seen.retry_at and seen, 60, "the first crash")
-    assert "exited with code 4 (engine)" in fleet.trouble
-    assert "/nowhere/at/all" in fleet.trouble
-    assert fleet.retry_at > time.time() - 1
+    told = wait_until(lambda: (seen := running.observer.fleet()) and seen.retry_at and seen, 60, "the first crash")
+    assert "exited with code 4 (engine)" in told.trouble
+    assert "/nowhere/at/all" in told.trouble
+    assert told.retry_at > time.time() - 1
     wait_until(lambda: running.decisions().get(("hold", "held_backoff")), 10)
     assert running.value("promptq_workers_wanted") == 1
 

@@ -23,9 +23,9 @@ from promptq.contract.settings import PREFIX
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.runtime import programs
+from scaler.fleets.gpus import Gpu, Gpus
 from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
 from scaler.fleets.warm_spare import SpareProcess
-from scaler.gpu import Gpu, Gpus
 from tests.fakes import TimedStore, submit
 from tests.integration.test_scaler_service import scaler
 from tests.processes import ROOT, wait_until
@@ -66,7 +66,7 @@ def make() -> Iterator[Make]:
     for each in made:
         each.retire_all(0.0)
         each.kill()
-        wait_until(lambda each=each: each.poll(0.0) is not None and not each.processes)
+        wait_until(lambda each=each: each.poll(0.0) is not None and not each.roster())
 
 
 def spare_of(fleet: LocalFleet) -> SpareProcess:
@@ -147,7 +147,7 @@ def test_a_spare_counts_nowhere_and_ends_with_the_fleet(make: Make) -> None:
     assert fleet.spawn(9, 0.0) == 3
     fleet.observe([replace(worker, state="busy") for worker in fleet.roster()], 1.0)
     spare = spare_of(fleet)
-    assert (fleet.processes, fleet.spawn(1, 1.0)) == (3, 0)
+    assert (len(fleet.roster()), fleet.spawn(1, 1.0)) == (3, 0)
     assert spare.process.pid not in [worker.pid for worker in fleet.roster()]
     fleet.retire_all(2.0)
     assert not psutil.pid_exists(spare.process.pid)
@@ -190,7 +190,7 @@ def test_a_killed_spare_means_a_cold_start_and_no_failure(make: Make) -> None:
     spare.process.wait()
     assert fleet.spawn(1, 0.0) == 1
     assert fleet.roster()[0].pid != spare.process.pid
-    assert (fleet.poll(0.0), fleet.processes, fleet.backs_off, fleet.trouble) == ([], 1, False, "")
+    assert (fleet.poll(0.0), len(fleet.roster()), fleet.backs_off, fleet.trouble) == ([], 1, False, "")
 
 
 def test_nor_does_one_that_cannot_be_told(make: Make, capfd: pytest.CaptureFixture[str]) -> None:

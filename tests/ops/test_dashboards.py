@@ -43,7 +43,11 @@ def exported() -> set[str]:
     registry = CollectorRegistry()
     for kind in (metrics.ApiMetrics, metrics.WorkerMetrics, metrics.ScalerMetrics):
         kind(registry)
-    names = set(registry._names_to_collectors) | {metrics.QUEUE_JOBS[0], metrics.QUEUE_OLDEST_AGE[0]}
+    collected = (
+        metrics.QUEUE_JOBS, metrics.QUEUE_OLDEST_AGE, metrics.GPU_UTILIZATION, metrics.GPU_MEMORY_USED,
+        metrics.GPU_MEMORY_TOTAL,
+    )  # fmt: skip
+    names = set(registry._names_to_collectors) | {name for name, *_ in collected}
     return names | {f"{name}_total" for name, *_ in (metrics.LEASE_EXPIRIES, metrics.JOBS_REQUEUED)}
 
 

@@ -10,31 +10,31 @@ from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Status
 from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.settings import ScalerSettings
+from promptq.queue.observe import Observer
 from scaler.fleets.base import FleetCapabilities
-from scaler.gpu import Gpus
 from scaler.loop import ScalerLoop
 from scaler.policy import Limits
-from tests.fakes import TimedStore, submit
+from tests.fakes import NOW, TimedStore, submit
 from tests.memory_fleet import MemoryFleet
 
 
 class Bench:
     """A loop whose steady clock the test moves, a second a round."""
 
-    def __init__(self, least: int = 1, most: int = 4) -> None:
+    def __init__(self, least: int = 1, most: int = 4, fleet: MemoryFleet | None = None) -> None:
         settings = ScalerSettings(_env_file=None)
         self.store = TimedStore(fakeredis.FakeRedis(), settings)
         self.store.uptime_seconds = lambda: 9999.0  # type: ignore[method-assign]  # fakeredis says nothing of it
-        self.fleet, self.at = MemoryFleet(most), 1000.0
+        self.fleet, self.at = fleet or MemoryFleet(most), 1000.0
         self.metrics = ScalerMetrics(CollectorRegistry())
         limits = Limits(least, most, target_jobs_per_worker=2)
-        self.loop = ScalerLoop(self.fleet, limits, self.store, self.metrics, Gpus(nvml=object()), lambda: self.at)
+        self.loop = ScalerLoop(self.fleet, limits, self.store, self.metrics, lambda: self.at)
         self.loop.initialize()
 
     def round(self, count: int = 1) -> None:
         for _ in range(count):
             self.at += 1.0
-            self.loop.loop(1_800_000_000.0)
+            self.loop.loop(NOW)
 
     def register(self, *names: str) -> None:
         """As a worker's heartbeat does."""
@@ -60,7 +60,7 @@ def test_the_least_number_is_started_and_then_kept(bench: Bench) -> None:
     assert [worker.state for worker in bench.fleet.roster()] == ["idle"]
     assert bench.decisions("up", "below_min") == 1
     assert bench.decisions("hold", "steady") == 3
-    assert bench.fleet.wanted == 1
+    assert bench.fleet.prepared == [1, 1, 1, 1]
 
 
 def test_a_backlog_brings_workers_up_to_the_most(bench: Bench) -> None:
@@ -84,7 +84,7 @@ def test_the_jobs_of_a_worker_that_was_seen_to_end_are_taken_back_at_once(bench:
 
 
 def test_where_a_fleet_does_not_see_exits_leases_are_waited_for(bench: Bench) -> None:
-    bench.fleet.capabilities = FleetCapabilities()
+    bench.fleet.capabilities = FleetCapabilities(sees_exits=False)
     bench.round()
     job = submit(bench.store, "p").job
     bench.store.claim("memory-0", 1)
@@ -103,6 +103,28 @@ def test_while_redis_is_away_nothing_moves(bench: Bench, monkeypatch: pytest.Mon
     bench.round(5)
     assert len(bench.fleet.roster()) == 1
     assert bench.decisions("hold", "held_redis_down") == 5
+    assert len(bench.fleet.paused) == 5
+
+
+def test_a_worker_that_crashed_holds_the_number_back_and_says_why() -> None:
+    bench = Bench(fleet=MemoryFleet(crashes=True))
+    bench.round()
+    bench.at -= 0.5
+    bench.round()
+    assert bench.decisions("hold", "held_backoff") == 1
+    told = Observer(bench.store.client, bench.store.settings).fleet()
+    assert told is not None
+    assert (told.wanted, told.trouble) == (1, bench.fleet.trouble)
+    assert "crashed" in told.trouble
+    assert told.retry_at == pytest.approx(NOW + 1.0)
+
+
+def test_where_draining_workers_fill_the_fleet_the_reason_is_theirs() -> None:
+    bench = Bench(fleet=MemoryFleet(most=1, drains=False))
+    bench.round()
+    bench.fleet.retire(["memory-0"], bench.at)
+    bench.round()
+    assert bench.decisions("hold", "held_draining") == 1
 
 
 def test_at_its_end_every_worker_is_retired(bench: Bench) -> None:

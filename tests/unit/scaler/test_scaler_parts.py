@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import WorkerRecord
@@ -12,8 +13,8 @@ from promptq.queue.store import Reaped
 from scaler.__main__ import fleet_settings, max_workers, spreads_over_gpus
 from scaler.backoff import STABLE_SECONDS, Backoff, is_stable
 from scaler.fleets.base import Exit
-from scaler.gpu import Gpu, Gpus, place
-from scaler.metrics_server import targets
+from scaler.fleets.gpus import Gpu, Gpus, place
+from scaler.metrics_server import GpuCollector, targets
 from scaler.policy import Reason
 from scaler.rates import Rate, Rates
 from scaler.reaper import Reaper, reap
@@ -158,6 +159,18 @@ def test_gpus_are_read_in_base_units() -> None:
 def test_a_machine_without_nvml_has_no_gpus() -> None:
     assert Gpus().read() == []
     assert Gpus(None, FakeNvml(broken=True)).read() == []
+
+
+def test_gpus_are_told_as_they_are_at_the_scrape() -> None:
+    registry = CollectorRegistry()
+    gpus = [Gpu(3, "a", 0.5, 7, 10)]
+    registry.register(GpuCollector(lambda: gpus))
+    gpus.append(Gpu(4, "b", 0.25, 1, 20))
+    told = [
+        [registry.get_sample_value(name, {"gpu": index}) for index in ("3", "4")]
+        for name in ("promptq_gpu_utilization_ratio", "promptq_gpu_memory_used_bytes", "promptq_gpu_memory_total_bytes")
+    ]
+    assert told == [[0.5, 0.25], [7, 1], [10, 20]]
 
 
 def test_workers_go_to_the_gpu_with_fewest_workers_and_most_memory() -> None:

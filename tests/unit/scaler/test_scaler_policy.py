@@ -273,12 +273,12 @@ def test_starting_goes_before_idle_before_busy_and_draining_never(count: int, na
 
 
 def test_the_least_busy_and_then_the_youngest_goes_first() -> None:
-    fleet = [
+    workers = [
         WorkerRecord("full", "busy", busy_slots=8, started_at=3.0),
         WorkerRecord("old", "busy", busy_slots=1, started_at=1.0),
         WorkerRecord("young", "busy", busy_slots=1, started_at=2.0),
     ]
-    assert choose_retirees(fleet, 3) == ["young", "old", "full"]
+    assert choose_retirees(workers, 3) == ["young", "old", "full"]
 
 
 LIMITS_OF_ANY_KIND = st.builds(
