@@ -26,7 +26,7 @@ lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --config pyproject.toml
+	$(BIN)/lint-imports --no-cache --no-logo
 
 parity: $(STAMP) ## 200 random mixes of rows against model.generate, token for token
 	$(BIN)/python -m pytest tests/integration/test_engine_parity.py --mixes=50 -s -q -o timeout=3600

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from api.api_keys import read_keys
 from promptq.contract.errors import SettingsError
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.settings import ApiSettings
 from promptq.runtime import logs
-from promptq.runtime.lifecycle import ExitCode
 from promptq.runtime.programs import command, environment
 
 log = logging.getLogger("api")

@@ -16,11 +16,12 @@ from gpu_worker.spare import await_assignment
 from gpu_worker.startup import Startup
 from gpu_worker.telemetry import Telemetry
 from promptq.contract.errors import EngineError, RedisUnavailable, SettingsError
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.store import JobStore, connect
 from promptq.queue.upgrade import upgrade
-from promptq.runtime.lifecycle import ExitCode, Stop
+from promptq.runtime.lifecycle import Stop
 from promptq.runtime.logs import configure, log_settings
 
 log = logging.getLogger("gpu_worker")

@@ -14,8 +14,8 @@ from typing import NoReturn
 from gpu_worker.engines.registry import preload
 from promptq.contract import settings as environment
 from promptq.contract.assignment import Assignment
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.settings import WorkerSettings
-from promptq.runtime.lifecycle import ExitCode
 from promptq.runtime.logs import configure
 
 

@@ -21,7 +21,7 @@ PROGRAMS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says. The exit codes are those of `promptq.runtime.lifecycle.ExitCode`."""
+    """Do what the command line says. The exit codes are those of `promptq.contract.exit_codes`."""
     given = _parser().parse_args(arguments)
     if given.command == "up":
         from promptq.up.main import main as up

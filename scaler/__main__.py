@@ -10,12 +10,13 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from promptq.contract import settings as environment
 from promptq.contract.errors import SettingsError
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore, connect
 from promptq.runtime import programs
-from promptq.runtime.lifecycle import ExitCode, run
+from promptq.runtime.lifecycle import run
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.parent_death import KillingStop
 from scaler.fleets.base import Fleet

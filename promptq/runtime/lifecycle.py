@@ -1,4 +1,4 @@
-"""Stop flag, signals, exit codes, and the loop that every program runs."""
+"""Stop flag, signals, and the loop that every program runs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,12 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from enum import IntEnum
 from types import FrameType
 from typing import Protocol
 
+from promptq.contract.exit_codes import ExitCode
+
 log = logging.getLogger(__name__)
-
-
-class ExitCode(IntEnum):
-    """What a program's exit status means."""
-
-    OK = 0
-    CRASHED = 1
-    SETTINGS = 2
-    REDIS_UNAVAILABLE = 3
-    ENGINE = 4
-    KILLED = 70
 
 
 class Stop:

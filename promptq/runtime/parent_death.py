@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from promptq.runtime.lifecycle import ExitCode, Stop
+from promptq.contract.exit_codes import ExitCode
+from promptq.runtime.lifecycle import Stop
 
 # Run in the child and replaced by the real program, instead of a preexec_fn, which is not safe beside threads.
 _LAUNCHER = """

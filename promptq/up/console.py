@@ -6,8 +6,8 @@ import contextlib
 import sys
 
 from promptq.contract.errors import PromptqError
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.settings import mask_url
-from promptq.runtime.lifecycle import ExitCode
 from promptq.up.checks import UpSettings
 
 QUESTION = '{"messages":[{"role":"user","content":"What is the capital of France?"}]}'

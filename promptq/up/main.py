@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from promptq.contract.errors import RedisUnavailable, SettingsError
+from promptq.contract.exit_codes import ExitCode
 from promptq.queue.embedded import ServerError
-from promptq.runtime.lifecycle import ExitCode
 from promptq.up.checks import UpSettings, install_default_model, locked
 from promptq.up.console import fail, say
 from promptq.up.programs import CannotStart

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+from promptq.contract.exit_codes import ExitCode
 from promptq.queue.observe import WorkerRecord
-from promptq.runtime.lifecycle import ExitCode
 from promptq.runtime.parent_death import bound_to_parent
 from scaler.fleets.base import Exit
 

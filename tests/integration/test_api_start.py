@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.settings import child_environment
 from promptq.queue.embedded import free_port
-from promptq.runtime.lifecycle import ExitCode
 from tests.processes import wait_until
 
 COMMAND = [sys.executable, "-m", "api"]

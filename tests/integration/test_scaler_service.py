@@ -20,12 +20,12 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.observe import Observer, Snapshot
 from promptq.queue.store import connect
-from promptq.runtime.lifecycle import ExitCode
 from scaler.fleets.base import REASONS
 from scaler.policy import Reason
 from tests.fakes import SETTINGS, TimedStore, submit

@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.settings import PREFIX, child_environment
 from promptq.queue.embedded import free_port
-from promptq.runtime.lifecycle import ExitCode
 from tests.processes import ROOT, wait_until
 
 

@@ -10,10 +10,10 @@ import urllib.request
 import pytest
 import redis
 
+from promptq.contract.exit_codes import ExitCode
 from promptq.contract.job import Job, Status
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
-from promptq.runtime.lifecycle import ExitCode
 from tests.fakes import SETTINGS, TimedStore, keys, submit
 from tests.processes import start, wait_until, worker
 

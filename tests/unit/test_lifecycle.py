@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 
-from promptq.runtime.lifecycle import ExitCode, Stop, run
+from promptq.contract.exit_codes import ExitCode
+from promptq.runtime.lifecycle import Stop, run
 
 PROGRAM = """
 import sys, time

@@ -7,7 +7,7 @@ import signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptq.runtime.lifecycle import ExitCode
+from promptq.contract.exit_codes import ExitCode
 from promptq.up.restarts import (
     FIRST_DELAY_SECONDS,
     LONGEST_DELAY_SECONDS,

@@ -18,7 +18,7 @@ from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd
 from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
 from gpu_worker.engines.continuous.kvcache.slots import SlotCache, allocate
 from gpu_worker.engines.continuous.loading.loader import limit_context, load
-from gpu_worker.engines.continuous.retry_halves import Failure, failure, run_in_halves
+from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.runners.model_runner import ModelRunner, layer_shapes
 from gpu_worker.engines.continuous.runners.packed_model import is_known
@@ -26,7 +26,7 @@ from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
 from gpu_worker.engines.continuous.sampling import NOT_FINITE
 from gpu_worker.engines.continuous.scheduler.drafts import confirmed
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
-from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk, Failure, SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 from gpu_worker.engines.continuous.step_report import describe, step_stats
 from gpu_worker.engines.continuous.text.prompts import encode, tokenizer_json

@@ -6,17 +6,17 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from gpu_worker.engines.continuous.scheduler.sequence import Failure
 from promptq.contract.errors import PromptqError
 
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Failure = tuple[str, str]
 
 
 def failure(error: Exception) -> Failure:
-    """The (type, message) that a row's error event carries."""
+    """What a row's error event says of an exception."""
     if isinstance(error, PromptqError):
         return error.type, error.message
     return "engine_error", f"{type(error).__name__}: {error}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gpu_worker.engines.base import FinishReason, Row
-from gpu_worker.engines.continuous.retry_halves import Failure
 from gpu_worker.engines.continuous.scheduler.drafts import Drafter
+
+Failure = tuple[str, str]
+"""The (type, message) that a row's error event carries."""
 
 
 @dataclass(slots=True, eq=False)
