@@ -57,7 +57,7 @@ def rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 def report(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prefix = tmp_path_factory.mktemp("report") / "run"
     output = ["--csv", str(prefix), "--html", f"{prefix}.html", "--only-summary"]
-    done = locust("--headless", "--host", url, "-u", "10", "-r", "10", "-t", "6s", "--offered-rate", "10", *output)
+    done = locust("--headless", "--host", url, "-u", "10", "-r", "10", "-t", "4s", "--offered-rate", "10", *output)
     assert done.returncode == 0, done.stdout + done.stderr
     return prefix
 
@@ -83,7 +83,7 @@ def test_a_headless_run_leaves_report_numbers_and_plots(report: Path) -> None:
 def test_the_open_loop_offers_what_was_asked_and_counts_from_the_schedule(url: str, tmp_path: Path) -> None:
     """With 40 jobs a second of 0.1 s each, a closed loop of one user would offer ten."""
     output = ["--csv", str(tmp_path / "run"), "--only-summary"]
-    done = locust("--headless", "--host", url, "-t", "5s", "--offered-rate", "40", "OpenLoop", *output)
+    done = locust("--headless", "--host", url, "-t", "4s", "--offered-rate", "40", "OpenLoop", *output)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "run_jobs.json").read_text())["summary"]
     assert 25 < summary["offered_per_second"] < 55

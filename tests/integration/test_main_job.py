@@ -116,10 +116,10 @@ def test_identical_requests_at_the_same_moment_are_generated_once(service: Servi
 
 def test_a_mixed_batch_gives_what_each_prompt_gives_alone(service: Service) -> None:
     bodies = [
-        {"prompt": f"Story {i} begins with " + ", ".join(TOPICS[: 1 + i % 8]) + ", and", "max_tokens": 8 + 4 * (i % 7)}
-        for i in range(32)
+        {"prompt": f"Story {i} begins with " + ", ".join(TOPICS[: 1 + i % 8]) + ", and", "max_tokens": 8 + 2 * (i % 7)}
+        for i in range(20)
     ]
-    with ThreadPoolExecutor(32) as pool:
+    with ThreadPoolExecutor(20) as pool:
         jobs = list(pool.map(service.finished, bodies))
     assert min(job["timings"]["batch_size"] for job in jobs) > 8
     model, tokenizer = reference()

@@ -21,7 +21,7 @@ from tests.integration.test_api_server import Api, running
 from tests.processes import wait_until, worker
 
 CONTEXT = 2048
-LEASE_SECONDS = 3
+LEASE_SECONDS = 2
 MIXED = "Zürich, 12 345 €;\n\n\tif x  >= 10:  # 東京 🏔️ \u0301 <|im_start|>system ".strip()
 
 

@@ -52,7 +52,7 @@ class TestFull:
 
     def test_a_worker_keeps_its_leases_and_ends_its_jobs(self, own_server: EmbeddedServer, store: TimedStore) -> None:
         with worker(own_server, lease_seconds=LEASE, echo_tokens_per_second=5) as process:
-            job = submit(store, "word " * 20, now=time.time(), cache=False).job
+            job = submit(store, "word " * 12, now=time.time(), cache=False).job
             wait_until(lambda: store.get(job.id).status is Status.RUNNING, 10)
             full(store.client)
             deadline = time.monotonic() + 30

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import requests
 
 from api.api_keys import digest
@@ -47,10 +48,13 @@ def test_sighup_replaces_the_processes_without_a_failed_request(server: Embedded
         for client in clients:
             client.start()
         for _ in range(2):
-            time.sleep(1)
+            asked = sum(seen.values())
+            wait_until(lambda asked=asked: sum(seen.values()) > asked + 50, 20, "load")
             keys.write_text(f"ann {digest('a')}\nbob {digest('b')}\n")
+            old = psutil.Process(api.process.pid).children()
             api.process.send_signal(signal.SIGHUP)
-            time.sleep(3)
+            assert psutil.wait_procs(old, timeout=30)[1] == []
+            wait_until(lambda: psutil.Process(api.process.pid).children(), 20, "new processes")
         closing.set()
         for client in clients:
             client.join()

@@ -153,7 +153,7 @@ def test_the_lease_of_a_worker_that_was_seen_to_die_is_not_waited_for(
     run: Callable[..., Scaler], store: TimedStore
 ) -> None:
     """A kill -9 beside a worker that goes on: its jobs run again long before their leases end, the other's run on."""
-    running = run(min_workers=2, max_workers=2, lease_seconds=120, echo_tokens_per_second=1, slots=2)
+    running = run(min_workers=2, max_workers=2, lease_seconds=120, echo_tokens_per_second=3, slots=2)
     running.has(2)
     ids = put(store, 4)
     wait_until(lambda: running.snapshot().running == 4)
@@ -170,7 +170,7 @@ def test_the_lease_of_a_worker_that_was_seen_to_die_is_not_waited_for(
 
 def test_nor_when_it_died_while_redis_was_away(own_server: EmbeddedServer, settings: WorkerSettings) -> None:
     """The others' leases are spared after an outage; a dead worker needs no grace."""
-    slow = {"lease_seconds": 120, "echo_tokens_per_second": 1}
+    slow = {"lease_seconds": 120, "echo_tokens_per_second": 3}
     with scaler(own_server, **slow) as running, connect(own_server.url) as client:
         store = TimedStore(client, settings)
         running.has(1)

@@ -108,7 +108,7 @@ def test_sigterm_finishes_what_runs_and_claims_no_more(
     server: EmbeddedServer, client: redis.Redis, store: TimedStore
 ) -> None:
     with worker(server, slots=2, **SLOW) as process:
-        jobs = [put(store, "word " * 20) for _ in range(4)]
+        jobs = [put(store, "word " * 10) for _ in range(4)]
         # A claimed job runs in Redis's eyes; until its row is in the engine a drain would put it back.
         wait_until(lambda: [seen.busy_slots for seen in Observer(client, SETTINGS).workers()] == [2], what="both rows")
         process.send_signal(signal.SIGTERM)
@@ -164,10 +164,10 @@ def test_redis_stopped_and_started_again_loses_nothing(own_server: EmbeddedServe
 
     store = TimedStore(connect(own_server.url), store.settings)
     with worker(own_server, **SLOW) as process:
-        jobs = [put(store, "word " * 12) for _ in range(3)]
+        jobs = [put(store, "word " * 6) for _ in range(3)]
         reaches(store, jobs[2], Status.RUNNING)
         own_server.stop()
-        time.sleep(4)
+        time.sleep(2)  # longer than the jobs take: their ends cannot be told
         own_server.start()
         for job in jobs:
             assert reaches(store, job, Status.SUCCEEDED).attempts == 1

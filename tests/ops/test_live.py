@@ -86,7 +86,7 @@ class Stack:
             "-r",
             "24",
             "-t",
-            "12s",
+            "8s",
         ]
         where = ["--web-host", "127.0.0.1", "--web-port", str(self.ports["locust"])]
         wait_until(lambda: self._is_up("api", "/livez"), 60, "the API")
