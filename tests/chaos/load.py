@@ -44,10 +44,10 @@ def polls(seconds: float) -> dict[str, Any]:
         closing.set()
         prober.join()
         clients.join()
-        submits = [took for took, status in submits if status == 202]
+        taken = [took for took, status in submits if status == 202]
         return {
-            "submits": len(submits), "requests in progress": open_polls,
-            "submit p50 ms": _ms(statistics.median(submits)), "submit max ms": _ms(max(submits)),
+            "submits": len(taken), "requests in progress": open_polls,
+            "submit p50 ms": _ms(statistics.median(taken)), "submit max ms": _ms(max(taken)),
             "livez p50 ms": _ms(statistics.median(probes)), "livez max ms": _ms(max(probes)),
         }  # fmt: skip
 
@@ -75,7 +75,7 @@ def soak(jobs: int) -> dict[str, Any]:
 
     def load(stack: Stack) -> dict[str, Any]:
         began, base = time.monotonic(), _memory(stack)
-        marks = {}
+        marks: dict[str, dict[str, float]] = {}
         for share, until in (("20%", jobs // 5), ("60%", jobs * 3 // 5), ("100%", jobs)):
             _push(stack, until - (marks[last]["ended"] if (last := list(marks)[-1] if marks else "") else 0))
             time.sleep(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -95,7 +97,8 @@ class TestCache:
 
     def test_a_text_is_there_once(self, store: TimedStore) -> None:
         job = answer(store)
-        ((entry, _),) = store.client.xrange(keys.results(job))
+        entries: Any = store.client.xrange(keys.results(job))
+        ((entry, _),) = entries
         assert list(store.client.hgetall(keys.cache_new()).values()) == [entry + b" " + job.encode()]
 
     def test_an_id_that_is_used_again_answers_with_the_right_text(self, store: TimedStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -166,7 +167,8 @@ def going_round(model) -> None:
 def test_drafts_save_steps_and_change_nothing(model, temperature):
     going_round(model)
     rows = [row(str(seed), "abc", max_tokens=30, temperature=temperature, seed=seed) for seed in range(2)]
-    passes, texts = {True: [], False: []}, []
+    passes: dict[bool, list[Any]] = {True: [], False: []}
+    texts = []
     for drafts in (True, False):
         engine = tiny_engine(model, drafts=drafts)
         intercept(engine, passes[drafts].append)
@@ -195,7 +197,7 @@ def test_nan_behind_a_wrong_guess_fails_the_row_and_leaves_no_trace(model):
     model.model.embed_tokens.weight.data[broken] = math.nan
     engine = tiny_engine(model, slots=1)
     engine.add([row("a", "abc", max_tokens=30)])
-    engine._scheduler.live[0].drafter.guess = lambda count: broken * count
+    engine._scheduler.live[0].drafter.guess = lambda count: broken * count  # type: ignore[method-assign]
     recorder = Recorder()
     while engine.live_rows():
         recorder.take(engine.step(0.0))

@@ -43,7 +43,7 @@ def test_sighup_replaces_the_processes_without_a_failed_request(server: Embedded
     settings = {"api_keys_file": keys, "key_requests_per_second": 0}
     with running(server, tmp_path / "api", **settings) as api:
         assert api.call("GET", "/v1/queues", headers=bob).status_code == 401
-        closing, seen = threading.Event(), Counter()
+        closing, seen = threading.Event(), Counter[str]()
         clients = [threading.Thread(target=hammer, args=(api, ann, closing, seen)) for _ in range(8)]
         for client in clients:
             client.start()
@@ -106,7 +106,7 @@ def test_api_and_workers_are_replaced_without_a_failed_request_or_a_lost_attempt
     settings = {"min_workers": 2, "max_workers": 2, "lease_seconds": 15, "drain_seconds": 10}
     with scaler(server, **settings) as running_scaler, running(server, tmp_path / "api") as api:
         names = running_scaler.has(2)
-        closing, seen, attempts = threading.Event(), Counter(), Counter()
+        closing, seen, attempts = threading.Event(), Counter[str](), Counter[int]()
         clients = [threading.Thread(target=work, args=(api, closing, seen, attempts)) for _ in range(8)]
         for client in clients:
             client.start()

@@ -63,12 +63,13 @@ def register(fleet: LocalFleet, now: float, state: str = "idle", finished: int =
 
 
 def test_a_crash_loop_backs_off_and_says_why(make: Make) -> None:
-    fleet, now, waits = make(CRASHES), 100.0, []
+    fleet, now = make(CRASHES), 100.0
+    waits: list[float] = []
     for _ in range(4):
         assert fleet.spawn(3, now) == (1 if waits else 3)
         ends = exits(fleet, now, 1 if waits else 3)
         assert {end.reason for end in ends} == {"crashed"}
-        waits.append(fleet.retry_in(now))
+        waits.append(fleet.retry_in(now) or 0.0)
         assert fleet.spawn(3, now) == 0
         now += waits[-1]
     assert waits == [1, 2, 4, 8]

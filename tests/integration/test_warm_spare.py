@@ -206,7 +206,8 @@ def test_nor_does_one_that_cannot_be_told(make: Make, capfd: pytest.CaptureFixtu
 
 
 def test_a_spare_that_crashes_comes_back_ever_later_and_holds_no_worker_up(make: Make) -> None:
-    fleet, now, started = make(script(CRASHES)), 0.0, []
+    fleet, now = make(script(CRASHES)), 0.0
+    started: list[float] = []
     while len(started) < 4:
         fleet.prepare(0, now)
         if spare := fleet._warm_spare.spare:

@@ -190,7 +190,7 @@ def test_no_redis_is_said_in_one_line() -> None:
     class Nowhere:
         url = "redis://127.0.0.1:1/0"
 
-    process = start("gpu_worker", Nowhere())  # type: ignore[arg-type]
+    process = start("gpu_worker", Nowhere())
     assert process.wait(30) == ExitCode.REDIS_UNAVAILABLE
 
 

@@ -121,8 +121,8 @@ class Recorder:
             self.reused += result.stats.reused_tokens
             return result
 
-        step, engine.step = engine.step, stepped
-        engine._append = recorded
+        step, engine.step = engine.step, stepped  # type: ignore[method-assign]
+        engine._append = recorded  # type: ignore[method-assign]
 
     def take(self, result) -> None:
         self.right_drafts += result.stats.right_drafts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 import pytest
@@ -26,7 +27,8 @@ def batch(http: FlaskClient, *jobs: object, **headers: str) -> tuple[list[dict],
     """The items of the answer, and its other parts."""
     answer = http.post("/v1/jobs:batch", json={"jobs": jobs}, headers=headers)
     assert answer.status_code == 200, answer.text
-    return answer.json.pop("items"), {**answer.json, "headers": answer.headers}
+    told: dict[str, Any] = answer.get_json()
+    return told.pop("items"), {**told, "headers": answer.headers}
 
 
 def test_each_prompt_has_its_job_at_its_place(http: FlaskClient, store: TimedStore) -> None:

@@ -110,7 +110,7 @@ def run_at(echo: EchoEngine, *times: float):
 
 
 def test_it_sleeps_until_the_next_word_but_not_long():
-    slept = []
+    slept: list[float] = []
     echo = engine(pace=1, sleep=slept.append)
     echo.step(0.0)
     assert slept == []
