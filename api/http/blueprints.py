@@ -66,7 +66,8 @@ class OpenPages(Blueprint):
 
 def submits_jobs(view: AnyView) -> AnyView:
     """Mark a view as one that submits jobs: its errors count as refused submits, until it has acknowledged one."""
-    view.submits_jobs = True  # type: ignore[attr-defined]
+    # On the innermost function, where it is found whatever other decorators the view has, in any order.
+    inspect.unwrap(view).submits_jobs = True
     return view
 
 

@@ -25,8 +25,8 @@ class JsonResponse(Response):
 
 def until_closed(
     wsgi_app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse, release: Callable[[], None]
-) -> Iterable[bytes]:
-    """Call a WSGI application, and `release` once its response has been sent or given up.
+) -> ClosingIterator:
+    """Call a WSGI application, and `release` exactly once, when its response has been sent or given up.
 
     A view that streams returns long before its last byte. The server closes the iterable in every case: at its end,
     when it raised, and when the client has gone away.
@@ -36,4 +36,24 @@ def until_closed(
     except BaseException:
         release()
         raise
-    return ClosingIterator(body, [release])
+    return _Releasing(body, release)
+
+
+class _Releasing(ClosingIterator):
+    """A `ClosingIterator` that also releases where the body's own `close()` raises, and no second time.
+
+    A stream that is given up may have work to do in its `close()`, such as cancelling its job, and that may fail.
+    """
+
+    def __init__(self, body: Iterable[bytes], release: Callable[[], None]) -> None:
+        super().__init__(body)
+        self._release: Callable[[], None] | None = release
+
+    def close(self) -> None:
+        """Close the body, then release."""
+        release, self._release = self._release, None
+        try:
+            super().close()
+        finally:
+            if release:
+                release()
