@@ -51,7 +51,7 @@ def _check_folder(settings: ApiSettings) -> None:
 
 
 def _port_trouble(settings: ApiSettings) -> str:
-    """Why the port cannot be had. Gunicorn would say it in twelve lines over five seconds."""
+    """Why the port cannot be listened on, or an empty string. Gunicorn would retry for a while and say it at length."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             settings.api_host, settings.api_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -23,7 +23,7 @@ from promptq.queue.store import JobStore
 
 
 class Access:
-    """The API keys and their limits; without keys, this machine's own programs and nobody's web pages.
+    """Checks API keys and their limits; without keys, admits programs but not the web pages of other sites.
 
     Raises:
         SettingsError: the file of keys cannot be used.
@@ -34,7 +34,7 @@ class Access:
         self._names = read_keys(settings.api_keys_file) if settings.api_keys_file else {}
         self._open: Counter[str] = Counter()
         self._for_this_machine = settings.is_loopback and not settings.allow_open_bind
-        # On the store's connections, so with its time-outs.
+        # The store's pool of connections, so that its time-outs hold here too.
         pool = store.client.connection_pool
         storage = RedisStorage(
             settings.redis_url, connection_pool=pool, key_prefix=store.keys.rate.start.rstrip(":"), wrap_exceptions=True
@@ -43,7 +43,7 @@ class Access:
         self._rate = RateLimitItemPerSecond(max(1, settings.key_requests_per_second))
 
     def admit(self) -> str:
-        """The name of the caller's key, or an empty string where no keys are in use.
+        """Check the present request; return the name of its key, or an empty string where no keys are in use.
 
         Raises:
             Unauthorized: no key, or an unknown one.
@@ -72,7 +72,7 @@ class Access:
         self._open[name] += 1
 
     def leave(self, name: str) -> None:
-        """The request has been answered."""
+        """Count a request as open no longer."""
         self._open[name] -= 1
 
     def may_see(self, name: str, job: Job) -> bool:
@@ -92,8 +92,8 @@ class Access:
         raise TooManyRequests("rate_limited", message, max(1, math.ceil(reset - time.time())))
 
     def _refuse_other_sites(self) -> None:
-        """Any web page can make a browser on this machine send requests here: by a form, or by a name of its own
-        that it points at 127.0.0.1. Programs send no Origin, and call this machine by its own name."""
+        """A web page can make a browser on this machine send requests here: by a form, or under a host name of its own
+        that resolves to 127.0.0.1. Programs send no Origin, and use one of this machine's own names as Host."""
         environ = request.environ
         if self._for_this_machine and not _names_this_machine(environ.get("HTTP_HOST", "localhost")):
             raise ForeignSite("Call this service as localhost, or set up API keys.", param="Host")

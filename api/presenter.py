@@ -19,7 +19,7 @@ _NO_TIMINGS: dict[str, Any] = dict.fromkeys(Timings.model_fields)
 
 
 def job_response(job: Job, status: HTTPStatus) -> Response:
-    """The job as a response; while it lives, with the time after which to ask again."""
+    """The job as a response; until it has ended, `Retry-After` says when to ask again."""
     response = JsonResponse(to_json(job_fields(job)), status.value)
     if not job.status.is_terminal:
         response.headers["Retry-After"] = str(POLL_SECONDS)
@@ -32,7 +32,7 @@ def json_response(body: BaseModel, status: HTTPStatus = HTTPStatus.OK) -> Respon
 
 
 def job_resource(job: Job) -> JobResource:
-    """The job as a part of an answer."""
+    """The job as a part of a response."""
     return JobResource.model_validate(job_fields(job))
 
 
@@ -60,18 +60,21 @@ def job_fields(job: Job) -> dict[str, Any]:
 
 
 def url_of(job: Job) -> str:
-    """Where the job is read. Flask's `url_for` would take longer than everything else that is shown of it."""
+    """The path under which the job is read, with the prefix that the application is mounted under.
+
+    Written out, because Flask's `url_for` is slow where many jobs are listed.
+    """
     root = request.environ.get("SCRIPT_NAME", "")
     return f"{quote(root.rstrip('/'))}/v1/jobs/{job.id}" if root else f"/v1/jobs/{job.id}"
 
 
 def iso_or_none(seconds: float | None) -> str | None:
-    """ISO-8601, or null for a time that has not come."""
+    """ISO-8601; None for a time that has not come yet."""
     return None if seconds is None else to_iso(seconds)
 
 
 def _timings(job: Job) -> dict[str, Any]:
-    """A shared text carries the timings of the run that made it; those are not this job's."""
+    """A job that took another one's text ran nothing: the timings in its result are those of the other one's run."""
     if job.cache in ("hit", "join") and job.status.is_terminal:
         return _NO_TIMINGS | {"queue_seconds": _between(job.created_at, job.finished_at), "run_seconds": 0.0}
     if job.result:
@@ -81,5 +84,5 @@ def _timings(job: Job) -> dict[str, Any]:
 
 
 def _between(start: float | None, end: float | None) -> float | None:
-    """Clocks of two machines may differ: never less than nothing."""
+    """Seconds, never below 0: the two times may come from the clocks of two machines."""
     return None if start is None or end is None else round(max(0.0, end - start), 6)

@@ -54,7 +54,7 @@ def submit(
 
 
 def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[SubmitResult]:
-    """Hand many jobs to the queue: for each what became of it, or why it was refused.
+    """Hand many jobs to the queue; return for each, in order, the submitted job or why it was refused.
 
     Raises:
         RedisUnavailable: none was acknowledged.
@@ -63,16 +63,16 @@ def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[SubmitR
     keys = [f"{idempotency_key}:{place}" if idempotency_key else "" for place in range(len(items))]
     read = [_read(item, key, parts) for item, key in zip(items, keys, strict=True)]
     admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
-    outcomes = [next(admitted) if isinstance(one, NewJob) else one for one in read]
+    results = [next(admitted) if isinstance(one, NewJob) else one for one in read]
     g.acknowledged = True
-    parts.submit_metrics.count(outcomes)
-    for kind in (one.type for one in outcomes if isinstance(one, PromptqError)):
+    parts.submit_metrics.count(results)
+    for kind in (one.type for one in results if isinstance(one, PromptqError)):
         parts.submit_metrics.refuse(kind)
-    return outcomes
+    return results
 
 
 def _read(item: Any, key: str, parts: Services) -> NewJob | PromptqError:
-    """One prompt of a batch as a job; its own idempotency key goes before the given one."""
+    """One prompt of a batch as a job; its own idempotency key has precedence over the given one."""
     try:
         keyed = KeyedJob.model_validate(item)
         _check_limits(keyed, parts, "max_tokens")
@@ -94,9 +94,9 @@ def _admit(news: Sequence[NewJob], parts: Services) -> list[SubmitResult]:
             if not done:
                 raise
             done += [error] * (len(news) - len(done))
-    for outcome in done:
-        if isinstance(outcome, IdempotencyConflict):
-            outcome.param = "idempotency_key"
+    for result in done:
+        if isinstance(result, IdempotencyConflict):
+            result.param = "idempotency_key"
     return done
 
 

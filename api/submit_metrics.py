@@ -1,4 +1,4 @@
-"""Counts what becomes of submits."""
+"""The metrics of submits: jobs acknowledged, and requests refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SubmitResult = Submitted | PromptqError
 
 
 class SubmitMetrics:
-    """The metrics of submits, taken for many at once.
+    """Counts submits, many at once.
 
     Args:
         model: the label of those that are by model.
@@ -25,9 +25,9 @@ class SubmitMetrics:
         self._cached = cache(metrics.cache_requests.labels)
         self._rejected = metrics.rejected
 
-    def count(self, outcomes: Iterable[SubmitResult]) -> None:
-        """Count acknowledged jobs that are new. What one request is refused for is counted with its answer."""
-        new = [one.job for one in outcomes if isinstance(one, Submitted) and one.outcome != "repeat"]
+    def count(self, results: Iterable[SubmitResult]) -> None:
+        """Count the jobs that are new among those acknowledged. Refusals are counted by `refuse`."""
+        new = [one.job for one in results if isinstance(one, Submitted) and one.outcome != "repeat"]
         for priority, count in Counter(job.priority for job in new).items():
             self._submitted(priority).inc(count)
         for result, count in Counter(job.cache for job in new).items():

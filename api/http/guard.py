@@ -1,4 +1,4 @@
-"""Who gets in, counted while they are in; and the headers that harden every response."""
+"""Checks access before every guarded view, counts the open requests of a key, and adds security headers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HEADERS = [
 ]
 _JSON = ("Content-Type", "application/json")
 _ENTERED = "promptq.entered"
-"""Where in a request's environment the key is that it is counted for, as open."""
+"""The name, in a request's WSGI environment, of the key whose open requests it is counted among."""
 _JSON_HEADERS = [
     *_HEADERS,
     ("Cache-Control", "no-store"),
@@ -32,7 +32,7 @@ _JSON_HEADERS = [
 
 
 def register(app: Flask) -> None:
-    """Guard every call about jobs, queues and workers; harden every response."""
+    """Guard the views of `app`, those that are added later too."""
     app.before_request(_admit)
     app.wsgi_app = _guarded(app.wsgi_app, services_of(app).access)  # type: ignore[assignment, method-assign]
 
@@ -48,7 +48,7 @@ def _admit() -> None:
 
 
 def _guarded(wsgi_app: WSGIApplication, access: Access) -> WSGIApplication:
-    """Outside Flask, where headers that are always the same need no check of each."""
+    """A wrapper around Flask: headers that are always the same need none of the checks of Flask's own headers."""
 
     def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:

@@ -1,4 +1,7 @@
-"""What happens around every request: its id, its metrics, its line in the log. Outside Flask, where it is cheap."""
+"""What happens around every request: its id, its metrics, its line in the log.
+
+A wrapper around Flask rather than hooks inside it: it costs less, and sees a response until its last byte.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,11 @@ def register(app: Flask) -> None:
 
 
 def _instrumented(wsgi_app: WSGIApplication, metrics: ApiMetrics) -> WSGIApplication:
+    """A request is in progress until its response has been sent, to the last byte of a stream.
+
+    Its duration ends where its response begins: a stream lasts as long as its job, whose own metrics say how long.
+    Log lines that are written while a stream is sent carry the request's fields; the next request replaces them.
+    """
     count = _counter(metrics)
 
     def instrumented(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -50,9 +58,9 @@ def _start(
     environ: WSGIEnvironment, start_response: StartResponse, count: Callable[[str, str, str, float], None],
     began: float, status: str, headers: list[tuple[str, str]], *error: Any,
 ) -> Callable[[bytes], object]:  # fmt: skip
-    """The response begins: count it with the time until now, and give it its request's id. A stream goes on."""
+    """The response begins: count it with the time until now, and add the request's id to its headers."""
     seconds = time.perf_counter() - began
-    # Only names from short lists become labels: a client must not be able to make new ones.
+    # Labels come from fixed lists only, so that a client cannot make new time series.
     method = environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in _METHODS else "OTHER"
     count(method, _route(environ), status[:3], seconds)
     log.debug("%s %s %s %.3f s", method, environ["PATH_INFO"], status[:3], seconds)

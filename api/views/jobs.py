@@ -21,7 +21,7 @@ from promptq.contract.job import Job, Status
 from promptq.queue.store import Submitted
 
 DEAD_HORIZON = 1000
-"""How far back the dead-letter list is searched."""
+"""How many of the latest dead jobs the list looks through."""
 _SUBMITTED: ResponseDict = {
     200: JobResource, 202: JobResource, 400: ErrorResponse, 413: ErrorResponse, 422: ErrorResponse,
     429: ErrorResponse, 503: ErrorResponse,
@@ -111,7 +111,7 @@ def _response(submitted: Submitted, prefer_wait: float | None) -> Response:
 
 
 def _waited(job: Job, seconds: float) -> Job:
-    """The job has been acknowledged: if Redis goes away now, the client must still learn its id."""
+    """The job after the wait. The client learns its id even if Redis goes away meanwhile."""
     if job.status.is_terminal or not seconds:
         return job
     try:

@@ -1,4 +1,4 @@
-"""`POST /v1/jobs:batch`: many prompts in one request, each judged alone."""
+"""`POST /v1/jobs:batch`: many prompts in one request, each accepted or refused by itself."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def submit_batch(header: BatchHeaders, body: Batch) -> Response:
 
     Each has its job, or the error that it would have got alone, at its own place in the answer.
     """
-    outcomes = submit_many(body.jobs, header.idempotency_key)
-    items = [_item(outcome) for outcome in outcomes]
+    items = [_item(result) for result in submit_many(body.jobs, header.idempotency_key)]
     refused = [item.error for item in items if item.error]
     response = json_response(BatchAnswer(accepted=len(items) - len(refused), refused=len(refused), items=items))
     if waits := [error.retry_after_seconds for error in refused if error.retry_after_seconds]:
@@ -35,9 +34,9 @@ def submit_batch(header: BatchHeaders, body: Batch) -> Response:
     return response
 
 
-def _item(outcome: SubmitResult) -> BatchItem:
-    if isinstance(outcome, PromptqError):
-        seconds = retry_after(outcome)
-        error = ItemError(type=outcome.type, message=outcome.message, param=outcome.param, retry_after_seconds=seconds)
+def _item(result: SubmitResult) -> BatchItem:
+    if isinstance(result, PromptqError):
+        seconds = retry_after(result)
+        error = ItemError(type=result.type, message=result.message, param=result.param, retry_after_seconds=seconds)
         return BatchItem(job=None, error=error)
-    return BatchItem(job=job_resource(outcome.job), error=None)
+    return BatchItem(job=job_resource(result.job), error=None)

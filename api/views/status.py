@@ -1,4 +1,4 @@
-"""`GET /`: one page that shows what goes on and tries a prompt; and `/v1/activity`, which it reads."""
+"""`GET /`: one page that shows queues, workers and jobs, and submits a prompt; and `/v1/activity`, which it reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from promptq.queue.activity import recent
 
 JOBS_SHOWN = 12
 JOBS_LOOKED_AT = 100
-"""With API keys, the latest jobs may be another's."""
+"""More than are shown: with API keys in use, some of the latest jobs may be another key's."""
 PAGE = Path(__file__).with_name("status.html")
 
 blueprint = StrictBlueprint("status", __name__, tag="fleet", url_prefix="/v1")

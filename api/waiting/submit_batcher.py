@@ -11,15 +11,16 @@ from promptq.queue.records import Admission, NewJob, Submitted
 from promptq.queue.store import JobStore
 
 JOBS_PER_SCRIPT = 100
-"""What leaves Redis free for others soon."""
+"""So few that one script does not keep Redis from its other clients for long."""
 PATIENCE_SECONDS = 0.05
-"""For the round trip before. When Redis is slow or away nobody waits behind another one's time-out."""
+"""How long a batch waits for the round trip before it. Then it is sent all the same, so that nobody waits for the
+time-out of another request when Redis is slow or away."""
 
 
 class SubmitBatcher:
     """One submit at a time goes to Redis; those that come meanwhile go together, when it is back.
 
-    So a lone submit is sent at once, and of many each costs Redis, and this process, a part of a round trip.
+    A lone submit is sent at once; many that come together share the cost of a round trip.
 
     Args:
         count: told of what became of jobs that went together, before they are answered.
@@ -49,10 +50,10 @@ class SubmitBatcher:
             return self._next, len(self._next.news) - 1
 
     def _lead(self, batch: _Batch) -> None:
-        """Who came first sends for all."""
+        """Send the batch; its first request does so for all of them."""
         in_turn = self._sending.acquire(timeout=PATIENCE_SECONDS)
         try:
-            time.sleep(0)  # whoever is ready to come gets to come
+            time.sleep(0)  # lets requests that are ready join the batch
             with self._entering:
                 if self._next is batch:
                     self._next = _Batch()
@@ -67,7 +68,7 @@ class SubmitBatcher:
 
 
 class _Batch:
-    """Jobs that go together, and what became of each."""
+    """Jobs that are sent together, and the result of each."""
 
     def __init__(self) -> None:
         self.news: list[NewJob] = []
@@ -76,7 +77,7 @@ class _Batch:
         self.error: Exception = RedisUnavailable("the request that it was to be asked with was ended")
 
     def outcome(self, place: int) -> Submitted:
-        """What became of one."""
+        """The result of the job at this place; raises the error if it was refused."""
         admission = self.admissions[place] if self.admissions else self.error
         if isinstance(admission, Exception):
             raise admission
