@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import MistralConfig, MistralForCausalLM
 
 from gpu_worker.engines.base import Row
@@ -59,6 +61,29 @@ def test_a_folder_with_a_broken_model_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(EngineError, match="cannot be loaded") as caught:
         create_engine(settings(model=str(tmp_path)))
+    assert "\n" not in caught.value.message
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(EngineError, match=r"cannot be loaded: .*safetensors"):
+        create_engine(settings(model=str(folder)))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_a_models_own_code_is_neither_run_nor_asked_about(
+    folder: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = ("AutoConfig", "AutoModelForCausalLM") if file == "config.json" else ("AutoTokenizer",)
+    content = json.loads((folder / file).read_text())
+    own = {name: "own.Own" if name != "AutoTokenizer" else ["own.Own", None] for name in classes}
+    renamed = {"model_type": "own"} if file == "config.json" else {"tokenizer_class": "Own"}
+    (folder / file).write_text(json.dumps(content | renamed | {"auto_map": own}))
+    (folder / "own.py").write_text("raise SystemExit('this must not run')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    with pytest.raises(EngineError, match=r"cannot be loaded: .*custom code") as caught:
+        create_engine(settings(model=str(folder)))
     assert "\n" not in caught.value.message
 
 

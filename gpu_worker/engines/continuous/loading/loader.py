@@ -33,8 +33,11 @@ def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizer
     source, options = _source(settings)
     started = time.monotonic()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+        # Left open, transformers asks on the terminal whether to run a model's own code; and pickled weights are code.
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
+        )
         model.to(device).eval()
     except Exception as error:  # OSError, ValueError, ImportError, a bad file: all mean the same to the operator
         raise EngineError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
