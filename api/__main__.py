@@ -13,6 +13,7 @@ from api.api_keys import read_keys
 from promptq.contract.errors import SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.settings import ApiSettings
+from promptq.queue.connection import connect
 from promptq.runtime import logs
 from promptq.runtime.programs import command, environment
 
@@ -26,6 +27,7 @@ def main() -> int:
     try:
         settings = ApiSettings.load()
         _check_folder(settings)
+        connect(settings.redis_url).close()
         if settings.api_keys_file:
             read_keys(settings.api_keys_file)
     except SettingsError as error:

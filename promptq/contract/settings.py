@@ -10,12 +10,12 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from promptq.contract import redis_url as redis_urls
 from promptq.contract.errors import SettingsError
 from promptq.contract.keys import Keys
 from promptq.contract.queues import QueueName, queues_of
@@ -73,8 +73,7 @@ class CommonSettings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, url: str) -> str:
-        if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("use redis://host:port/db, rediss://… or unix://path")
+        redis_urls.check(url)
         return url
 
     @property
@@ -85,7 +84,7 @@ class CommonSettings(BaseSettings):
     @property
     def keys(self) -> Keys:
         """The names of this deployment's keys."""
-        return Keys(self.key_prefix, database_of(self.redis_url))
+        return Keys(self.key_prefix, redis_urls.database_of(self.redis_url))
 
     @property
     def queues(self) -> tuple[QueueName, ...]:
@@ -113,7 +112,7 @@ class CommonSettings(BaseSettings):
     def masked(self) -> dict[str, str]:
         """Every setting as text, the password in the Redis URL hidden."""
         shown = {name: str(value) for name, value in self.model_dump().items()}
-        shown["redis_url"] = mask_url(self.redis_url)
+        shown["redis_url"] = redis_urls.mask(self.redis_url)
         return shown
 
 
@@ -225,24 +224,6 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def database_of(url: str) -> int:
-    """The number of the database that a Redis URL names, as redis-py reads it: `db=` in the query, else the path."""
-    parts = urlsplit(url)
-    query = parse_qs(parts.query).get("db", [])
-    path = "" if parts.scheme == "unix" else parts.path.strip("/")
-    number = query[0] if query else path
-    return int(number) if number.isdecimal() else 0
-
-
-def mask_url(url: str) -> str:
-    """The URL with its password replaced by `***`."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rsplit("@", 1)[1]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
-
-
 def is_set(field: str) -> bool:
     """Whether the user gave this setting, in the environment or in `.env`."""
     return PREFIX + field.upper() in _given()
@@ -275,7 +256,7 @@ def _refuse_unknown() -> None:
 def _one_line(error: ValidationError) -> str:
     def line(detail: Any) -> str:
         where = PREFIX + str(detail["loc"][0]).upper() if detail["loc"] else PREFIX + "*"
-        shown = f" (got {mask_url(str(detail['input']))!r})" if detail["loc"] else ""
+        shown = f" (got {redis_urls.mask(str(detail['input']))!r})" if detail["loc"] else ""
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}{shown}"
 
     return "; ".join(line(detail) for detail in error.errors())

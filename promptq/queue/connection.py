@@ -10,14 +10,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from promptq.contract.errors import RedisUnavailable
+from promptq.contract.errors import RedisUnavailable, SettingsError
 
 CONNECT_SECONDS = 5.0
 _DEMOTED = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 # NOSCRIPT gets here only when a script was forgotten between being loaded and being called, as in a failover.
 _UNABLE = (*_DEMOTED, redis.exceptions.NoPermissionError, redis.exceptions.NoScriptError)
 # Replies that have no class of their own; in a pipeline the client's words come before the server's.
-_REFUSAL = re.compile(r"(?:^|caused error: )(?:DENIED|MISCONF|NOREPLICAS|BUSY) ")
+_REFUSAL = re.compile(r"(?:^|caused error: )(?:DENIED|MISCONF|NOREPLICAS|BUSY|DB index) ")
 
 
 def connect(url: str, timeout_seconds: float | None = 5.0, ping_seconds: int = 0) -> redis.Redis:
@@ -29,14 +29,29 @@ def connect(url: str, timeout_seconds: float | None = 5.0, ping_seconds: int = 0
     Args:
         timeout_seconds: for connecting and for each answer; None waits for ever (subscriptions).
         ping_seconds: check a connection that was idle this long before it is used; 0: never.
+
+    Raises:
+        SettingsError: the URL has options that redis-py does not know, or values that are none.
     """
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         url,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds or CONNECT_SECONDS,
         health_check_interval=ping_seconds,
         retry=Retry(NoBackoff(), retries=1, supported_errors=(redis.ConnectionError, *_DEMOTED)),
     )
+    _see_options(client.connection_pool)
+    return client
+
+
+def _see_options(pool: redis.ConnectionPool) -> None:
+    # redis-py looks at them when it makes a connection, which is too late for a clear word; this one stays unconnected.
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        name = f"unknown option {unknown[1]!r}" if unknown else "options that redis-py does not know"
+        raise SettingsError(f"PROMPTQ_REDIS_URL: {name}", param="PROMPTQ_REDIS_URL") from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import sys
 
 from promptq.contract.errors import PromptqError
 from promptq.contract.exit_codes import ExitCode
-from promptq.contract.settings import mask_url
+from promptq.contract.redis_url import mask
 from promptq.up.checks import UpSettings
 
 QUESTION = '{"messages":[{"role":"user","content":"What is the capital of France?"}]}'
@@ -33,7 +33,7 @@ def banner(settings: UpSettings, redis_url: str) -> str:
 
   API      {settings.api_url}         reference: {settings.api_url}/docs
   metrics  {settings.api_url}/metrics and {scaler}/metrics
-  queue    {mask_url(redis_url)}
+  queue    {mask(redis_url)}
 
   curl -s {settings.api_url}/v1/jobs {call} -d '{QUESTION}'
 

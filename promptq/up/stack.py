@@ -12,7 +12,8 @@ import urllib.request
 from http.client import HTTPException
 
 from promptq.contract.errors import RedisUnavailable
-from promptq.contract.settings import is_set, mask_url
+from promptq.contract.redis_url import mask
+from promptq.contract.settings import is_set
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore, connect
@@ -76,7 +77,7 @@ class Stack:
 
     def _start_server(self) -> None:
         if is_set("redis_url"):
-            say(f"using the server at {mask_url(self.redis_url)}")
+            say(f"using the server at {mask(self.redis_url)}")
             JobStore(connect(self.redis_url), self.settings.api).ping()
             return
         folder = self.settings.api.data_dir / "valkey"

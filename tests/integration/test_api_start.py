@@ -29,7 +29,8 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     ("name", "value"),
     [
         ("PROMPTQ_API_PROT", "8000"), ("PROMPTQ_API_PROCESSES", "none"), ("PROMPTQ_API_PORT", "99999"),
-        ("PROMPTQ_DATA_DIR", "/proc/nowhere"),
+        ("PROMPTQ_DATA_DIR", "/proc/nowhere"), ("PROMPTQ_REDIS_URL", "redis://:my/pw@host"),
+        ("PROMPTQ_REDIS_URL", "redis://h/0?timeout=3"),
     ],
 )  # fmt: skip
 def test_an_impossible_setting_is_one_clear_line(name: str, value: str) -> None:
@@ -50,7 +51,7 @@ def test_the_settings_are_told_with_the_password_masked(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(20) == 0
     told = log_file.read_text()
-    assert "redis://:***@127.0.0.1" in told
+    assert "redis://***@127.0.0.1" in told
     assert "secret" not in told
 
 

@@ -128,6 +128,11 @@ def test_a_refusal_is_503_everywhere(
         expect_refusals(server.url, word, reads_work)
 
 
+def test_a_database_that_the_server_lacks_is_503_everywhere(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, prepared(server):
+        expect_refusals(f"{server.url.rpartition('/')[0]}/99", "DB index", reads_work=False)
+
+
 def test_protected_mode_is_503_everywhere(tmp_path: Path) -> None:
     """What a server with neither password nor bind address says to everybody from another machine."""
     address = own_address()

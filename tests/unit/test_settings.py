@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from redis.connection import parse_url
 
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import (
@@ -11,9 +10,7 @@ from promptq.contract.settings import (
     ScalerSettings,
     WorkerSettings,
     child_environment,
-    database_of,
     is_set,
-    mask_url,
 )
 
 
@@ -38,6 +35,8 @@ def test_variables_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPatch, tm
         ("PROMPTQ_SLOTS", "0", "PROMPTQ_SLOTS: Input should be greater than or equal to 1"),
         ("PROMPTQ_CACHE_TTL_SECONDS", "9" * 16, "PROMPTQ_CACHE_TTL_SECONDS: Input should be less than or equal to"),
         ("PROMPTQ_REDIS_URL", "localhost:6379", "PROMPTQ_REDIS_URL: use redis://host:port/db"),
+        ("PROMPTQ_REDIS_URL", "redis://:my/pw@host", "PROMPTQ_REDIS_URL: no host and port; in a password write"),
+        ("PROMPTQ_REDIS_URL", "redis://host/abc", "PROMPTQ_REDIS_URL: the database"),
         ("PROMPTQ_BATCHING", "dynamic", "PROMPTQ_BATCHING: Input should be 'continuous', 'static' or 'off'"),
     ],
 )
@@ -57,8 +56,6 @@ def test_impossible_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_passwords_are_masked() -> None:
-    assert mask_url("redis://me:secret@host:1/0") == "redis://me:***@host:1/0"
-    assert mask_url("redis://host:1/0") == "redis://host:1/0"
     assert "secret" not in str(ApiSettings(redis_url="redis://:secret@h/0").masked())
 
 
@@ -67,19 +64,3 @@ def test_a_child_gets_the_environment_with_changes(monkeypatch: pytest.MonkeyPat
     environment = child_environment(unset=("PROMETHEUS_MULTIPROC_DIR",), PROMPTQ_SLOTS="2")
     assert environment["PROMPTQ_SLOTS"] == "2"
     assert "PROMETHEUS_MULTIPROC_DIR" not in environment
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://h/4",
-        "redis://h:1/4?db=7",
-        "redis://h",
-        "redis://h/",
-        "rediss://u:p@h/2",
-        "unix:///a/4?db=3",
-        "unix:///a/4",
-    ],
-)
-def test_the_database_is_what_redis_py_reads(url: str) -> None:
-    assert database_of(url) == parse_url(url).get("db", 0)
