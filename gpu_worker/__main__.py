@@ -23,6 +23,7 @@ from promptq.queue.store import JobStore, connect
 from promptq.queue.upgrade import upgrade
 from promptq.runtime.lifecycle import Stop
 from promptq.runtime.logs import configure, log_settings
+from promptq.runtime.ports import listen
 
 log = logging.getLogger("gpu_worker")
 
@@ -49,10 +50,15 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
-    """Export metrics, register, and work until the stop is requested."""
+    """Export metrics, register, and work until the stop is requested.
+
+    Raises:
+        SettingsError: the metrics port is taken.
+    """
     registry = CollectorRegistry()
     telemetry = Telemetry(WorkerMetrics(registry), engine)
     host = settings.worker_metrics_host
+    listen("PROMPTQ_WORKER_METRICS_PORT", host, settings.worker_metrics_port).close()
     server, thread = start_http_server(settings.worker_metrics_port, host, registry)
     url = f"http://{host}:{server.server_port}/metrics"
     registration = WorkerRegistration(connect(settings.redis_url), settings, engine.info, url)

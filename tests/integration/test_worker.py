@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -179,6 +180,12 @@ def test_redis_stopped_and_started_again_loses_nothing(own_server: EmbeddedServe
 def test_a_wrong_setting_ends_with_one_line(server: EmbeddedServer) -> None:
     process = start("gpu_worker", server, slots=0)
     assert process.wait(30) == ExitCode.SETTINGS
+
+
+def test_a_metrics_port_in_use_ends_with_one_line(server: EmbeddedServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        process = start("gpu_worker", server, worker_metrics_port=taken.getsockname()[1])
+        assert process.wait(30) == ExitCode.SETTINGS
 
 
 def test_a_name_is_used_once(server: EmbeddedServer, client: redis.Redis) -> None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from annotated_types import Le
 
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import (
     ApiSettings,
+    CommonSettings,
     ScalerSettings,
     WorkerSettings,
     child_environment,
@@ -37,6 +39,13 @@ def test_variables_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPatch, tm
         ("PROMPTQ_REDIS_URL", "localhost:6379", "PROMPTQ_REDIS_URL: use redis://host:port/db"),
         ("PROMPTQ_REDIS_URL", "redis://:my/pw@host", "PROMPTQ_REDIS_URL: no host and port; in a password write"),
         ("PROMPTQ_REDIS_URL", "redis://host/abc", "PROMPTQ_REDIS_URL: the database"),
+        (
+            "PROMPTQ_RESULT_TTL_SECONDS",
+            "1" + "0" * 17,
+            "PROMPTQ_RESULT_TTL_SECONDS: Input should be less than or equal to",
+        ),
+        ("PROMPTQ_LEASE_SECONDS", "inf", "PROMPTQ_LEASE_SECONDS: Input should be less than or equal to"),
+        ("PROMPTQ_MAX_WAIT_MS", "nan", "PROMPTQ_MAX_WAIT_MS: Input should be"),
         ("PROMPTQ_BATCHING", "dynamic", "PROMPTQ_BATCHING: Input should be 'continuous', 'static' or 'off'"),
     ],
 )
@@ -64,3 +73,16 @@ def test_a_child_gets_the_environment_with_changes(monkeypatch: pytest.MonkeyPat
     environment = child_environment(unset=("PROMETHEUS_MULTIPROC_DIR",), PROMPTQ_SLOTS="2")
     assert environment["PROMPTQ_SLOTS"] == "2"
     assert "PROMETHEUS_MULTIPROC_DIR" not in environment
+
+
+def unbounded(program: type[CommonSettings]) -> list[str]:
+    return [
+        name
+        for name, field in program.model_fields.items()
+        if field.annotation in (int, float) and not any(isinstance(rule, Le) for rule in field.metadata)
+    ]
+
+
+@pytest.mark.parametrize("program", [ApiSettings, WorkerSettings, ScalerSettings])
+def test_every_number_has_an_upper_bound(program: type[CommonSettings]) -> None:
+    assert not unbounded(program)
