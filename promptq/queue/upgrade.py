@@ -71,10 +71,22 @@ def _move_context(client: redis.Redis, key: str) -> bool:
 
 
 def _move_groups(client: redis.Redis, groups: str) -> None:
-    """From a hash of leaders, and a list for each group of several, into one hash."""
-    leaders: Any = client.hgetall(LEADERS)
-    for cache_key, leader in leaders.items():
-        ids: Any = [leader] if leader else client.lrange(JOIN + cache_key.decode(), 0, -1)
-        if ids:
-            client.hsetnx(groups, cache_key, b" ".join(ids))
-    client.delete(LEADERS, *(JOIN + cache_key.decode() for cache_key in leaders))
+    """From a hash of leaders, and a list for each group of several, into one hash, in one transaction.
+
+    An API of this version may have made a group for the same request already: its leader then leads both.
+    """
+
+    def move(pipe: Any) -> None:
+        leaders = pipe.hgetall(LEADERS)
+        moved = {}
+        for cache_key, leader in leaders.items():
+            ids = [leader] if leader else pipe.lrange(JOIN + cache_key.decode(), 0, -1)
+            present = pipe.hget(groups, cache_key)
+            moved[cache_key] = b" ".join([present, *ids[1:]] if present else ids)
+        pipe.multi()
+        for cache_key, members in moved.items():
+            if members:
+                pipe.hset(groups, cache_key, members)
+        pipe.delete(LEADERS, *(JOIN + cache_key.decode() for cache_key in leaders))
+
+    client.transaction(move, groups, LEADERS)

@@ -13,8 +13,9 @@ import redis
 from promptq.contract.job import Status
 from promptq.contract.keys import FORMAT
 from promptq.contract.settings import WorkerSettings
+from promptq.queue.records import NewJob
 from promptq.queue.upgrade import upgrade
-from tests.fakes import TimedStore, keys, success
+from tests.fakes import TimedStore, keys, new_job, success
 
 DUMP = json.loads((Path(__file__).parents[1] / "data/keys-0.1.json").read_text())
 TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -50,6 +51,21 @@ def test_a_job_that_had_joined_gets_its_leaders_text_or_leads_itself(old: TimedS
     joined = old.get("joined")
     assert joined.result is not None
     assert (joined.status, joined.result.text, joined.cache) == (Status.SUCCEEDED, "shared", "join")
+
+
+def test_a_group_that_a_new_api_made_before_takes_the_old_one_in(
+    old: TimedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache_key = (old.client.hget(keys.job("limited"), "cache_key") or b"").decode()
+    assert cache_key
+    monkeypatch.setattr(NewJob, "cache_key", lambda *_: cache_key)
+    old.submit_many([new_job("twin", job_id="twin")])
+    upgrade(old)
+    claims = {claim.id: claim for claim in old.claim("w", 20)}
+    old.finish("w", [success(claims["limited"], "its own"), success(claims["twin"], "shared")])
+    joined = old.get("joined")
+    assert joined.result is not None
+    assert (joined.status, joined.result.text) == (Status.SUCCEEDED, "shared")
 
 
 def test_what_ran_on_a_worker_that_is_gone_runs_again_with_its_limit(old: TimedStore) -> None:
