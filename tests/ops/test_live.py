@@ -40,7 +40,7 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.ports = {name: free_port() for name in ("api", "scaler", "locust", "prometheus")}
-        self.processes = [self._service(folder), self._locust(), self._prometheus(folder)]
+        self.processes = [self._service(folder), self._prometheus(folder), self._locust()]
 
     def get(self, name: str, path: str, body: bytes | None = None) -> Any:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", body, timeout=30) as answer:
@@ -91,6 +91,8 @@ class Stack:
         where = ["--web-host", "127.0.0.1", "--web-port", str(self.ports["locust"])]
         wait_until(lambda: self._is_up("api", "/livez"), 60, "the API")
         wait_until(lambda: self.get("api", "/v1/workers")["workers"], 60, "a worker")
+        # A rate is seen only of counters that move between two scrapes.
+        wait_until(lambda: self.query('up{job="api"} == 1'), 60, "a scrape of the API")
         return subprocess.Popen([*command, *where, "--host", f"http://127.0.0.1:{self.ports['api']}"], cwd=ROOT)
 
     def _prometheus(self, folder: Path) -> subprocess.Popen[bytes]:
