@@ -72,3 +72,8 @@ def test_the_benchmark_fills_its_queue_with_jobs_like_those_it_measures() -> Non
         settle(client, 2000)  # more than its own unmeasured turn takes and replaces
         assert client.hlen(keys.groups()) == 2000
         assert client.llen(keys.queue("default")) == 2000
+
+
+def test_a_free_port_is_none_that_an_outgoing_connection_may_take() -> None:
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(embedded.free_port() < first_outgoing for _ in range(50))
