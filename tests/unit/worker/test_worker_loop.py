@@ -136,9 +136,12 @@ def test_a_sink_that_fails_costs_no_text_and_no_job(bench: Callable[..., Bench])
     assert it.sink.texts[job_id] == ["one", " two", " three"]
 
 
-def test_a_job_that_cannot_run_is_refused_and_its_neighbour_runs(bench: Callable[..., Bench]) -> None:
+def test_a_job_that_cannot_run_is_refused_and_its_neighbour_runs(
+    bench: Callable[..., Bench], fake_store: TimedStore
+) -> None:
+    bad = submit(fake_store, "bad", cache=False).job.id
+    fake_store.client.hset(fake_store.keys.job(bad), "data", "no call")  # before anybody can claim it
     it = bench()
-    it.store.client.hset(it.store.keys.job(bad := it.submit("bad")), "data", "no call")
     good = it.submit("good")
     assert it.until(bad, good) == [Status.FAILED, Status.SUCCEEDED]
     error = it.store.get(bad).error
