@@ -1,18 +1,6 @@
 -- Put before every script, after the names of the keys.
 local call = redis.call
 
--- One command on one key with any number of values: Lua cannot unpack more than some thousands at once.
-local function bulk(command, key, values)
-  for first = 1, #values, 1000 do call(command, key, unpack(values, first, math.min(first + 999, #values))) end
-end
-
--- Add values to the list that a table has under a key.
-local function collect(lists, key, ...)
-  local list = lists[key] or {}
-  lists[key] = list
-  for _, value in ipairs({...}) do list[#list + 1] = value end
-end
-
 -- Seconds since the epoch, by the server's clock: so no two hosts' clocks are ever compared. Tests give a time instead.
 local function clock(given)
   if given ~= '' then return tonumber(given) end
@@ -38,6 +26,13 @@ local function iso_time(seconds)
   year = 400 * era + year + (month <= 2 and 1 or 0)
   return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day,
     math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, microseconds % 1e6)
+end
+
+-- What a run returned, by an entry of a results stream; nil where it returned nothing, or there is no entry.
+local function return_value(entry)
+  for i = 1, entry and #entry[2] or 0, 2 do
+    if entry[2][i] == 'return_value' then return entry[2][i + 1] end
+  end
 end
 
 -- A full server (maxmemory) refuses a script at its first write, if that needs memory, and later writes never. What

@@ -24,10 +24,7 @@ end
 local function read_text(place, cache_ttl)
   local entry, milliseconds, id = string.match(place, '^((%d+)-%d+) (.*)$')
   if milliseconds / 1000 + cache_ttl <= clock('') then return nil end
-  local found = redis.pcall('XRANGE', RESULTS .. id, entry, entry)[1]
-  for i = 1, found and #found[2] or 0, 2 do
-    if found[2][i] == 'return_value' then return found[2][i + 1] end
-  end
+  return return_value(redis.pcall('XRANGE', RESULTS .. id, entry, entry)[1])
 end
 
 -- The text that answers a request with this cache key, if there is one.

@@ -5,12 +5,10 @@ local given_time, id, result_ttl = unpack(ARGV)
 write_on_a_full_server()
 local job = read_job(id)
 if not job.status then return {'missing'} end
-if job.status == 'queued' or job.status == 'deferred' then
+if is_waiting(job) then
   local transition = new_transition(given_time, result_ttl)
-  call('LREM', QUEUE .. job.queue, 1, id)
-  call('ZREM', DEFERRED .. job.queue, id)
-  end_job(job, 'cancelled', transition, {})
-  leave_group(job)
+  withdraw(job)
+  end_without_text(job, 'cancelled', transition, {})
   conclude(transition)
   return {'cancelled'}
 end

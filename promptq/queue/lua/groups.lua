@@ -42,6 +42,12 @@ local function leave_group(job)
   write_group(job.cache_key, others)
 end
 
+-- End a job that has no text for its group.
+local function end_without_text(job, state, transition, outcome)
+  end_job(job, state, transition, outcome)
+  leave_group(job)
+end
+
 -- Have a job that has joined led by a live one.
 local function keep_led(job)
   if not job.cache_key then return end

@@ -9,6 +9,15 @@ local function read_job(id, queue)
     expires_at = v[5], cancel_requested = v[6], error_type = v[7], result_ttl = v[8], failure_ttl = v[9]}
 end
 
+-- Whether a job waits, in its queue or for the text of another one.
+local function is_waiting(job) return job.status == 'queued' or job.status == 'deferred' end
+
+-- Take a waiting job out of where it waits.
+local function withdraw(job)
+  call('LREM', QUEUE .. job.queue, 1, job.id)
+  call('ZREM', DEFERRED .. job.queue, job.id)
+end
+
 -- Put a job that ran, or waited on another, at the front of its queue.
 local function to_front(job)
   call('HSET', JOB .. job.id, 'status', 'queued', 'started_at', '', 'worker_name', '')

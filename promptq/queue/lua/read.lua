@@ -4,20 +4,12 @@
 local horizon, field_count = unpack(ARGV, 1, 2)
 local fields, reply = {unpack(ARGV, 3, 2 + field_count)}, {}
 
--- The return value of a job's last result.
-local function last_text(id)
-  local last = call('XREVRANGE', RESULTS .. id, '+', '-', 'COUNT', 1)[1]
-  for i = 1, last and #last[2] or 0, 2 do
-    if last[2][i] == 'return_value' then return last[2][i + 1] end
-  end
-  return false
-end
-
 for i = 3 + field_count, #ARGV do
   local id = ARGV[i]
   local status, queue = unpack(call('HMGET', JOB .. id, 'status', 'origin'))
   local waits_or_runs = status == 'queued' or status == 'started' or status == 'deferred'
-  local text = status and not waits_or_runs and last_text(id)
+  local has_ended = status and not waits_or_runs
+  local text = has_ended and return_value(call('XREVRANGE', RESULTS .. id, '+', '-', 'COUNT', 1)[1]) or false
   local ahead = status == 'queued' and queue and call('LPOS', QUEUE .. queue, id, 'MAXLEN', horizon)
   reply[#reply + 1] = {call('HMGET', JOB .. id, unpack(fields)), text, ahead}
 end

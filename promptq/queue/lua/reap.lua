@@ -35,10 +35,9 @@ end
 for _, id in ipairs(call('ZRANGEBYSCORE', EXPIRY, '-inf', stamp(transition.now), 'LIMIT', 0, most)) do
   local job = read_job(id)
   call('ZREM', EXPIRY, id)
-  if job.status == 'queued' or job.status == 'deferred' then
+  if is_waiting(job) then
     done.expired = done.expired + 1
-    call('LREM', QUEUE .. job.queue, 1, id)
-    call('ZREM', DEFERRED .. job.queue, id)
+    withdraw(job)
     expire(job, transition, expired_trace)
   end
 end

@@ -7,11 +7,10 @@ local function redeliver(job, transition, max_attempts, exc_string)
     return 'requeued'
   end
   if job.cancel_requested then
-    end_job(job, 'cancelled', transition, {})
-  else
-    end_job(job, 'failed', transition, {error_type = 'worker_lost', exc_string = exc_string,
-      error_message = 'The worker was lost in each of ' .. job.attempts .. ' attempts.'})
+    end_without_text(job, 'cancelled', transition, {})
+    return 'cancelled'
   end
-  leave_group(job)
-  return job.cancel_requested and 'cancelled' or 'worker_lost'
+  end_without_text(job, 'failed', transition, {error_type = 'worker_lost', exc_string = exc_string,
+    error_message = 'The worker was lost in each of ' .. job.attempts .. ' attempts.'})
+  return 'worker_lost'
 end

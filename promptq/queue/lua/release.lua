@@ -12,8 +12,7 @@ for i = 3, #ARGV, 3 do
   if holds and job.status == 'started' then
     released = released + 1
     if job.cancel_requested then
-      end_job(job, 'cancelled', transition, {})
-      leave_group(job)
+      end_without_text(job, 'cancelled', transition, {})
     else
       call('HINCRBY', JOB .. id, 'attempts', -1)
       call('HINCRBY', TOTALS, 'requeued:drain', 1)
