@@ -77,6 +77,7 @@ knows() { curl -fsSG "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/query" --data-url
 finish() {
   "$COMPOSE" down -v --timeout 60 >/dev/null 2>&1 || true
   [ -z "${ENGINE:-}" ] || { kill "$ENGINE"; wait "$ENGINE" 2>/dev/null || true; }
+  umount "$WORK"/exec/netns/* 2>/dev/null || true # dockerd leaves it mounted, and the folder cannot be removed then
 }
 
 trap finish EXIT
