@@ -15,7 +15,6 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from gpu_worker.engines.base import EngineInfo
 from promptq.contract.errors import SettingsError
-from promptq.contract.queues import queues_of
 from promptq.contract.settings import WorkerSettings
 from promptq.queue import model_facts
 from promptq.queue.connection import answering
@@ -34,7 +33,7 @@ class WorkerRegistration(BaseWorker):
     """
 
     def __init__(self, client: redis.Redis, settings: WorkerSettings, info: EngineInfo, metrics_url: str) -> None:
-        rq_names = [queue.rq_name(settings.model_id) for queue in queues_of(settings.model_id)]
+        rq_names = settings.rq_names
         with answering():
             super().__init__(
                 rq_names,

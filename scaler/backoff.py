@@ -36,6 +36,11 @@ class Backoff:
             self.failures = 0
             self.retry_at = 0.0
 
+    def retry_in(self, now: float) -> float | None:
+        """Seconds until the next try after a failure, or None when nothing waits for it."""
+        left = self.retry_at - now
+        return left if self.failures and left > 0 else None
+
     def room(self, starting: int, now: float) -> int | None:
         """How many workers may start now; None: as many as wanted. After a failure one probes for all."""
         if not self.failures:

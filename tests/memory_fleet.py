@@ -55,8 +55,7 @@ class MemoryFleet:
         return self._backoff.failures > 0
 
     def retry_in(self, now: float) -> float | None:
-        left = self._backoff.retry_at - now
-        return left if self.backs_off and left > 0 else None
+        return self._backoff.retry_in(now)
 
     def roster(self) -> list[WorkerRecord]:
         return [worker.record for worker in self._workers.values()]

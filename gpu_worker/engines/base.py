@@ -64,7 +64,7 @@ class Event:
     Attributes:
         text: newly generated text that can no longer change.
         tokens: completion tokens that this step added.
-        finished: set on the row's last event, and only there.
+        end: set on the row's last event, and only there.
     """
 
     id: str
@@ -164,8 +164,8 @@ def check_rows(rows: Collection[Row], free: int, live: Set[str]) -> None:
 class Engine(Protocol):
     """Generates for several rows at once. Not thread-safe: one thread owns it.
 
-    Rows are added, stepped until their `finished` event, and gone after it. No method
-    raises for the fault of one row: such a row gets a `finished` event with its error.
+    Rows are added, stepped until the event with their `end`, and gone after it. No method raises for the fault of one
+    row: the `end` of such a row has its error.
     """
 
     @property

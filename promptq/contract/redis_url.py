@@ -15,9 +15,9 @@ def check(url: str) -> None:
     """
     if url.partition("://")[0] not in SCHEMES:
         raise ValueError("use redis://host:port/db, rediss://… or unix://path")
-    if _is_ambiguous(url):
+    if (parts := _split(url)) is None:
         raise ValueError("no host and port; in a password write / ? # @ as %2F %3F %23 %40")
-    number = _database(urlsplit(url))
+    number = _database(parts)
     if number and not number.isdecimal():
         raise ValueError("the database, behind the host's / or as db=, is not a number")
 
@@ -33,25 +33,25 @@ def mask(url: str) -> str:
     scheme, found, _ = url.partition("://")
     if not found:
         return url
-    if _is_ambiguous(url):
+    parts = _split(url)
+    if parts is None:
         return f"{scheme}://***"
-    parts = urlsplit(url)
     secret = "***@" if "@" in parts.netloc else ""
     return f"{scheme}://{secret}{_place(parts)}"
 
 
-def _is_ambiguous(url: str) -> bool:
-    """Whether a password may have been taken for a host, a port or a path."""
+def _split(url: str) -> SplitResult | None:
+    """The parts, or None where a piece of a password may have been taken for a host, a port or a path."""
     try:
         parts = urlsplit(url)
-        return parts.port == -1 or ("@" in url and "@" not in parts.netloc)
+        _ = parts.port  # read, because a port that is none is found only then
     except ValueError:
-        return True
+        return None
+    return None if "@" in url and "@" not in parts.netloc else parts
 
 
 def _place(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    number = _database(parts)
+    number, host = _database(parts), parts.hostname or ""
     shown = number if number.isdecimal() else ""
     if parts.scheme == "unix":
         return parts.path + (f"?db={shown}" if shown else "")

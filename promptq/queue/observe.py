@@ -120,7 +120,7 @@ class Observer:
         self._clock = clock
         self._keys = settings.keys
         self._queues = settings.queues
-        self._rq_names = [queue.rq_name(settings.model_id) for queue in settings.queues]
+        self._rq_names = settings.rq_names
 
     def snapshot(self) -> Snapshot:
         """Queues, workers and totals, in two round trips beside one for the workers' hashes."""

@@ -63,7 +63,7 @@ class JobStore:
 
     def rq_names(self) -> list[str]:
         """Every queue of the deployment, by its name in RQ."""
-        return self._rq_names(self.settings.queues)
+        return self.settings.rq_names
 
     def uptime_seconds(self) -> float:
         """How long the server has been up."""

