@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import torch
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.engine import end_tokens
 from promptq.contract.request import GenerateRequest, Message
+from tests.integration.engine_rows import intercept, row, run
 from tests.integration.tiny_engines import (
     CONTEXT,
     WAYS,
@@ -34,29 +34,6 @@ def model():
 def build(request):
     """Makes an engine, each way through the model."""
     return partial(tiny_engine, **WAYS[request.param])
-
-
-def intercept(engine, check) -> None:
-    """Let `check` see, and refuse, the chunks of each pass over the model."""
-    run = engine._runner.run
-
-    def checked(chunks):
-        check(chunks)
-        return run(chunks)
-
-    engine._runner.run = checked
-
-
-def row(id: str, prompt: str = "hello", deadline: float | None = None, **fields) -> Row:
-    return Row(id, GenerateRequest(prompt=prompt, **({"max_tokens": 12} | fields)), deadline=deadline)
-
-
-def run(engine, rows: list[Row], now: float = 0.0) -> Recorder:
-    recorder = Recorder()
-    engine.add(rows)
-    while engine.live_rows():
-        recorder.take(engine.step(now))
-    return recorder
 
 
 def alone(model, prompt: str, max_tokens: int = 12) -> str:
@@ -149,60 +126,6 @@ def test_rows_close_up_when_one_before_them_has_ended(model, build):
     assert width[:4] == [4, 4, 3, 2]
     assert_right(model, recorder, "c", PROMPTS[1])
     assert_right(model, recorder, "d", PROMPTS[2])
-
-
-def going_round(model) -> None:
-    """Make the model go round through "abcde", whatever came before."""
-    ids = byte_tokenizer()("abcde")["input_ids"]
-    embedded = model.model.embed_tokens.weight.data.clone()
-    for layer in model.model.layers:
-        layer.self_attn.o_proj.weight.data.zero_()
-        layer.mlp.down_proj.weight.data.zero_()
-    model.lm_head.weight.data.mul_(0.01)
-    for now, after in zip(ids, ids[1:] + ids[:1], strict=True):
-        model.lm_head.weight.data[after] = embedded[now] / 2
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_drafts_save_steps_and_change_nothing(model, temperature):
-    going_round(model)
-    rows = [row(str(seed), "abc", max_tokens=30, temperature=temperature, seed=seed) for seed in range(2)]
-    passes: dict[bool, list[Any]] = {True: [], False: []}
-    texts = []
-    for drafts in (True, False):
-        engine = tiny_engine(model, drafts=drafts)
-        intercept(engine, passes[drafts].append)
-        recorder = run(engine, rows)
-        assert {finished.completion_tokens for finished in recorder.ends.values()} == {30}
-        assert (recorder.right_drafts > 0) == drafts
-        texts.append(recorder.text)
-    assert texts[0] == texts[1]
-    assert (texts[0]["0"] == ("deabc" * 6)) == (temperature == 0)
-    assert len(passes[True]) < 25 < len(passes[False]) == 30
-
-
-def test_a_stop_string_among_drafts_ends_the_row_there(model):
-    going_round(model)
-    engine, given = tiny_engine(model), []
-    intercept(engine, lambda chunks: given.append(chunks[0].gives))
-    recorder = run(engine, [row("a", "abcdeabc", max_tokens=30, stop=["eab"])])
-    assert (recorder.text["a"], recorder.ends["a"].completion_tokens) == ("d", 4)
-    assert given[-1] > 3
-    assert engine.free_slots() == 4
-
-
-def test_nan_behind_a_wrong_guess_fails_the_row_and_leaves_no_trace(model):
-    going_round(model)
-    broken = byte_tokenizer()("z")["input_ids"]
-    model.model.embed_tokens.weight.data[broken] = math.nan
-    engine = tiny_engine(model, slots=1)
-    engine.add([row("a", "abc", max_tokens=30)])
-    engine._scheduler.live[0].drafter.guess = lambda count: broken * count  # type: ignore[method-assign]
-    recorder = Recorder()
-    while engine.live_rows():
-        recorder.take(engine.step(0.0))
-    assert recorder.ends["a"].error == ("engine_error", "the model's output is not a finite number")
-    assert run(engine, [row("b", "abc", max_tokens=30)]).text["b"] == "deabc" * 6
 
 
 def test_memory_for_two_rows_at_a_time_still_serves_four(model, build):

@@ -17,7 +17,7 @@ from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from tests.fakes import TimedStore, keys, submit
-from tests.integration.test_scaler_service import scaler
+from tests.integration.scalers import scaler
 from tests.processes import wait_until
 
 BOUND = 20

@@ -7,12 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from promptq.contract.settings import ScalerSettings
-from promptq.queue.observe import WorkerRecord
-from scaler.policy import Decision, History, Limits, Load, Reason, choose_retirees, decide, hold
+from scaler.policy import Decision, History, Limits, Load, Reason, decide, hold
 
 LIMITS = Limits(
     min_workers=1, max_workers=4, target_jobs_per_worker=10, target_wait_seconds=10, up_delay_seconds=2,
@@ -258,65 +255,6 @@ def test_limits_come_from_the_settings() -> None:
     limits = Limits.of(settings, 5)
     assert (limits.min_workers, limits.max_workers, limits.up_delay_seconds) == (2, 5, 7)
     assert limits.target_jobs_per_worker == settings.target_jobs_per_worker
-
-
-def workers(**states: str) -> list[WorkerRecord]:
-    return [WorkerRecord(name, state, busy_slots=5 if state == "busy" else 0) for name, state in states.items()]
-
-
-@pytest.mark.parametrize(
-    ("count", "names"),
-    [(0, ""), (-1, ""), (1, "c"), (2, "cb"), (3, "cba"), (9, "cba")],
-)
-def test_starting_goes_before_idle_before_busy_and_draining_never(count: int, names: str) -> None:
-    assert choose_retirees(workers(a="busy", b="idle", c="starting", d="draining"), count) == list(names)
-
-
-def test_the_least_busy_and_then_the_youngest_goes_first() -> None:
-    workers = [
-        WorkerRecord("full", "busy", busy_slots=8, started_at=3.0),
-        WorkerRecord("old", "busy", busy_slots=1, started_at=1.0),
-        WorkerRecord("young", "busy", busy_slots=1, started_at=2.0),
-    ]
-    assert choose_retirees(workers, 3) == ["young", "old", "full"]
-
-
-LIMITS_OF_ANY_KIND = st.builds(
-    lambda low, more, target, up, window, zero: Limits(low, max(1, low + more), target, 10, up, window, zero),
-    st.integers(0, 5), st.integers(0, 20), st.floats(0.5, 50), st.floats(0, 10), st.floats(0.1, 60),
-    st.floats(0.1, 60),
-)  # fmt: skip
-LOADS = st.builds(
-    lambda queued, running, oldest, there, starting: Load(queued, running, oldest, there, min(there, starting)),
-    st.integers(0, 400), st.integers(0, 400), st.floats(0, 60), st.integers(0, 30), st.integers(0, 30),
-)  # fmt: skip
-STEPS = st.lists(st.tuples(st.floats(0.01, 20), LOADS), min_size=1, max_size=30)
-
-
-@given(LIMITS_OF_ANY_KIND, STEPS)
-def test_the_number_is_always_within_the_limits_and_the_action_fits_the_reason(
-    limits: Limits, steps: list[tuple[float, Load]]
-) -> None:
-    history, now = History(), 0.0
-    for seconds, seen in steps:
-        now += seconds
-        decision = decide(seen, history, limits, now)
-        history = decision.history
-        assert limits.min_workers <= decision.workers <= limits.max_workers
-        ups = {Reason.DEMAND, Reason.WAIT, Reason.BURST, Reason.FROM_ZERO, Reason.BELOW_MIN}
-        assert (decision.workers > seen.workers) == (decision.reason in ups)
-        if decision.reason in (Reason.WINDOW_DOWN, Reason.TO_ZERO):
-            assert decision.workers < seen.workers
-
-
-@given(LIMITS_OF_ANY_KIND, STEPS, st.integers(0, 400))
-def test_more_jobs_never_mean_fewer_workers(limits: Limits, steps: list[tuple[float, Load]], more: int) -> None:
-    history, now = History(), 0.0
-    for seconds, seen in steps:
-        now += seconds
-        last, history = history, decide(seen, history, limits, now).history
-    fuller = replace(seen, queued=seen.queued + more)
-    assert decide(fuller, last, limits, now).workers >= decide(seen, last, limits, now).workers
 
 
 def test_a_decision_stays_cheap_for_ten_thousand_workers() -> None:

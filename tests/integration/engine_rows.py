@@ -1,0 +1,30 @@
+"""Rows for a tiny engine, run to their end."""
+
+from __future__ import annotations
+
+from gpu_worker.engines.base import Row
+from promptq.contract.request import GenerateRequest
+from tests.integration.tiny_engines import Recorder
+
+
+def intercept(engine, check) -> None:
+    """Let `check` see, and refuse, the chunks of each pass over the model."""
+    run = engine._runner.run
+
+    def checked(chunks):
+        check(chunks)
+        return run(chunks)
+
+    engine._runner.run = checked
+
+
+def row(id: str, prompt: str = "hello", deadline: float | None = None, **fields) -> Row:
+    return Row(id, GenerateRequest(prompt=prompt, **({"max_tokens": 12} | fields)), deadline=deadline)
+
+
+def run(engine, rows: list[Row], now: float = 0.0) -> Recorder:
+    recorder = Recorder()
+    engine.add(rows)
+    while engine.live_rows():
+        recorder.take(engine.step(now))
+    return recorder
