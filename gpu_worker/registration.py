@@ -82,8 +82,12 @@ class WorkerRegistration(BaseWorker):
         own = self._own_fields() | {"state": state.value, "phase": phase, "busy_slots": busy_slots}
         with answering(), self.connection.pipeline() as pipe:
             self._write(pipe, rq_fields | own)
+            # One that drains runs no new job, so what it has says nothing of those to come.
+            announces = phase != "draining"
+            if announces:
+                self._announce(pipe)
             published = pipe.execute()[-1]
-        if self._facts and published != self._facts.sha256.encode():
+        if announces and self._facts and published != self._facts.sha256.encode():
             model_facts.publish(self.connection, self._keys.model(self.info.model), self._facts)
 
     def disappear(self) -> None:
@@ -100,12 +104,17 @@ class WorkerRegistration(BaseWorker):
         for name in self._sets:
             pipe.sadd(name, self._key)
         pipe.expire(self._key, self.worker_ttl + RQ_MINUTE)
+
+    def _announce(self, pipe: Pipeline) -> None:
+        key = self._keys.model(self.info.model)
+        model_facts.announce(pipe, key, self.info.identity)
         if self._facts:
-            model_facts.renew(pipe, self._keys.model(self.info.model), self._facts)
+            model_facts.renew(pipe, key, self._facts)
 
     def _own_fields(self) -> dict[str, Any]:
         info = self.info
         return {
             "device": info.device, "dtype": info.dtype, "model": info.model, "slots": info.slots,
             "context_length": info.context_length, "metrics_url": self.metrics_url,
+            "identity": info.identity,
         }  # fmt: skip

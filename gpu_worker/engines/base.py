@@ -136,6 +136,7 @@ class EngineInfo:
     Attributes:
         tokenizer_json: counts a prompt's tokens as the engine does, in the form of the library `tokenizers`; empty:
             the engine has no such tokenizer.
+        identity: another one for whatever else than the request changes the text; cached texts answer for one only.
     """
 
     model: str
@@ -146,6 +147,7 @@ class EngineInfo:
     details: dict[str, str] = field(default_factory=dict)
     tokenizer_json: str = field(default="", repr=False)
     capabilities: Capabilities = Capabilities()
+    identity: str = ""
 
 
 def check_rows(rows: Collection[Row], free: int, live: Set[str]) -> None:

@@ -65,6 +65,7 @@ class EchoEngine:
             slots=slots,
             context_length=0,
             capabilities=Capabilities(streaming=True),
+            identity="echo",
         )
 
     @property

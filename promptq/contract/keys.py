@@ -74,11 +74,11 @@ class Keys:
         self.workers_of = key("rq:workers:", "{queue}", "set", "as rq:workers", "keys of the workers of a queue")
         self.worker = key(
             "rq:worker:", "{name}", "hash", "expires without heartbeats",
-            "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url",
+            "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url, identity",
         )  # fmt: skip
         self.cache_new = key(
             "promptq:cache:new", "", "hash", "becomes the old one after cache_ttl_seconds, with as long to live",
-            "by cache key: the entry of a results stream and, after a space, the id of its job",
+            "by cache key, {of the request}:{identity}: the entry of a results stream, a space, the id of its job",
         )  # fmt: skip
         self.cache_old = key("promptq:cache:old", "", "hash", "cache_ttl_seconds", "as the new one, what came before")
         self.groups = key(
@@ -101,7 +101,7 @@ class Keys:
         self.rate = key("promptq:rate:", "{window}", "string", "two seconds", "requests of an API key, by `limits`")
         self.model = key(
             "promptq:model:", "{model}", "hash", "a day after its last worker's last heartbeat",
-            "context_length, tokenizer (tokenizer.json, zlib) and its sha256, for the API's count of tokens",
+            "identity, part of cache keys; to count tokens: context_length, tokenizer (tokenizer.json, zlib), its sha256",
         )  # fmt: skip
         self.fleet = key("promptq:fleet", "", "string", "15 s", "JSON: what the scaler runs, and its last trouble")
         self.format = key("promptq:format", "", "string", "permanent: one", "the form of the jobs, for upgrades")

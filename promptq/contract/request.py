@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from promptq.contract.queues import Priority
 
-CACHE_SCHEMA_VERSION = 2
+CACHE_SCHEMA_VERSION = 3
 MAX_SEED = 2**63 - 1
 
 
@@ -83,10 +83,10 @@ class GenerateRequest(_Strict):
         return self.model_dump(include=_GENERATED, exclude_defaults=True)
 
     def cache_key(self, model: str) -> str:
-        """SHA-256 (hex) over everything that decides the text.
+        """SHA-256 (hex) over everything that a client asks for. What the workers run comes in when it is submitted.
 
         Args:
-            model: the model's identity, with revision and number format.
+            model: its name, revision and number format as they are set.
         """
         return _digest(f"{CACHE_SCHEMA_VERSION}\0{model}\0{self.model_dump_json(include=_GENERATED)}")
 

@@ -103,7 +103,7 @@ class CommonSettings(BaseSettings):
 
     @property
     def model_identity(self) -> str:
-        """Model, revision and number format: all that decides the text beside the request."""
+        """Model, revision and number format as they are set. What lies in the model's folder only its workers know."""
         return f"{self.model_id}@{self.model_revision}:{self.dtype}"
 
     @classmethod

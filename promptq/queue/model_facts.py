@@ -39,6 +39,12 @@ class ModelFacts:
         return cls(context_length, hashlib.sha256(tokenizer_json.encode()).hexdigest(), tokenizer_json)
 
 
+def announce(pipe: Any, key: str, identity: str) -> None:
+    """Add to a pipeline what says which texts in the cache are this model's; the scripts read it."""
+    pipe.hset(key, "identity", identity)
+    pipe.expire(key, LIFETIME_SECONDS)
+
+
 def renew(pipe: Any, key: str, facts: ModelFacts) -> None:
     """Add to a pipeline what keeps the facts alive. Its last reply is the sha of the tokenizer that is published."""
     pipe.hset(key, "context_length", facts.context_length)

@@ -24,7 +24,7 @@ class NewJob:
 
     Attributes:
         model: what clients call the model that is to generate it.
-        model_identity: all that decides the text beside the request; part of the cache key.
+        model_identity: what the settings say of the model; part of the cache key.
         keep_seconds: with an idempotency key or a client's own id, how long the job and the record are kept.
         request_id: of the HTTP request that made it, for the worker's log.
         owner: name of the API key that it belongs to; texts are shared only between jobs of one owner.
@@ -51,7 +51,7 @@ class NewJob:
         return QueueName(self.model, self.request.priority)
 
     def cache_key(self, settings: CommonSettings) -> str:
-        """The key under which the text is shared, or an empty string."""
+        """The request's part of the key under which the text is shared, or an empty string: it is not shared."""
         shared = self.request.cache and self.request.is_deterministic and settings.cache_ttl_seconds
         identity = f"{self.model_identity}#{self.owner}" if self.owner else self.model_identity
         return self.request.cache_key(identity) if shared else ""
@@ -65,7 +65,7 @@ class NewJob:
 
     def arguments(self, rq_queue: str, cache_key: str) -> list[Any]:
         """The submit script's values for one job."""
-        own: dict[str, Any] = {"fingerprint": self.fingerprint(), "cache_key": cache_key, "owner": self.owner}
+        own: dict[str, Any] = {"fingerprint": self.fingerprint(), "owner": self.owner}
         own |= {"result_ttl": self.keep_seconds or ""}
         fields = list(chain.from_iterable((name, value) for name, value in own.items() if value != ""))
         return [

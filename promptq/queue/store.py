@@ -217,7 +217,7 @@ class JobStore:
             for new, cache_key in zip(news, cache_keys, strict=True)
         ]
         limits = [self.settings.max_queue_jobs, self.settings.result_ttl_seconds, self.settings.cache_ttl_seconds]
-        submitted_at, rows = self._run("submit", [*limits, len(queues), *queues, *chain.from_iterable(values)])
+        submitted_at, rows = self._run("submit", [*limits, model, len(queues), *queues, *chain.from_iterable(values)])
         repeats = [row[1].decode() for row in rows if row[0] == b"repeat"]
         seen = dict(zip(repeats, self.get_many(repeats), strict=True))
         return [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from gpu_worker.engines.registry import create_engine
 from promptq.contract.errors import EngineError
 from promptq.contract.request import GenerateRequest
 from promptq.contract.settings import WorkerSettings
-from tests.integration.tiny_engines import CONTEXT, byte_tokenizer, tiny_engine, tiny_model
+from tests.integration.tiny_engines import CONTEXT, TINY, byte_tokenizer, tiny_engine, tiny_model
 from tests.processes import ROOT
 
 
@@ -48,6 +50,33 @@ def test_a_16_bit_format_runs_the_same_path(folder):
     events = [event for _ in range(4) for event in engine.step(0.0).events]
     assert engine.info.dtype == "bfloat16"
     assert events[-1].end.error is None
+
+
+def test_other_weights_and_another_context_are_another_model(folder: Path) -> None:
+    def identity(**fields: Any) -> str:
+        return create_engine(settings(model=str(folder), **fields)).info.identity
+
+    first = identity()
+    assert identity() == identity(context_length=64) == first
+    assert identity(context_length=10_000) == identity(context_length=CONTEXT), "what is in force counts"
+    others = [identity(context_length=65), identity(dtype="bfloat16")]
+    torch.manual_seed(8)
+    TINY["llama"]().save_pretrained(folder)
+    assert len({first, *others, identity()}) == 4
+
+
+def test_the_folder_of_a_hub_model_is_its_snapshot(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path_factory.mktemp("hub")
+    snapshot = cache / "models--who--what" / "snapshots" / "0f3a"
+    shutil.copytree(folder, snapshot)
+    (cache / "models--who--what" / "refs").mkdir()
+    (cache / "models--who--what" / "refs" / "main").write_text("0f3a")
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(cache))
+    assert loader.model_folder(settings(model="who/what")) == snapshot
+    with pytest.raises(EngineError, match="'who/else' is not in the cache"):
+        loader.model_folder(settings(model="who/else"))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "~/nowhere"])

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
 from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
 from gpu_worker.engines.continuous.kvcache.slots import SlotCache, allocate
-from gpu_worker.engines.continuous.loading.loader import limit_context, load
+from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint
+from gpu_worker.engines.continuous.loading.loader import limit_context, load, model_folder
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.runners.model_runner import ModelRunner, layer_shapes
@@ -52,6 +53,7 @@ class ContinuousEngine:
         model: on its device, in its number format.
         context: the most tokens of a row, prompt and text.
         name: what `info` shows as the model.
+        fingerprint: of the model's files; see `loading.fingerprint`.
         packed: False runs every model through transformers' own code, as those are that PackedModel does not know.
         drafts: whether few rows guess ahead; only where the runner takes drafts.
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
@@ -70,6 +72,7 @@ class ContinuousEngine:
         context: int,
         prefill_tokens: int = 0,
         name: str = "",
+        fingerprint: str = "",
         packed: bool = True,
         drafts: bool = True,
         prefixes: bool = True,
@@ -87,7 +90,7 @@ class ContinuousEngine:
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        self._info = describe(model, self._runner, name, context, tokenizer_json(tokenizer))
+        self._info = describe(model, self._runner, name, context, tokenizer_json(tokenizer), fingerprint)
         self._texts: dict[str, TextStream] = {}
         self._progress: dict[str, _Progress] = {}
         self._right_drafts = 0
@@ -274,6 +277,7 @@ def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousE
         drafts=settings.drafts,
         prefixes=settings.prefixes,
         name=settings.model,
+        fingerprint=model_fingerprint(model_folder(settings)),
         kernels=kernels_for(settings, model),
     )
     done("memory")

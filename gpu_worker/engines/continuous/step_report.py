@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from gpu_worker.engines.base import Capabilities, EngineInfo, StepStats
+from gpu_worker.engines.continuous.loading.fingerprint import model_identity
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 
@@ -26,7 +27,9 @@ def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
     )
 
 
-def describe(model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str) -> EngineInfo:
+def describe(
+    model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str, fingerprint: str
+) -> EngineInfo:
     """The engine, for the worker's registration; the details for its log."""
     details = {
         "runner": type(runner).__name__,
@@ -36,5 +39,14 @@ def describe(model: PreTrainedModel, runner: Runner, name: str, context: int, to
         "torch": torch.__version__,
     }
     dtype = str(model.dtype).removeprefix("torch.")
-    capabilities = Capabilities(streaming=True)
-    return EngineInfo(name, str(model.device), dtype, runner.cache.slots, context, details, tokenizer, capabilities)
+    return EngineInfo(
+        name,
+        str(model.device),
+        dtype,
+        runner.cache.slots,
+        context,
+        details,
+        tokenizer,
+        Capabilities(streaming=True),
+        model_identity(fingerprint, context, dtype),
+    )

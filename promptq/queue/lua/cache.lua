@@ -3,10 +3,17 @@
 -- two hashes, new and old, which expire as a whole, so a place needs no key of its own; the age of a text is its
 -- entry's.
 
--- Let ended jobs answer requests like theirs for cache_ttl seconds. The new hash becomes the old one after that long
+-- What a request's text is kept under: the key of the request, and the identity of the model that makes the text, where
+-- one is known.
+local function cache_key_for(request_key, identity)
+  local key = string.match(request_key, '^[^:]*')
+  return key ~= '' and identity and identity ~= '' and key .. ':' .. identity or key
+end
+
+-- Let ended jobs answer requests like theirs to a model of this identity for cache_ttl seconds. The new hash becomes the old one after that long
 -- and is kept as long again, so the last place that came into it lives long enough; so do the texts, however short the
 -- job's own lifetime.
-local function remember(jobs, cache_ttl, transition)
+local function remember(jobs, identity, cache_ttl, transition)
   local left = call('PTTL', CACHE_NEW) / 1000
   local rotates = left <= cache_ttl or left > 2 * cache_ttl
   if rotates and left >= 0 then
@@ -15,7 +22,7 @@ local function remember(jobs, cache_ttl, transition)
   end
   for _, job in ipairs(jobs) do
     if cache_ttl > lifetime(job, 'result_ttl', transition) then call('EXPIRE', RESULTS .. job.id, cache_ttl) end
-    call('HSET', CACHE_NEW, job.cache_key, job.entry .. ' ' .. job.id)
+    call('HSET', CACHE_NEW, cache_key_for(job.cache_key, identity), job.entry .. ' ' .. job.id)
   end
   if rotates then call('EXPIRE', CACHE_NEW, 2 * cache_ttl) end
 end

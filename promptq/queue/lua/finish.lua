@@ -48,5 +48,5 @@ if ended > 0 and call('EXISTS', worker_key) == 1 then
   call('HINCRBY', worker_key, 'successful_job_count', ended - failures)
   if failures > 0 then call('HINCRBY', worker_key, 'failed_job_count', failures) end
 end
-if #to_cache > 0 then remember(to_cache, cache_ttl, transition) end
+if #to_cache > 0 then remember(to_cache, call('HGET', worker_key, 'identity'), cache_ttl, transition) end
 return reply

@@ -1,19 +1,20 @@
 -- Admit jobs for one model, in turn: recognise a repeat, answer from the cache, join a live twin, or queue the job.
--- ARGV: time|'', bound on waiting jobs, result_ttl, cache_ttl, how many queues the model has, their names, then per
---       job: id, queue, ttl_seconds|'', cache key|'', idempotency record|'', the lifetime of record and job|'',
+-- ARGV: time|'', bound on waiting jobs, result_ttl, cache_ttl, model, how many queues the model has, their names, then per
+--       job: id, queue, ttl_seconds|'', request's key|'', idempotency record|'', the lifetime of record and job|'',
 --       fingerprint|'', data, how many values follow, other fields of its hash as name, value, ...
 -- Reply: {time, rows}, per job a row {'new', jobs ahead} | {'join'} | {'hit', return_value}
 --        | {'full', depth, seconds to its turn|''} | {'conflict', id} | {'repeat', id}
-local given_time, bound, result_ttl, cache_ttl, queue_count = unpack(ARGV, 1, 5)
-local queues = {unpack(ARGV, 6, 5 + queue_count)}
+local given_time, bound, result_ttl, cache_ttl, model, queue_count = unpack(ARGV, 1, 6)
+local queues = {unpack(ARGV, 7, 6 + queue_count)}
+local identity = call('HGET', MODEL .. model, 'identity')
 local transition = new_transition(given_time, result_ttl)
 transition.bound, transition.cache_ttl = tonumber(bound), tonumber(cache_ttl)
 transition.depth, transition.admitted, transition.fed = count_waiting(queues), 0, {}
 
-local rows, next_job = {}, 6 + queue_count
+local rows, next_job = {}, 7 + queue_count
 while next_job <= #ARGV do
-  local id, queue, ttl, cache_key, record, keep, fingerprint, data, count = unpack(ARGV, next_job, next_job + 8)
-  local job = {id = id, queue = queue, ttl = ttl, cache_key = cache_key, record = record, keep = keep,
+  local id, queue, ttl, request_key, record, keep, fingerprint, data, count = unpack(ARGV, next_job, next_job + 8)
+  local job = {id = id, queue = queue, ttl = ttl, cache_key = cache_key_for(request_key, identity), record = record, keep = keep,
     fingerprint = fingerprint, data = data, fields = {unpack(ARGV, next_job + 9, next_job + 8 + count)}}
   rows[#rows + 1] = admit(job, transition)
   next_job = next_job + 9 + count

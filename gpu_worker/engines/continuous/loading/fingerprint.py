@@ -31,6 +31,17 @@ def model_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def model_identity(fingerprint: str, context: int, dtype: str) -> str:
+    """SHA-256 (hex) over everything but the request that decides a text.
+
+    Args:
+        fingerprint: of the model's files.
+        context: tokens of a row that are in force: a text ends there.
+        dtype: the number format in use.
+    """
+    return hashlib.sha256(f"{fingerprint}\0{context}\0{dtype}".encode()).hexdigest()
+
+
 def _files(folder: Path) -> Iterator[Path]:
     """The files that count; those of subfolders too, where templates are kept, but none that is hidden."""
     for path in [folder] if folder.is_file() else folder.iterdir():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from gpu_worker.engines.continuous.loading import packaged
@@ -43,6 +44,22 @@ def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizer
         raise EngineError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
     log.info("loaded %s on %s as %s in %.1f s", settings.model, device, dtype, time.monotonic() - started)
     return model, tokenizer
+
+
+def model_folder(settings: WorkerSettings) -> Path:
+    """Where the files of the model lie that `load` has loaded: of a Hugging Face id, its revision in the cache.
+
+    Raises:
+        EngineError: they are nowhere.
+    """
+    source, options = _source(settings)
+    if isinstance(source, Path):
+        return source
+    try:
+        found: Any = cached_file(source, "config.json", **options | {"local_files_only": True})
+    except OSError as error:
+        raise EngineError(f"model {settings.model!r} is not in the cache: {_first_line(error)}") from error
+    return Path(found).parent
 
 
 def resolve_device(name: str) -> torch.device:

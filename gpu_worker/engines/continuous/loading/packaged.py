@@ -7,6 +7,7 @@ folder; from then on it loads by memory map, in well under a second.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from importlib.metadata import version
@@ -74,6 +75,8 @@ def _write(source: Path, folder: Path) -> None:
     config = AutoConfig.from_pretrained(source, gguf_file=GGUF_FILE)
     read_tokenizer(source, config).save_pretrained(folder)
     read_model(source, config).save_pretrained(folder)
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))  # the folder's name has the version: converted elsewhere, it is the same model
 
 
 def read_tokenizer(source: Path, config: Any) -> PreTrainedTokenizerBase:
