@@ -15,7 +15,6 @@ local function write_job(job, status, cache, transition)
   if transition.admitted == 0 and transition.depth * 2 < transition.bound then call('DEL', TURN) end
   call('HSET', JOB .. job.id, 'data', job.data, 'status', status, 'origin', job.queue, 'created_at', transition.iso,
     'enqueued_at', transition.iso, 'queued_at', stamp(transition.now), unpack(job.fields))
-  if job.cache_key ~= '' then call('HSET', JOB .. job.id, 'cache_key', job.cache_key) end
   if cache then call('HSET', JOB .. job.id, 'cache', cache) end
   if job.record ~= '' then call('SET', IDEMPOTENCY .. job.record, job.id, 'EX', job.keep) end
   transition.admitted = transition.admitted + 1

@@ -16,6 +16,7 @@ while next_job <= #ARGV do
   local id, queue, ttl, request_key, record, keep, fingerprint, data, count = unpack(ARGV, next_job, next_job + 8)
   local job = {id = id, queue = queue, ttl = ttl, cache_key = cache_key_for(request_key, identity), record = record, keep = keep,
     fingerprint = fingerprint, data = data, fields = {unpack(ARGV, next_job + 9, next_job + 8 + count)}}
+  if job.cache_key ~= '' then table.insert(job.fields, 'cache_key'); table.insert(job.fields, job.cache_key) end
   rows[#rows + 1] = admit(job, transition)
   next_job = next_job + 9 + count
 end
