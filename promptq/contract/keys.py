@@ -101,7 +101,7 @@ class Keys:
         self.rate = key("promptq:rate:", "{window}", "string", "two seconds", "requests of an API key, by `limits`")
         self.model = key(
             "promptq:model:", "{model}", "hash", "a day after its last worker's last heartbeat",
-            "identity, for cache keys; context_length, tokenizer (tokenizer.json, zlib), its sha256, for the count of tokens",
+            "identity, for cache keys; context_length, tokenizer (tokenizer.json, zlib) and its sha256, for counting",
         )  # fmt: skip
         self.fleet = key("promptq:fleet", "", "string", "15 s", "JSON: what the scaler runs, and its last trouble")
         self.format = key("promptq:format", "", "string", "permanent: one", "the form of the jobs, for upgrades")
