@@ -108,8 +108,9 @@ class ContinuousEngine:
     def add(self, rows: Sequence[Row]) -> None:
         check_rows(rows, self.free_slots(), self._texts.keys())
         for row in rows:
-            self._texts[row.id] = TextStream(self._decode, self._special, row.request.stop)
-            self._scheduler.add(self._sequence(row))
+            sequence = self._sequence(row)
+            self._texts[row.id] = TextStream(self._decode, self._special, row.request.stop, sequence.prompt)
+            self._scheduler.add(sequence)
 
     def cancel(self, ids: Iterable[str]) -> None:
         wanted = set(ids)
