@@ -8,22 +8,13 @@ from typing import Any
 import pytest
 
 from tests.integration.engine_rows import intercept, row, run
-from tests.integration.tiny_engines import Recorder, byte_tokenizer, tiny_engine, tiny_model
+from tests.integration.tiny_engines import Recorder, byte_tokenizer, round_model, tiny_engine
 
 
 @pytest.fixture
 def model():
     """It goes round through "abcde", whatever came before."""
-    model = tiny_model("llama")
-    ids = byte_tokenizer()("abcde")["input_ids"]
-    embedded = model.model.embed_tokens.weight.data.clone()
-    for layer in model.model.layers:
-        layer.self_attn.o_proj.weight.data.zero_()
-        layer.mlp.down_proj.weight.data.zero_()
-    model.lm_head.weight.data.mul_(0.01)
-    for now, after in zip(ids, ids[1:] + ids[:1], strict=True):
-        model.lm_head.weight.data[after] = embedded[now] / 2
-    return model
+    return round_model()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

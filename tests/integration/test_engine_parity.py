@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from gpu_worker.engines.base import FinishReason, Row
-from gpu_worker.engines.continuous.engine import ContinuousEngine, end_tokens
+from gpu_worker.engines.continuous.engine import ContinuousEngine
+from gpu_worker.engines.continuous.generation_config import end_tokens
 from gpu_worker.engines.continuous.loading.loader import limit_context, load
 from gpu_worker.engines.continuous.scheduler.prefixes import LEAST_TOKENS
 from gpu_worker.engines.continuous.text.prompts import encode

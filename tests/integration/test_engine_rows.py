@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gpu_worker.engines.base import FinishReason, Row
-from gpu_worker.engines.continuous.engine import end_tokens
+from gpu_worker.engines.continuous.generation_config import end_tokens
 from promptq.contract.request import GenerateRequest, Message
 from tests.integration.engine_rows import intercept, row, run
 from tests.integration.tiny_engines import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
+from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
 from gpu_worker.engines.continuous.kvcache.slots import SlotCache, allocate
 from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint
@@ -31,6 +32,7 @@ from gpu_worker.engines.continuous.scheduler.sequence import Chunk, Failure, Seq
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 from gpu_worker.engines.continuous.step_report import describe, step_stats
 from gpu_worker.engines.continuous.text.prompts import encode, tokenizer_json
+from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
 from promptq.contract.settings import WorkerSettings
 
@@ -60,7 +62,8 @@ class ContinuousEngine:
         kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
 
     Raises:
-        EngineError: the model cannot be batched, or the slots do not fit into the device's memory.
+        EngineError: the model cannot be batched, its generation config cannot be followed, or the slots do not fit
+            into the device's memory.
     """
 
     def __init__(
@@ -80,13 +83,14 @@ class ContinuousEngine:
     ) -> None:
         self._tokenizer = tokenizer
         self._context = context
+        self._rules = GenerationRules(model, tokenizer)
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
         self._runner = _runner(model, cache, packed, kernels)
         self._scheduler = Scheduler(
             cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )
-        self._eos = end_tokens(model, tokenizer)
-        self._special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special = SpecialTokens.of(tokenizer)
+        self._skipped = frozenset(self._special.ids.values())
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -109,7 +113,8 @@ class ContinuousEngine:
         check_rows(rows, self.free_slots(), self._texts.keys())
         for row in rows:
             sequence = self._sequence(row)
-            self._texts[row.id] = TextStream(self._decode, self._special, row.request.stop, sequence.prompt)
+            stops = [*row.request.stop, *self._rules.stops]
+            self._texts[row.id] = TextStream(self._decode, self._skipped, stops, sequence.prompt)
             self._scheduler.add(sequence)
 
     def cancel(self, ids: Iterable[str]) -> None:
@@ -142,9 +147,11 @@ class ContinuousEngine:
         try:
             sequence.prompt = encode(self._tokenizer, request)
             sequence.drafter.extend(sequence.prompt)
+            sequence.ends = self._rules.ends | self._special.ends(request.stop)
+            self._fit(sequence)
+            sequence.processors = self._rules.processors(sequence.prompt, sequence.limit)
         except Exception as error:
             sequence.end(FinishReason.ERROR, failure(error))
-        self._fit(sequence)
         return sequence
 
     def _fit(self, sequence: SequenceState) -> None:
@@ -196,7 +203,7 @@ class ContinuousEngine:
     def _take_token(self, sequence: SequenceState, token: int) -> None:
         if token == NOT_FINITE:
             self._fail(sequence, ("engine_error", "the model's output is not a finite number"))
-        elif token in self._eos:
+        elif token in sequence.ends:
             self._finish(sequence, FinishReason.STOP)
         else:
             self._append(sequence, token)
@@ -253,13 +260,6 @@ def _step_cost(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:
     if prefill_tokens:
         cost = replace(cost, prefill_tokens=prefill_tokens, beside=None)
     return cost if drafts else replace(cost, free_tokens=0)
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Collection[int]:
-    """Ids that end a text: those of the generation config, and the tokenizer's."""
-    configured: Any = model.generation_config.eos_token_id if model.generation_config else None
-    ids = configured if isinstance(configured, list) else [configured]
-    return {id for id in [*ids, tokenizer.eos_token_id] if id is not None}
 
 
 def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousEngine:

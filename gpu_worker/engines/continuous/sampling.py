@@ -48,6 +48,36 @@ def uniform(seed: int, index: int) -> float:
     return ((z ^ (z >> 31)) >> 11) * 2.0**-53
 
 
+def choose(logits: Tensor, chunks: Sequence[Chunk]) -> list[int]:
+    """The token that follows each position that the chunks give.
+
+    Args:
+        logits: [positions, vocabulary].
+
+    Returns:
+        One token id per position; see `next_tokens`.
+    """
+    return next_tokens(_processed(logits, chunks), draws(chunks))
+
+
+def _processed(logits: Tensor, chunks: Sequence[Chunk]) -> Tensor:
+    """What the rows' processors make of the logits. To those behind a draft the drafts are part of the text."""
+    if not any(chunk.sequence.processors for chunk in chunks):
+        return logits
+    logits = logits.float()  # as `generate` has them: a penalty would be rounded away in 16 bits
+    positions = [(chunk, ahead) for chunk in chunks for ahead in range(chunk.gives)]
+    return torch.cat([_processed_row(chunk, ahead, logits[i : i + 1]) for i, (chunk, ahead) in enumerate(positions)])
+
+
+def _processed_row(chunk: Chunk, ahead: int, logits: Tensor) -> Tensor:
+    sequence = chunk.sequence
+    if sequence.processors is None:
+        return logits
+    ids = torch.tensor([[*sequence.text, *chunk.drafts[:ahead]]], device=logits.device)
+    processed: Tensor = sequence.processors(ids, logits)
+    return processed
+
+
 def draws(chunks: Iterable[Chunk]) -> list[Draw]:
     """How each token that follows from the chunks is chosen."""
     return [_draw_of(chunk.sequence, ahead) for chunk in chunks for ahead in range(chunk.gives)]

@@ -1,4 +1,4 @@
-"""Text from the tokens of real tokenizers, behind a prompt: what the decoding of both has more than that of the prompt."""
+"""Text from the tokens of real tokenizers, behind a prompt: what the decoding of both has more than the prompt's."""
 
 from __future__ import annotations
 

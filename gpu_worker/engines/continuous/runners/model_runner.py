@@ -24,7 +24,7 @@ from gpu_worker.engines.continuous.kvcache.slots import (
     SlotCache,
 )
 from gpu_worker.engines.continuous.rounding import round_up
-from gpu_worker.engines.continuous.sampling import NOT_FINITE, draws, next_tokens
+from gpu_worker.engines.continuous.sampling import NOT_FINITE, choose
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 from promptq.contract.errors import EngineError
@@ -66,7 +66,7 @@ class ModelRunner:
         visible = (rows[:, None] == read_rows) & (read_columns <= columns[:, None])
         ids = self._tensor([list(chain.from_iterable(chunk.tokens for chunk in chunks))])
         logits = self._forward(ids, columns[None], visible[None, None], self._ends(chunks))
-        tokens = next_tokens(logits[0], draws(chunks))
+        tokens = choose(logits[0], chunks)
         if NOT_FINITE in tokens:
             raise ArithmeticError("the model's output is not a finite number")
         return tokens
@@ -82,7 +82,7 @@ class ModelRunner:
         self.cache.access = RowKvAccess(slice(first, first + size), self._tensor(range(size)), columns, width)
         visible = torch.arange(width, device=self._device) <= positions[:, None]
         logits = self._forward(ids[:, None], positions[:, None], visible[:, None, None], 1)
-        return next_tokens(logits[at, 0], draws(chunks))
+        return choose(logits[at, 0], chunks)
 
     def _line(self, chunks: Sequence[Chunk], at: list[int], size: int) -> Tensor:
         """Token, position and column of every slot in the range, [3, size].

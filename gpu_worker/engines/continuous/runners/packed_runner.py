@@ -17,7 +17,7 @@ from gpu_worker.engines.continuous.kvcache.slots import SlotCache
 from gpu_worker.engines.continuous.runners.attention_groups import AttentionGroup, attention_groups
 from gpu_worker.engines.continuous.runners.linear import has_onednn
 from gpu_worker.engines.continuous.runners.packed_model import Attend, PackedModel, Rope
-from gpu_worker.engines.continuous.sampling import draws, next_tokens
+from gpu_worker.engines.continuous.sampling import choose
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.drafts import MOST_DRAFTS
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
@@ -55,7 +55,7 @@ class PackedRunner:
         attend = self._attention(chunks, slots, columns)
         padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % self.step_cost.bucket
         logits = self._model(_padded(ids, padding), _padded(columns, padding), self._tensor(_kept(chunks)), attend)
-        return next_tokens(logits, draws(chunks))
+        return choose(logits, chunks)
 
     @torch.inference_mode()
     def _warm_up(self, rows: int) -> None:

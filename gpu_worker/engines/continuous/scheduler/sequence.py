@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.scheduler.drafts import Drafter
 
 Failure = tuple[str, str]
 """The (type, message) that a row's error event carries."""
+Processors = Callable[[Any, Any], Any]
+"""Changes logits [1, vocabulary] that follow the ids [1, tokens]; the same for the same ids."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +32,8 @@ class SequenceState:
         passed_over: steps in which it waited for prefill and got none.
         ending: how it is to end at the next step, with the error if that is the reason.
         drafter: guesses how its text goes on.
+        ends: ids that end its text.
+        processors: what its logits go through before a token is chosen; None: nothing.
     """
 
     row: Row
@@ -43,6 +49,8 @@ class SequenceState:
     passed_over: int = 0
     ending: tuple[FinishReason, Failure | None] | None = None
     drafter: Drafter = field(default_factory=Drafter)
+    ends: Set[int] = frozenset()
+    processors: Processors | None = None
 
     @property
     def is_prefilled(self) -> bool:
