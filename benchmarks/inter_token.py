@@ -36,7 +36,7 @@ def main() -> None:
             engine = ContinuousEngine(
                 model, tokenizer, slots=rows + 16, context=2048, prefill_tokens=options.prefill_tokens, kernels=kernels
             )
-            engine._eos = frozenset()
+            engine._rules.ends = frozenset()
             seconds = list(measure(engine, words, rows, every, options.steps))
             median, late = statistics.median(seconds), statistics.quantiles(seconds, n=20)[-1]
             verdict = "" if late <= BAR * median else f"  above {BAR}"

@@ -54,7 +54,10 @@ def _pieces() -> tuple[dict[str, int], list[tuple[str, str]]]:
     backend.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400))
     learned = json.loads(backend.to_str())["model"]
     texts = [*SPECIAL, *BYTES, *sorted(learned["vocab"], key=learned["vocab"].get)]
-    return {text: id for id, text in enumerate(texts)}, [tuple(merge) for merge in learned["merges"]]
+    # As files made out of a SentencePiece model may have it: merges that lead to a special token.
+    texts += ["<s", "</", "</s"]
+    merges = [*map(tuple, learned["merges"]), ("<", "s"), ("<s", ">"), ("<", "/"), ("</", "s"), ("</s", ">")]
+    return {text: id for id, text in enumerate([*texts, "<", "/", ">"])}, merges
 
 
 def unigram() -> PreTrainedTokenizerFast:

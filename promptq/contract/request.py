@@ -48,7 +48,8 @@ class GenerateRequest(_Strict):
     """A prompt, or the messages of a chat, with the sampling parameters of one row."""
 
     prompt: Text | None = Field(
-        None, description="Text to continue, given to the model as it is. Exclusive with `messages`."
+        None,
+        description="Text to continue, given to the model as it is, special tokens too. Exclusive with `messages`.",
     )
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)] | None = Field(
         None, description="A chat, rendered with the model's chat template. Exclusive with `prompt`."
@@ -59,7 +60,8 @@ class GenerateRequest(_Strict):
     top_k: int = Field(0, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text.")
     stop: StopStrings = Field(
-        default_factory=list, description="Up to four strings that end the text; they are not part of it."
+        default_factory=list,
+        description="Up to four strings, or special tokens by their texts, that end the text; they are not part of it.",
     )
 
     @model_validator(mode="after")

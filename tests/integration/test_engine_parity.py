@@ -22,7 +22,8 @@ from gpu_worker.engines.continuous.engine import ContinuousEngine
 from gpu_worker.engines.continuous.generation_config import end_tokens
 from gpu_worker.engines.continuous.loading.loader import limit_context, load
 from gpu_worker.engines.continuous.scheduler.prefixes import LEAST_TOKENS
-from gpu_worker.engines.continuous.text.prompts import encode
+from gpu_worker.engines.continuous.text.prompts import PromptEncoder
+from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest, Message
 from promptq.contract.settings import WorkerSettings
@@ -142,13 +143,13 @@ def smollm():
 def test_smollm2_in_random_mixes(smollm, mixes):
     """The first mix has every prompt at full length, and fills all slots."""
     model, tokenizer = smollm
-    eos = list(end_tokens(model, tokenizer))
+    eos, prompts = list(end_tokens(model, tokenizer)), PromptEncoder(tokenizer, SpecialTokens.of(tokenizer))
     pool = [GenerateRequest(messages=[Message(role="user", content=text)], max_tokens=SMOLLM_TOKENS) for text in CHAT]
     pool += [GenerateRequest(prompt=text, max_tokens=SMOLLM_TOKENS) for text in PLAIN]
 
     @cache
     def wanted(key: str) -> Reference:
-        return reference(model, encode(tokenizer, GenerateRequest.model_validate_json(key)), SMOLLM_TOKENS, eos)
+        return reference(model, prompts.encode(GenerateRequest.model_validate_json(key)), SMOLLM_TOKENS, eos)
 
     counts: Counter[str] = Counter()
     mixes = max(1, mixes // 5)

@@ -31,7 +31,7 @@ from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, Failure, SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 from gpu_worker.engines.continuous.step_report import describe, step_stats
-from gpu_worker.engines.continuous.text.prompts import encode, tokenizer_json
+from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
 from promptq.contract.settings import WorkerSettings
@@ -81,7 +81,6 @@ class ContinuousEngine:
         prefixes: bool = True,
         kernels: Kernels | None = None,
     ) -> None:
-        self._tokenizer = tokenizer
         self._context = context
         self._rules = GenerationRules(model, tokenizer)
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
@@ -90,6 +89,7 @@ class ContinuousEngine:
             cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )
         self._special = SpecialTokens.of(tokenizer)
+        self._prompts = PromptEncoder(tokenizer, self._special)
         self._skipped = frozenset(self._special.ids.values())
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -145,7 +145,7 @@ class ContinuousEngine:
         seed = secrets.randbits(63) if request.seed is None else request.seed
         sequence = SequenceState(row, [], request.max_tokens, seed)
         try:
-            sequence.prompt = encode(self._tokenizer, request)
+            sequence.prompt = self._prompts.encode(request)
             sequence.drafter.extend(sequence.prompt)
             sequence.ends = self._rules.ends | self._special.ends(request.stop)
             self._fit(sequence)
