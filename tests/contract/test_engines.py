@@ -78,6 +78,7 @@ def run(engine: Engine) -> Run:
 def test_it_says_what_it_is_and_what_it_can(engine: Engine) -> None:
     assert engine.info.model is not None
     assert engine.info.slots == SLOTS
+    assert engine.info.identity, "or the texts of an earlier model would answer"
     assert {each.name for each in fields(Capabilities)} == {
         "resume", "preempt", "logprobs", "json_schema", "penalties", "logit_bias", "n", "adapters", "embeddings",
         "streaming",
