@@ -8,15 +8,25 @@ import threading
 
 
 class Proxy:
-    """Passes bytes on. Connections that are open keep the target they began with."""
+    """Passes bytes on. Connections that are open keep the target they began with.
+
+    Attributes:
+        swallows_new: whether new connections are accepted, and nothing passes on them.
+    """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.swallows_new = False
         self._sockets: list[socket.socket] = []
+        self._silenced: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        """Nothing passes any more on the connections that are open, and none is closed: a firewall that drops."""
+        self._silenced.update(self._sockets)
 
     def close(self) -> None:
         """Stop, and end every connection."""
@@ -35,13 +45,18 @@ class Proxy:
                     client.close()
                     continue
                 self._sockets += [client, server]
+                if self.swallows_new:
+                    self._silenced.update((client, server))
                 for source, sink in ((client, server), (server, client)):
                     threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                if source not in self._silenced:
+                    sink.sendall(data)
+        if source in self._silenced:
+            return  # nor does the other side hear of its end
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

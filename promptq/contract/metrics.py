@@ -11,6 +11,13 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 STARTUP_BUCKETS = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
 
 
+def _subscription_losses(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "promptq_subscription_losses_total", "Subscriptions to Redis that broke, fell silent or could not be made.",
+        registry=registry,
+    )  # fmt: skip
+
+
 class ApiMetrics:
     """What an API process counts; gauges sum over the live gunicorn processes."""
 
@@ -36,6 +43,7 @@ class ApiMetrics:
         self.rejected = Counter(
             "promptq_jobs_rejected_total", "Submits refused, by the error's type.", ["reason"], registry=registry
         )
+        self.subscription_losses = _subscription_losses(registry)
 
 
 class WorkerMetrics:
@@ -73,6 +81,7 @@ class WorkerMetrics:
             "promptq_prompt_tokens_reused_total", "Prompt tokens that were in memory, and not computed.", ["model"]
         )
         self.busy_seconds = counter("promptq_worker_busy_seconds_total", "Time spent in engine steps.", [])
+        self.subscription_losses = _subscription_losses(registry)
 
 
 class ScalerMetrics:

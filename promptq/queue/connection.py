@@ -12,7 +12,9 @@ from redis.retry import Retry
 
 from promptq.contract.errors import RedisUnavailable, SettingsError
 
-CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+"""What is waited for an answer, where nobody waits for us."""
+LEAST_ANSWER_SECONDS = 1.0
 _DEMOTED = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 # NOSCRIPT gets here only when a script was forgotten between being loaded and being called, as in a failover.
 _UNABLE = (*_DEMOTED, redis.exceptions.NoPermissionError, redis.exceptions.NoScriptError)
@@ -20,15 +22,16 @@ _UNABLE = (*_DEMOTED, redis.exceptions.NoPermissionError, redis.exceptions.NoScr
 _REFUSAL = re.compile(r"(?:^|caused error: )(?:DENIED|MISCONF|NOREPLICAS|BUSY|DB index) ")
 
 
-def connect(url: str, timeout_seconds: float | None = 5.0, ping_seconds: int = 0) -> redis.Redis:
+def connect(url: str, timeout_seconds: float = ANSWER_SECONDS, retries: int = 1) -> redis.Redis:
     """A client for `url`; connections are made when they are needed.
 
     A lost connection is tried once more at once: every script is safe to repeat. So is one to a server that has been
-    made a replica: after a failover the name in `url` may lead to the new primary.
+    made a replica: after a failover the name in `url` may lead to the new primary. A time-out is not: whoever waits
+    has waited long enough, and the next call gets a new connection.
 
     Args:
-        timeout_seconds: for connecting and for each answer; None waits for ever (subscriptions).
-        ping_seconds: check a connection that was idle this long before it is used; 0: never.
+        timeout_seconds: for connecting and for each answer. A connection on which nothing comes any more breaks no
+            call by itself, so there is no way to do without.
 
     Raises:
         SettingsError: the URL has options that redis-py does not know, or values that are none.
@@ -36,12 +39,21 @@ def connect(url: str, timeout_seconds: float | None = 5.0, ping_seconds: int = 0
     client = redis.Redis.from_url(
         url,
         socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds or CONNECT_SECONDS,
-        health_check_interval=ping_seconds,
-        retry=Retry(NoBackoff(), retries=1, supported_errors=(redis.ConnectionError, *_DEMOTED)),
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), retries=retries, supported_errors=(redis.ConnectionError, *_DEMOTED)),
     )
     _see_options(client.connection_pool)
     return client
+
+
+def seconds_within(lease_seconds: float) -> float:
+    """How long whoever holds leases may wait for an answer: one that never comes must leave time to renew them."""
+    return max(LEAST_ANSWER_SECONDS, min(ANSWER_SECONDS, lease_seconds / 3))
+
+
+def drop_idle(client: redis.Redis) -> None:
+    """Close the connections that are not in use: where one has fallen silent, those beside it may have too."""
+    client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _see_options(pool: redis.ConnectionPool) -> None:
