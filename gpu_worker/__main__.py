@@ -19,7 +19,8 @@ from promptq.contract.errors import EngineError, RedisUnavailable, SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.settings import WorkerSettings
-from promptq.queue.store import JobStore, connect
+from promptq.queue.connection import connect, seconds_within
+from promptq.queue.store import JobStore
 from promptq.queue.upgrade import upgrade
 from promptq.runtime.lifecycle import Stop
 from promptq.runtime.logs import configure, log_settings
@@ -61,8 +62,9 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     listen("PROMPTQ_WORKER_METRICS_PORT", host, settings.worker_metrics_port).close()
     server, thread = start_http_server(settings.worker_metrics_port, host, registry)
     url = f"http://{host}:{server.server_port}/metrics"
-    registration = WorkerRegistration(connect(settings.redis_url), settings, engine.info, url)
-    store = JobStore(connect(settings.redis_url), settings)
+    answer_seconds = seconds_within(settings.lease_seconds)
+    registration = WorkerRegistration(connect(settings.redis_url, answer_seconds), settings, engine.info, url)
+    store = JobStore(connect(settings.redis_url, answer_seconds), settings)
     upgrade(store)
     try:
         Worker(store, engine, registration, telemetry, settings).run(stop)

@@ -16,6 +16,7 @@ from gpu_worker.verdicts import Verdicts
 from gpu_worker.worker_loop import LoopLimits, LoopParts, WorkerLoop
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import WorkerSettings
+from promptq.queue.connection import drop_idle
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore
 from promptq.runtime.lifecycle import Stop
@@ -36,7 +37,9 @@ class Worker:
         telemetry: Telemetry,
         settings: WorkerSettings,
     ) -> None:
+        self._store = store
         self._engine = engine
+        self._telemetry = telemetry
         self._registration = registration
         self._cancel_channel = settings.keys.cancel_channel
         presence, verdicts = Presence(registration, engine), Verdicts()
@@ -44,7 +47,7 @@ class Worker:
         self._claim_io = ClaimIO(store, registration.name, batching, telemetry.stored)
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
         channels = (settings.keys.wake_channel, self._cancel_channel)
-        self._listener = Listener(settings.redis_url, channels, self._on_message, self._claim_io.wake)
+        self._listener = Listener(settings.redis_url, channels, self._on_message, self._look_again, self._note_loss)
         parts = LoopParts(self._claim_io, self._leases, presence, verdicts, telemetry, NullSink())
         limits = LoopLimits(settings.job_timeout_seconds, settings.drain_seconds)
         self._loop = WorkerLoop(engine, parts, limits)
@@ -76,3 +79,12 @@ class Worker:
             self._claim_io.wake()
         elif self._claim_io.holds(text):
             self._leases.renew_now()
+
+    def _look_again(self) -> None:
+        """Messages may have been missed: of jobs that were queued, and of cancels."""
+        self._claim_io.wake()
+        self._leases.renew_now()
+
+    def _note_loss(self) -> None:
+        self._telemetry.subscription_lost()
+        drop_idle(self._store.client)

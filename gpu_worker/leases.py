@@ -14,13 +14,15 @@ from promptq.queue.store import Claim, JobStore
 log = logging.getLogger(__name__)
 
 BEATS_PER_LEASE = 3
+LOOK_SECONDS = 5.0
+"""However long a lease is, so often is looked for work and for cancels of which no message came."""
 RETRY_SECONDS = 0.5
 BEAT_SECONDS = 0.25
 """The least time between two beats: a worker may be idle and busy by turns a thousand times a second."""
 
 
 class LeaseKeeper(threading.Thread):
-    """Renews every held claim and beats the worker's heart, three times a lease.
+    """Renews every held claim and beats the worker's heart, three times a lease or more often.
 
     Args:
         beat: writes the worker's state; called after each renewal, and soon after `nudge`.
@@ -35,7 +37,7 @@ class LeaseKeeper(threading.Thread):
         self._claim_io = claim_io
         self._beat = beat
         self._on_verdict = on_verdict
-        self._interval = store.settings.lease_seconds / BEATS_PER_LEASE
+        self._interval = min(LOOK_SECONDS, store.settings.lease_seconds / BEATS_PER_LEASE)
         self._renew_at = self._beat_from = time.monotonic()
         self._state_changed = False
         self._woken = threading.Event()

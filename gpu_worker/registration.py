@@ -54,6 +54,11 @@ class WorkerRegistration(BaseWorker):
         """Never: a promptq worker runs no function."""
         raise NotImplementedError("a promptq worker generates; it runs no function that a job names")
 
+    def _set_connection(self, connection: redis.Redis) -> redis.Redis:
+        """As it is given. RQ would wait for each answer for longer than a lease lasts, to make room for reads that
+        block, of which there are none here; and while a beat waits, no lease is renewed."""
+        return connection
+
     def appear(self) -> None:
         """Register, as `rq info` and `/v1/workers` show it.
 

@@ -72,6 +72,10 @@ class Telemetry:
             self._inter_token.observe((now - run.last_token_at) / event.tokens)
         run.last_token_at = now
 
+    def subscription_lost(self) -> None:
+        """The subscription broke, fell silent or could not be made."""
+        self._metrics.subscription_losses.inc()
+
     def stored(self, endings: Sequence[Ending], accepted: Sequence[bool]) -> None:
         """Endings were written or, where the claim was lost, refused."""
         rows = zip(endings, accepted, strict=True)
