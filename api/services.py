@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +13,12 @@ from api.prompt_limit import PromptLimit
 from api.submit_metrics import SubmitMetrics
 from api.waiting.submit_batcher import SubmitBatcher
 from api.waiting.waiters import Waiters
+from promptq.contract.errors import RedisUnavailable
 from promptq.contract.metrics import ApiMetrics
 from promptq.contract.settings import ApiSettings
 from promptq.queue import model_facts
+from promptq.queue.connection import drop_idle
+from promptq.queue.endings import ended
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore, connect
 
@@ -49,7 +53,7 @@ def make_services(settings: ApiSettings, store: JobStore | None = None, waiters:
         settings=settings,
         store=store,
         observer=Observer(store.client, settings),
-        waiters=waiters or Waiters(settings.redis_url, settings.keys.done_channel),
+        waiters=waiters or _waiters(settings, store, metrics),
         registry=registry,
         metrics=metrics,
         access=Access(settings, store),
@@ -57,3 +61,18 @@ def make_services(settings: ApiSettings, store: JobStore | None = None, waiters:
         submit_batcher=SubmitBatcher(store, submit_metrics.count),
         submit_metrics=submit_metrics,
     )
+
+
+def _waiters(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Waiters:
+    def find_ended(ids: Sequence[str]) -> Sequence[str]:
+        try:
+            return ended(store, ids)
+        except RedisUnavailable:
+            drop_idle(store.client)
+            raise
+
+    def on_loss() -> None:
+        metrics.subscription_losses.inc()
+        drop_idle(store.client)
+
+    return Waiters(settings.redis_url, settings.keys.done_channel, find_ended, on_loss)

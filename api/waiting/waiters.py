@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+import logging
+import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job
 from promptq.queue.listener import Listener
 
+log = logging.getLogger(__name__)
+
 READERS = 16
 """Of a thousand waiters woken together, so many read at once: more would only run into Redis time-outs."""
+REREAD_SECONDS = (2.0, 4.0)
+"""Between two looks at all that is waited for, by chance, so that processes do not look all at once."""
 
 
 class Waiters:
     """Waits hold no Redis connection: one subscription tells which job has ended.
 
     Messages may be lost while the subscription is away, so both its loss and its return wake everybody
-    to read again; while Redis is down that read fails, and the wait with it.
+    to read again; while Redis is down that read fails, and the wait with it. And nobody's answer hangs on a message:
+    every few seconds one round trip asks for all of them whose job has ended.
 
     Args:
         done_channel: carries the ids of jobs that have ended.
+        find_ended: which of these jobs have ended, or are there no more.
+        on_loss: told when the subscription is away, before anybody reads again.
     """
 
-    def __init__(self, url: str, done_channel: str, make_listener: Callable[..., Listener] = Listener) -> None:
+    def __init__(
+        self,
+        url: str,
+        done_channel: str,
+        find_ended: Callable[[Sequence[str]], Iterable[str]],
+        on_loss: Callable[[], None] = lambda: None,
+        make_listener: Callable[..., Listener] = Listener,
+    ) -> None:
         self._url = url
         self._channel = done_channel
+        self._find_ended = find_ended
+        self._on_loss = on_loss
         self._make_listener = make_listener
         self._listener: Listener | None = None
         self._lock = threading.Lock()
         self._events: defaultdict[str, set[threading.Event]] = defaultdict(set)
-        self._draining = False
+        self._drained = threading.Event()
         self._turns = threading.Semaphore(READERS)
 
     def wait_for(self, job_id: str, seconds: float, read: Callable[[str], Job]) -> Job:
@@ -44,7 +63,7 @@ class Waiters:
         deadline = time.monotonic() + seconds
         with self._waiting(job_id) as woken:
             job = read(job_id)
-            while not (job.status.is_terminal or self._draining) and (left := deadline - time.monotonic()) > 0:
+            while not (job.status.is_terminal or self._drained.is_set()) and (left := deadline - time.monotonic()) > 0:
                 woken.wait(left)
                 # Cleared before the read: what ends after it sets the event again.
                 woken.clear()
@@ -54,7 +73,7 @@ class Waiters:
 
     def drain(self) -> None:
         """Let every wait, present and future, end at once: the process is about to stop."""
-        self._draining = True
+        self._drained.set()
         self.wake_all()
         if self._listener:
             self._listener.close()
@@ -77,6 +96,28 @@ class Waiters:
         for event in events:
             event.set()
 
+    def reread(self) -> None:
+        """Wake those whose job has ended, whether a message said so or not."""
+        with self._lock:
+            ids = list(self._events)
+        if not ids:
+            return
+        try:
+            self.wake("", " ".join(self._find_ended(ids)))
+        except RedisUnavailable:
+            self.wake_all()
+
+    def _lose(self) -> None:
+        self._on_loss()
+        self.wake_all()
+
+    def _keep_rereading(self) -> None:
+        while not self._drained.wait(random.uniform(*REREAD_SECONDS)):
+            try:
+                self.reread()
+            except Exception:
+                log.exception("Those who wait were not looked after; the next round goes on.")
+
     @contextmanager
     def _waiting(self, job_id: str) -> Iterator[threading.Event]:
         event = threading.Event()
@@ -93,8 +134,9 @@ class Waiters:
 
     def _start(self) -> None:
         """Subscribe on first use: in the gunicorn worker, after the fork."""
-        if self._listener is None and not self._draining:
+        if self._listener is None and not self._drained.is_set():
             self._listener = self._make_listener(
-                self._url, [self._channel], self.wake, on_connect=self.wake_all, on_disconnect=self.wake_all
+                self._url, [self._channel], self.wake, on_connect=self.wake_all, on_disconnect=self._lose
             )
             self._listener.start()
+            threading.Thread(target=self._keep_rereading, name="reread", daemon=True).start()

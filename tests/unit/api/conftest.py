@@ -34,6 +34,10 @@ class SilentListener:
         self.closed = True
 
 
+def silent_waiters() -> Waiters:
+    return Waiters("redis://nowhere", "done", lambda _: [], make_listener=SilentListener)
+
+
 class ReadingClient(FlaskClient):
     """Reads each response to its end and closes it, as every server does.
 
@@ -62,7 +66,7 @@ def store(settings: ApiSettings) -> TimedStore:
 
 @pytest.fixture
 def waiters() -> Waiters:
-    return Waiters("redis://nowhere", "done", SilentListener)
+    return silent_waiters()
 
 
 @pytest.fixture

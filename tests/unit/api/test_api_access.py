@@ -15,11 +15,10 @@ import pytest
 
 from api.api_keys import digest, read_keys
 from api.app import create_app
-from api.waiting.waiters import Waiters
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
 from tests.fakes import TimedStore, failure, success
-from tests.unit.api.conftest import ReadingClient, SilentListener
+from tests.unit.api.conftest import ReadingClient, silent_waiters
 
 KEYS = {"ann": "key-of-ann", "bob": "key-of-bob"}
 Make = Callable[..., ReadingClient]
@@ -37,7 +36,7 @@ def make(keyfile: Path) -> Make:
     def make(**fields: object) -> ReadingClient:
         settings = ApiSettings(_env_file=None, engine="echo", api_keys_file=str(keyfile), **fields)
         store = TimedStore(fakeredis.FakeRedis(), settings)
-        client: Any = create_app(settings, store, Waiters("redis://nowhere", "done", SilentListener)).test_client()
+        client: Any = create_app(settings, store, silent_waiters()).test_client()
         client.store = store
         return client
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,10 +55,33 @@ class FakeListener:
         self.closed = True
 
 
+class Found:
+    """Which jobs have ended; keeps what was asked.
+
+    Attributes:
+        ended: None: Redis does not answer.
+    """
+
+    def __init__(self) -> None:
+        self.ended: list[str] | None = []
+        self.asked: list[list[str]] = []
+
+    def __call__(self, ids: Sequence[str]) -> list[str]:
+        self.asked.append(list(ids))
+        if self.ended is None:
+            raise RedisUnavailable("away")
+        return self.ended
+
+
 @pytest.fixture
-def waiters() -> Waiters:
+def found() -> Found:
+    return Found()
+
+
+@pytest.fixture
+def waiters(found: Found) -> Waiters:
     FakeListener.made = []
-    return Waiters("redis://nowhere", "done", FakeListener)
+    return Waiters("redis://nowhere", "done", found, make_listener=FakeListener)
 
 
 @pytest.fixture
@@ -110,6 +133,33 @@ def test_a_new_or_lost_subscription_makes_everybody_read_again(waiting: Callable
     threads = waiting(read, 5)
     read.job = DONE
     getattr(FakeListener.made[0], event)()
+    assert ended(threads)
+
+
+def test_who_waits_is_looked_after_without_a_message(
+    waiters: Waiters, waiting: Callable, found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.waiting.waiters.REREAD_SECONDS", (0.01, 0.02))
+    read = Reader()
+    threads = waiting(read, 5)
+    while len(found.asked) < 3:
+        time.sleep(0.001)
+    assert read.reads == 5
+    assert found.asked[-1] == ["j1"]
+    read.job, found.ended = DONE, ["j1"]
+    assert ended(threads)
+
+
+def test_nobody_who_waits_is_nothing_to_ask(waiters: Waiters, found: Found) -> None:
+    waiters.reread()
+    assert found.asked == []
+
+
+def test_a_look_that_fails_makes_everybody_read_again(waiters: Waiters, waiting: Callable, found: Found) -> None:
+    read = Reader()
+    threads = waiting(read, 5)
+    read.job, found.ended = DONE, None
+    waiters.reread()
     assert ended(threads)
 
 
