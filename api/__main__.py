@@ -14,6 +14,7 @@ from promptq.contract.errors import SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.settings import ApiSettings
 from promptq.queue.connection import connect
+from promptq.queue.server_check import check_at_start
 from promptq.runtime import logs
 from promptq.runtime.programs import command, environment
 
@@ -30,14 +31,15 @@ def main() -> int:
         connect(settings.redis_url).close()
         if settings.api_keys_file:
             read_keys(settings.api_keys_file)
+        logs.configure("api", settings)
+        if trouble := _port_trouble(settings):
+            log.error("Cannot listen on %s:%d: %s", settings.api_host, settings.api_port, trouble)
+            return ExitCode.CRASHED
+        logs.log_settings(log, settings)
+        check_at_start(connect(settings.redis_url, settings.redis_timeout_seconds), settings.keys)
     except SettingsError as error:
         print(error.message, file=sys.stderr)
         return ExitCode.SETTINGS
-    logs.configure("api", settings)
-    if trouble := _port_trouble(settings):
-        log.error("Cannot listen on %s:%d: %s", settings.api_host, settings.api_port, trouble)
-        return ExitCode.CRASHED
-    logs.log_settings(log, settings)
     _allow_files(settings.api_connections)
     _become_gunicorn()
     return ExitCode.CRASHED

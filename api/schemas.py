@@ -250,6 +250,13 @@ class Alive(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class Ready(BaseModel):
+    """A prompt sent now would be answered."""
+
+    status: Literal["ok"] = "ok"
+    warnings: list[str] = Field(description="What should be otherwise with the queue's server.")
+
+
 class ErrorDetail(BaseModel):
     """What went wrong."""
 

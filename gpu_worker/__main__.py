@@ -20,6 +20,7 @@ from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.connection import connect, seconds_within
+from promptq.queue.server_check import check_at_start
 from promptq.queue.store import JobStore
 from promptq.queue.upgrade import upgrade
 from promptq.runtime.lifecycle import Stop
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         settings = WorkerSettings.load()
         configure("gpu_worker", settings)
         log_settings(log, settings)
+        check_at_start(connect(settings.redis_url, seconds_within(settings.lease_seconds)), settings.keys)
         startup.done("imports")
         engine = create_engine(settings, startup.done)
         log.info("engine ready after %s", startup)

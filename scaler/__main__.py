@@ -14,6 +14,7 @@ from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer
+from promptq.queue.server_check import check_at_start
 from promptq.queue.store import JobStore, connect
 from promptq.runtime import programs
 from promptq.runtime.lifecycle import run
@@ -37,6 +38,7 @@ def main() -> ExitCode:
         settings = ScalerSettings.load()
         configure("scaler", settings)
         log_settings(log, settings)
+        check_at_start(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings.keys)
         serve(settings)
     except SettingsError as error:
         print(f"scaler: {error.message}", file=sys.stderr)

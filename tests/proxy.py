@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 
 
 class Proxy:
@@ -12,6 +13,7 @@ class Proxy:
 
     Attributes:
         swallows_new: whether new connections are accepted, and nothing passes on them.
+        rewrite: what becomes of the bytes that the server sends.
     """
 
     def __init__(self, target: int) -> None:
@@ -20,6 +22,7 @@ class Proxy:
         self.port = self._listener.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.swallows_new = False
+        self.rewrite: Callable[[bytes], bytes] = bytes
         self._sockets: list[socket.socket] = []
         self._silenced: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -47,14 +50,14 @@ class Proxy:
                 self._sockets += [client, server]
                 if self.swallows_new:
                     self._silenced.update((client, server))
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                for source, sink, change in ((client, server, bytes), (server, client, self.rewrite)):
+                    threading.Thread(target=self._pump, args=(source, sink, change), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, change: Callable[[bytes], bytes]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if source not in self._silenced:
-                    sink.sendall(data)
+                    sink.sendall(change(data))
         if source in self._silenced:
             return  # nor does the other side hear of its end
         for each in (source, sink):

@@ -10,8 +10,9 @@ from api.current import services
 from api.errors import NotReady
 from api.http.blueprints import StrictBlueprint
 from api.presenter import json_response
-from api.schemas import Alive, ErrorResponse
-from promptq.contract.errors import RedisUnavailable
+from api.schemas import Alive, ErrorResponse, Ready
+from promptq.contract.errors import RedisUnavailable, SettingsError
+from promptq.queue.server_check import examine
 
 blueprint = StrictBlueprint("health", __name__, tag="health", guarded=False)
 
@@ -22,12 +23,16 @@ def livez() -> Response:
     return json_response(Alive())
 
 
-@blueprint.get("/readyz", responses={200: Alive, 503: ErrorResponse})
+@blueprint.get("/readyz", responses={200: Ready, 503: ErrorResponse})
 def readyz() -> Response:
-    """Whether a prompt sent now would be answered"""
-    if reason := _unready():
-        raise NotReady(reason)
-    return json_response(Alive())
+    """Whether a prompt sent now would be answered, and what should be otherwise with the queue's server"""
+    try:
+        warnings = examine(services().store.client, services().settings.keys)
+        if reason := _unready():
+            raise NotReady(reason)
+    except (SettingsError, RedisUnavailable) as error:
+        raise NotReady(error.message) from error
+    return json_response(Ready(warnings=warnings))
 
 
 @blueprint.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
@@ -38,12 +43,9 @@ def metrics() -> Response:
 
 def _unready() -> str:
     observer = services().observer
-    try:
-        fleet = observer.fleet()
-        if observer.workers() or (fleet and fleet.max_workers > 0):
-            return ""
-    except RedisUnavailable as error:
-        return error.message
+    fleet = observer.fleet()
+    if observer.workers() or (fleet and fleet.max_workers > 0):
+        return ""
     return "No worker is registered, and no scaler says that it may start one."
 
 

@@ -16,7 +16,8 @@ from promptq.contract.redis_url import mask
 from promptq.contract.settings import is_set
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
-from promptq.queue.store import JobStore, connect
+from promptq.queue.server_check import examine
+from promptq.queue.store import connect
 from promptq.runtime.parent_death import KillingStop, bound_to_parent
 from promptq.runtime.programs import command, environment
 from promptq.up.checks import UpSettings
@@ -78,7 +79,9 @@ class Stack:
     def _start_server(self) -> None:
         if is_set("redis_url"):
             say(f"using the server at {mask(self.redis_url)}")
-            JobStore(connect(self.redis_url), self.settings.api).ping()
+            with connect(self.redis_url) as client:
+                for text in examine(client, self.settings.api.keys):
+                    say(text)
             return
         folder = self.settings.api.data_dir / "valkey"
         say(f"starting the queue's server in {folder} ...")
