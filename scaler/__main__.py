@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
@@ -14,7 +15,7 @@ from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer
-from promptq.queue.server_check import check_at_start
+from promptq.queue.server_check import check_at_start, look
 from promptq.queue.store import JobStore, connect
 from promptq.runtime import programs
 from promptq.runtime.lifecycle import run
@@ -24,7 +25,7 @@ from scaler.fleets.base import Fleet
 from scaler.fleets.gpus import Gpus
 from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
 from scaler.loop import ScalerLoop
-from scaler.metrics_server import GpuCollector, MetricsServer, QueueCollector, create_app
+from scaler.metrics_server import GpuCollector, MetricsServer, QueueCollector, ServerCollector, create_app
 from scaler.policy import Limits
 
 log = logging.getLogger("scaler")
@@ -61,6 +62,7 @@ def serve(settings: ScalerSettings) -> None:
     loop = ScalerLoop(fleet, limits, store, ScalerMetrics(registry))
     observer = Observer(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
     registry.register(QueueCollector(observer))
+    registry.register(ServerCollector(partial(look, observer.client, settings.keys)))
     registry.register(GpuCollector(gpus.read))
     server = MetricsServer(create_app(registry, observer, settings.advertised_host), settings)
     try:

@@ -16,6 +16,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from promptq.contract import metrics
 from promptq.contract.errors import RedisUnavailable
+from promptq.contract.redis_server import Grade, Trouble
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.runtime.ports import listen
@@ -35,6 +36,29 @@ class QueueCollector(Collector):
         except RedisUnavailable:
             return
         yield from (_jobs(snapshot), _ages(snapshot), _expiries(snapshot), _requeued(snapshot))
+
+
+class ServerCollector(Collector):
+    """What is wrong with the queue's server, looked at when it is scraped; left out while Redis is away.
+
+    Args:
+        look: the troubles as they are now.
+    """
+
+    def __init__(self, look: Callable[[], Sequence[Trouble]]) -> None:
+        self._look = look
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One gauge, with a sample for each grade."""
+        try:
+            grades = [trouble.grade for trouble in self._look()]
+        except RedisUnavailable:
+            return
+        name, text, labels = metrics.REDIS_TROUBLES
+        family = GaugeMetricFamily(name, text, labels=labels)
+        for grade in Grade:
+            family.add_metric([grade], grades.count(grade))
+        yield family
 
 
 class GpuCollector(Collector):

@@ -9,13 +9,7 @@ FIRST_TOKEN_BUCKETS = (.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1,
 STEP_BUCKETS = (.0005, .001, .0025, .005, .01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12)  # fmt: skip
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 STARTUP_BUCKETS = (0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
-
-
-def _subscription_losses(registry: CollectorRegistry) -> Counter:
-    return Counter(
-        "promptq_subscription_losses_total", "Subscriptions to Redis that broke, fell silent or could not be made.",
-        registry=registry,
-    )  # fmt: skip
+LOSSES = "Subscriptions to Redis that broke, fell silent or could not be made."
 
 
 class ApiMetrics:
@@ -43,7 +37,7 @@ class ApiMetrics:
         self.rejected = Counter(
             "promptq_jobs_rejected_total", "Submits refused, by the error's type.", ["reason"], registry=registry
         )
-        self.subscription_losses = _subscription_losses(registry)
+        self.subscription_losses = Counter("promptq_api_subscription_losses_total", LOSSES, registry=registry)
 
 
 class WorkerMetrics:
@@ -81,7 +75,7 @@ class WorkerMetrics:
             "promptq_prompt_tokens_reused_total", "Prompt tokens that were in memory, and not computed.", ["model"]
         )
         self.busy_seconds = counter("promptq_worker_busy_seconds_total", "Time spent in engine steps.", [])
-        self.subscription_losses = _subscription_losses(registry)
+        self.subscription_losses = counter("promptq_worker_subscription_losses_total", LOSSES, [])
 
 
 class ScalerMetrics:
@@ -116,6 +110,7 @@ QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at 
 LEASE_EXPIRIES = ("promptq_lease_expiries", "Leases that ran out, exact: counted in Redis.", ())
 REQUEUE_REASONS = ("worker_lost", "drain", "retry")
 JOBS_REQUEUED = ("promptq_jobs_requeued", "Jobs put back, by reason, exact: counted in Redis.", ("reason",))
+REDIS_TROUBLES = ("promptq_redis_troubles", "What is wrong with the queue's server, by what follows.", ("grade",))
 GPU_UTILIZATION = ("promptq_gpu_utilization_ratio", "Share of time the GPU was busy.", ("gpu",))
 GPU_MEMORY_USED = ("promptq_gpu_memory_used_bytes", "GPU memory in use.", ("gpu",))
 GPU_MEMORY_TOTAL = ("promptq_gpu_memory_total_bytes", "GPU memory.", ("gpu",))

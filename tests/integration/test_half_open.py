@@ -120,7 +120,8 @@ def test_who_waits_for_a_job_hears_of_its_end(
         assert answer.result().json()["status"] == "succeeded"
         print(f"told {time.monotonic() - ended:.1f} s after the end")
         assert time.monotonic() - ended < NOTICED_SECONDS
-        wait_until(lambda: "promptq_subscription_losses_total 1.0" in api.call("GET", "/metrics").text, NOTICED_SECONDS)
+        counted = "promptq_api_subscription_losses_total 1.0"
+        wait_until(lambda: counted in api.call("GET", "/metrics").text, NOTICED_SECONDS, "the count")
     assert capfd.readouterr().err.count("The subscription is away") == 1
 
 

@@ -12,16 +12,19 @@ from types import SimpleNamespace
 
 import pytest
 import redis
+from prometheus_client import CollectorRegistry
 
 from api.api_keys import digest
 from api.app import create_app
 from promptq.contract.errors import RedisUnavailable, SettingsError
 from promptq.contract.exit_codes import ExitCode
+from promptq.contract.redis_server import Grade
 from promptq.contract.settings import ApiSettings, child_environment
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.observe import FleetRecord, Observer
-from promptq.queue.server_check import examine, needed
+from promptq.queue.server_check import examine, look, needed
 from promptq.queue.store import connect
+from scaler.metrics_server import ServerCollector
 from tests.fakes import SETTINGS, keys
 from tests.integration.test_api_server import running
 from tests.integration.test_redis_refuses import serving, without_rights
@@ -194,6 +197,15 @@ def test_readiness_follows_what_the_server_is_like(own_server: EmbeddedServer) -
         client.config_set("maxmemory-policy", "noeviction")
         without_rights(client)
         assert http.get("/readyz").status_code == 503
+
+
+def test_what_is_wrong_is_counted_while_the_server_answers(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    with client_of(tmp_path, *EVICTING, "--appendonly", "no") as client:
+        registry.register(ServerCollector(partial(look, client, keys)))
+        counts = [registry.get_sample_value("promptq_redis_troubles", {"grade": grade}) for grade in Grade]
+        assert counts == [1, 0, 1]
+    assert registry.get_sample_value("promptq_redis_troubles", {"grade": "refused"}) is None
 
 
 def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def exported() -> set[str]:
         kind(registry)
     collected = (
         metrics.QUEUE_JOBS, metrics.QUEUE_OLDEST_AGE, metrics.GPU_UTILIZATION, metrics.GPU_MEMORY_USED,
-        metrics.GPU_MEMORY_TOTAL,
+        metrics.GPU_MEMORY_TOTAL, metrics.REDIS_TROUBLES,
     )  # fmt: skip
     names = set(registry._names_to_collectors) | {name for name, *_ in collected}
     return names | {f"{name}_total" for name, *_ in (metrics.LEASE_EXPIRIES, metrics.JOBS_REQUEUED)}
