@@ -19,7 +19,7 @@ from promptq.contract.settings import ApiSettings, WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore, connect
-from tests.fakes import TimedStore, submit
+from tests.fakes import TimedStore, keys, submit
 from tests.integration.test_api_server import finish_all, running, waiting
 from tests.processes import wait_until, worker
 from tests.proxy import Proxy
@@ -114,7 +114,8 @@ def test_who_waits_for_a_job_hears_of_its_end(
     with running(proxy, tmp_path) as api, ThreadPoolExecutor(1) as pool:
         url = api.submit().json()["urls"]["self"]
         answer = pool.submit(api.call, "GET", f"{url}?wait=50")
-        wait_until(lambda: waiting(api, 1), 10, "the poller")
+        wait_until(lambda: client.pubsub_numsub(keys.done_channel)[0][1] and waiting(api, 1), 10, "the poller")
+        time.sleep(0.5)  # it has read the job once
         proxy.silence()
         ended = finish_all(queue)
         assert answer.result().json()["status"] == "succeeded"

@@ -12,6 +12,7 @@ import yaml
 
 from promptq.contract.keys import Key, Keys
 from promptq.queue.scripts import PARTS
+from promptq.queue.server_check import needed
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -74,3 +75,9 @@ def test_every_target_of_make_that_the_pages_name_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {name for page in PAGES for name in re.findall(r"`make ([\w-]+)", page.read_text())}
     assert named - targets == set()
+
+
+def test_the_rights_that_a_redis_user_needs_are_listed() -> None:
+    rule = (ROOT / "docs/security.md").read_text().partition("ACL SETUSER")[2].partition("```")[0]
+    listed = {word[1:] for word in rule.split() if word.startswith("+") and word != "+@connection"}
+    assert listed == {command.lower() for command, _ in needed(Keys())}
