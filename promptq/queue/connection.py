@@ -15,6 +15,8 @@ from promptq.contract.errors import RedisUnavailable, SettingsError
 ANSWER_SECONDS = 5.0
 """What is waited for an answer, where nobody waits for us."""
 LEAST_ANSWER_SECONDS = 1.0
+MOST_CONNECTIONS = 2**31
+"""None of ours: requests are bounded before. redis-py's own limit is 100, and what comes together beyond it fails."""
 _DEMOTED = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 # NOSCRIPT gets here only when a script was forgotten between being loaded and being called, as in a failover.
 _UNABLE = (*_DEMOTED, redis.exceptions.NoPermissionError, redis.exceptions.NoScriptError)
@@ -40,6 +42,7 @@ def connect(url: str, timeout_seconds: float = ANSWER_SECONDS, retries: int = 1)
         url,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
+        max_connections=MOST_CONNECTIONS,
         retry=Retry(NoBackoff(), retries=retries, supported_errors=(redis.ConnectionError, *_DEMOTED)),
     )
     _see_options(client.connection_pool)
