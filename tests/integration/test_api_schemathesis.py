@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from promptq.queue.embedded import EmbeddedServer
-from tests.integration.test_api_server import running
+from tests.integration.apis import running
 from tests.processes import worker
 
 CONFIG = Path(__file__).parents[1] / "schemathesis.toml"

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +16,13 @@ import redis
 import requests
 
 from promptq.contract.settings import ApiSettings
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
 from tests.fakes import TimedStore, success
-from tests.processes import start, wait_until
+from tests.integration.apis import Api, running, waiting
+from tests.processes import wait_until
 
 POLLERS = 200
-
-
-@dataclass
-class Api:
-    """A running API."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    data_dir: Path
-
-    def call(self, method: str, path: str, **options: Any) -> requests.Response:
-        return requests.request(method, f"http://127.0.0.1:{self.port}{path}", timeout=60, **options)
-
-    def submit(self, prompt: str = "x", **headers: str) -> requests.Response:
-        return self.call("POST", "/v1/jobs", json={"prompt": prompt, "cache": False}, headers=headers)
-
-    def lives(self) -> bool:
-        assert self.process.poll() is None, "the API has ended"
-        try:
-            return self.call("GET", "/livez").ok
-        except requests.ConnectionError:
-            return False
-
-    def metric_files(self) -> list[str]:
-        return sorted(path.name for path in self.data_dir.glob("metrics/*/*.db"))
-
-
-@contextmanager
-def running(server: EmbeddedServer, data_dir: Path, **settings: Any) -> Iterator[Api]:
-    port = free_port()
-    process = start("api", server, api_port=port, data_dir=data_dir, api_processes=2, **settings)
-    api = Api(process, port, data_dir)
-    try:
-        wait_until(api.lives, 60, "the API")
-        yield api
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +59,6 @@ def lag(answers: list[Future[tuple[int, float]]], since: float) -> tuple[set[int
     """All statuses, and how long after `since` the last answer came."""
     results = [answer.result() for answer in answers]
     return {status for status, _ in results}, max(moment for _, moment in results) - since
-
-
-def waiting(api: Api, count: int) -> bool:
-    """Whether so many requests are being answered, beside the one that asks."""
-    text = api.call("GET", "/metrics").text
-    lines = [line for line in text.splitlines() if line.startswith("promptq_http_requests_in_progress ")]
-    return bool(lines) and float(lines[0].rsplit(" ", 1)[1]) >= count + 1
 
 
 def test_prefer_wait_is_answered_at_once_when_the_job_ends(

@@ -14,7 +14,7 @@ import requests
 
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
-from tests.integration.test_api_server import Api, running
+from tests.integration.apis import Api, running
 from tests.processes import start, wait_until
 from tests.proxy import Proxy
 

@@ -17,7 +17,7 @@ from promptq.queue import model_facts
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
 from tests.fakes import keys
-from tests.integration.test_api_server import Api, running
+from tests.integration.apis import Api, running
 from tests.processes import wait_until, worker
 
 CONTEXT = 2048

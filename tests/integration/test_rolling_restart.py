@@ -16,8 +16,8 @@ from api.api_keys import digest
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from tests.fakes import TimedStore
+from tests.integration.apis import Api, running
 from tests.integration.scalers import scaler
-from tests.integration.test_api_server import Api, running
 from tests.processes import wait_until
 
 

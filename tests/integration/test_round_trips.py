@@ -16,7 +16,7 @@ import redis
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from tests.fakes import NOW, TimedStore, keys, new_job, submit, success
-from tests.integration.test_api_server import running
+from tests.integration.apis import running
 from tests.processes import wait_until, worker
 
 GREETING = ("hello", "client")
