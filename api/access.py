@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -32,7 +31,6 @@ class Access:
     def __init__(self, settings: ApiSettings, store: JobStore) -> None:
         self._settings = settings
         self._names = read_keys(settings.api_keys_file) if settings.api_keys_file else {}
-        self._open: Counter[str] = Counter()
         self._for_this_machine = settings.is_loopback and not settings.allow_open_bind
         # The store's pool of connections, so that its time-outs hold here too.
         pool = store.client.connection_pool
@@ -59,21 +57,6 @@ class Access:
             raise Unauthorized("Send a known API key: `Authorization: Bearer <key>`.", param="Authorization")
         self._limit(name)
         return name
-
-    def enter(self, name: str) -> None:
-        """Count a request as open.
-
-        Raises:
-            TooManyRequests: the key has as many as it may.
-        """
-        if self._open[name] >= self._settings.key_open_requests:
-            message = f"{self._open[name]} requests of this key are open, which is the limit."
-            raise TooManyRequests("too_many_open_requests", message, 1)
-        self._open[name] += 1
-
-    def leave(self, name: str) -> None:
-        """Count a request as open no longer."""
-        self._open[name] -= 1
 
     def may_see(self, name: str, job: Job) -> bool:
         """Whether the job is this key's; without keys everybody sees every job."""

@@ -19,7 +19,7 @@ from promptq.contract.errors import (
 )
 
 MAX_PARAM_CHARS = 200
-REDIS_RETRY_SECONDS = 1
+RETRY_SECONDS = 1
 
 
 class InvalidJson(PromptqError):
@@ -32,6 +32,12 @@ class UnreadableBody(PromptqError):
     """The body is incomplete, or its chunks are malformed."""
 
     type = "unreadable_body"
+
+
+class SlowBody(PromptqError):
+    """The body has not arrived within its time."""
+
+    type = "slow_body"
 
 
 class BodyTooLarge(PromptqError):
@@ -72,6 +78,12 @@ class NotReady(PromptqError):
     type = "not_ready"
 
 
+class Overloaded(PromptqError):
+    """This process has as many open requests as it may."""
+
+    type = "overloaded"
+
+
 class Unauthorized(PromptqError):
     """No API key, or an unknown one."""
 
@@ -99,6 +111,7 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     InvalidJson: HTTPStatus.BAD_REQUEST,
     UnreadableBody: HTTPStatus.BAD_REQUEST,
+    SlowBody: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedEncoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -109,6 +122,7 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     RedisUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     JobFailed: HTTPStatus.BAD_GATEWAY,
     JobUnfinished: HTTPStatus.GATEWAY_TIMEOUT,
 }
@@ -123,7 +137,7 @@ def retry_after(error: PromptqError) -> int | None:
     """Seconds after which the same request may be sent again; None where that would not help."""
     if isinstance(error, QueueFull | TooManyRequests):
         return error.retry_after_seconds
-    return REDIS_RETRY_SECONDS if isinstance(error, RedisUnavailable | NotReady) else None
+    return RETRY_SECONDS if isinstance(error, RedisUnavailable | NotReady | Overloaded) else None
 
 
 def invalid_request(error: ValidationError) -> PromptqError:

@@ -12,7 +12,7 @@ host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_ho
 bind = f"{host}:{settings.api_port}"
 workers = settings.api_processes
 worker_class = "api.gunicorn_worker.DrainingWorker"
-worker_connections = settings.api_connections
+worker_connections = settings.api_connections + gunicorn_worker.SPARE_CONNECTIONS
 # Redis clients, the subscription and the metric files must not be shared over a fork.
 preload_app = False
 keepalive = 5

@@ -6,8 +6,9 @@ import logging
 import shutil
 import signal
 import socket
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
@@ -16,11 +17,22 @@ from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped
 from promptq.contract.settings import ApiSettings, publish_to_environment
 from promptq.runtime import logs
 
+if TYPE_CHECKING:
+    from api.services import Services
+
 log = logging.getLogger(__name__)
+
+SPARE_CONNECTIONS = 64
+"""Connections beyond those that requests may hold: for `/livez` and `/metrics`, and to refuse the others."""
 
 
 class DrainingWorker(GeventWorker):  # type: ignore[misc]
-    """On SIGTERM the long polls are answered at once; otherwise each would hold the process for up to a minute."""
+    """On SIGTERM the long polls are answered at once; otherwise each would hold the process for up to a minute.
+
+    Clients that send or read slowly are given up, and in a crowd no connection is kept between two requests.
+    """
+
+    connected = 0
 
     def init_process(self) -> None:
         """Be killable from the start: a SIGTERM that comes before gunicorn handles it in the child would be lost,
@@ -34,11 +46,54 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         # Not in the signal handler itself, which must not block on a lock.
         gevent.spawn(self._drain)
 
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection."""
+        self.connected += 1
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self.connected -= 1
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Serve a request, whose client has so long to send it, and so long to take the response."""
+        settings = self._services().settings
+        if self.connected > settings.api_connections:
+            req.force_close()
+        req.body.reader = _TimelyReader(req.body.reader, settings.client_timeout_seconds)
+        sock.settimeout(settings.client_timeout_seconds)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError:
+            log.info("A client took longer than %g s to read its response.", settings.client_timeout_seconds)
+            raise StopIteration from None  # gunicorn's own way of closing the connection
+        finally:
+            sock.settimeout(None)
+
     def _drain(self) -> None:
+        if hasattr(self, "wsgi"):
+            self._services().waiters.drain()
+
+    def _services(self) -> Services:
         from api.current import services_of
 
-        if hasattr(self, "wsgi"):
-            services_of(self.wsgi).waiters.drain()
+        return services_of(self.wsgi)
+
+
+class _TimelyReader:
+    """A request's body, all of which must come within a time.
+
+    A limit on each read would not do: a client that sends a byte now and then would hold its place for ever.
+    """
+
+    def __init__(self, reader: Any, seconds: float) -> None:
+        self._reader = reader
+        self._deadline = time.monotonic() + seconds
+
+    def read(self, size: int) -> bytes:
+        """As the reader's own; raises TimeoutError when the time is over."""
+        with gevent.Timeout(max(0, self._deadline - time.monotonic()), TimeoutError("the body is too slow")):
+            data: bytes = self._reader.read(size)
+        return data
 
 
 class OwnLogger(Logger):  # type: ignore[misc]

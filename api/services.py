@@ -9,6 +9,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from api.access import Access
+from api.open_requests import OpenRequests
 from api.prompt_limit import PromptLimit
 from api.submit_metrics import SubmitMetrics
 from api.waiting.submit_batcher import SubmitBatcher
@@ -34,6 +35,7 @@ class Services:
     registry: CollectorRegistry
     metrics: ApiMetrics
     access: Access
+    open_requests: OpenRequests
     prompt_limit: PromptLimit
     submit_batcher: SubmitBatcher
     submit_metrics: SubmitMetrics
@@ -57,6 +59,7 @@ def make_services(settings: ApiSettings, store: JobStore | None = None, waiters:
         registry=registry,
         metrics=metrics,
         access=Access(settings, store),
+        open_requests=OpenRequests(settings),
         prompt_limit=PromptLimit(partial(model_facts.read, store.client, settings.keys.model(settings.model_id))),
         submit_batcher=SubmitBatcher(store, submit_metrics.count),
         submit_metrics=submit_metrics,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from api.current import owner, services
+from api.current import client_has_left, owner, services
 from api.errors import MAX_PARAM_CHARS
 from promptq.contract.errors import JobNotFound
 from promptq.contract.job import Job
@@ -38,7 +38,7 @@ def wait_for(job_id: str, seconds: float) -> Job:
     if seconds <= 0:
         return read(job_id)
     parts = services()
-    return parts.waiters.wait_for(job_id, min(seconds, parts.settings.wait_limit_seconds), read)
+    return parts.waiters.wait_for(job_id, min(seconds, parts.settings.wait_limit_seconds), read, client_has_left)
 
 
 def read_many(ids: Sequence[str]) -> list[Job | None]:

@@ -1,4 +1,4 @@
-"""Checks access before every guarded view, counts the open requests of a key, and adds security headers."""
+"""Checks access before every guarded view, counts the open requests, and adds security headers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, g, request
 
-from api.access import Access
 from api.current import services, services_of
 from api.http.blueprints import is_guarded
 from api.http.responses import until_closed
+from api.open_requests import EVERYBODY, OpenRequests
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -23,7 +23,7 @@ _HEADERS = [
 ]
 _JSON = ("Content-Type", "application/json")
 _ENTERED = "promptq.entered"
-"""The name, in a request's WSGI environment, of the key whose open requests it is counted among."""
+"""The name, in a request's WSGI environment, of the list of those among whose open requests it is counted."""
 _JSON_HEADERS = [
     *_HEADERS,
     ("Cache-Control", "no-store"),
@@ -34,20 +34,25 @@ _JSON_HEADERS = [
 def register(app: Flask) -> None:
     """Guard the views of `app`, those that are added later too."""
     app.before_request(_admit)
-    app.wsgi_app = _guarded(app.wsgi_app, services_of(app).access)  # type: ignore[assignment, method-assign]
+    app.wsgi_app = _guarded(app.wsgi_app, services_of(app).open_requests)  # type: ignore[assignment, method-assign]
 
 
 def _admit() -> None:
+    """What is not guarded is not counted either: `/livez` answers while others fill the process."""
     if not is_guarded():
         return
-    access = services().access
-    if name := access.admit():
+    _enter(EVERYBODY)
+    if name := services().access.admit():
         g.owner = name
-        access.enter(name)
-        request.environ[_ENTERED] = name
+        _enter(name)
 
 
-def _guarded(wsgi_app: WSGIApplication, access: Access) -> WSGIApplication:
+def _enter(name: str) -> None:
+    services().open_requests.enter(name)
+    request.environ.setdefault(_ENTERED, []).append(name)
+
+
+def _guarded(wsgi_app: WSGIApplication, open_requests: OpenRequests) -> WSGIApplication:
     """A wrapper around Flask: headers that are always the same need none of the checks of Flask's own headers."""
 
     def guard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -55,8 +60,8 @@ def _guarded(wsgi_app: WSGIApplication, access: Access) -> WSGIApplication:
             return start_response(status, headers + (_JSON_HEADERS if _JSON in headers else _HEADERS), *error)
 
         def leave() -> None:
-            if name := environ.pop(_ENTERED, ""):
-                access.leave(name)
+            for name in environ.pop(_ENTERED, ()):
+                open_requests.leave(name)
 
         return until_closed(wsgi_app, environ, start, leave)
 

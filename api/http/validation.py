@@ -16,7 +16,7 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from api.errors import BodyTooLarge, UnreadableBody, UnsupportedEncoding, invalid_request
+from api.errors import BodyTooLarge, SlowBody, UnreadableBody, UnsupportedEncoding, invalid_request
 from promptq.contract.errors import InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -63,6 +63,8 @@ def _raw_body() -> bytes:
         limit = request.max_content_length
         raise BodyTooLarge(f"The body is larger than {limit} bytes.", param="body") from None
     except (ClientDisconnected, ParseException, OSError) as error:
+        if isinstance(error.__context__ or error, TimeoutError):
+            raise SlowBody("The body has not arrived in time.", param="body") from error
         raise UnreadableBody("The body is incomplete, or its chunks are malformed.", param="body") from error
     return raw
 

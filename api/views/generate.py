@@ -6,7 +6,7 @@ from flask import Response
 from flask_openapi3.types import ResponseDict
 
 from api import visible_jobs
-from api.current import services
+from api.current import client_has_left, services
 from api.errors import JobFailed, JobUnfinished
 from api.http.blueprints import StrictBlueprint, submits_jobs
 from api.presenter import json_response
@@ -31,7 +31,8 @@ def generate(body: Generate) -> Response:
     request = JobRequest.model_validate({"prompt": body.prompt, "max_tokens": body.max_new_tokens})
     job = submit(request, max_tokens_param="max_new_tokens").job
     if not job.status.is_terminal:
-        job = services().waiters.wait_for(job.id, services().settings.generate_timeout_seconds, visible_jobs.read)
+        seconds = services().settings.generate_timeout_seconds
+        job = services().waiters.wait_for(job.id, seconds, visible_jobs.read, client_has_left)
     return json_response(_text(job))
 
 

@@ -16,6 +16,8 @@ from promptq.queue.listener import Listener
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 2
+"""How often a waiter looks whether its client is still there."""
 READERS = 16
 """Of a thousand waiters woken together, so many read at once: more would only run into Redis time-outs."""
 REREAD_SECONDS = (2.0, 4.0)
@@ -54,21 +56,26 @@ class Waiters:
         self._drained = threading.Event()
         self._turns = threading.Semaphore(READERS)
 
-    def wait_for(self, job_id: str, seconds: float, read: Callable[[str], Job]) -> Job:
-        """The job once it has ended, or as it stands when the time is over or the process drains.
+    def wait_for(
+        self, job_id: str, seconds: float, read: Callable[[str], Job], has_left: Callable[[], bool] = lambda: False
+    ) -> Job:
+        """The job once it has ended, or as it stands when the time is over, the client gone, or the process drains.
 
         Args:
             read: gives the job's present state; its errors pass through.
+            has_left: whether the client, for whom this is done, is there no more.
         """
         deadline = time.monotonic() + seconds
         with self._waiting(job_id) as woken:
             job = read(job_id)
-            while not (job.status.is_terminal or self._drained.is_set()) and (left := deadline - time.monotonic()) > 0:
-                woken.wait(left)
-                # Cleared before the read: what ends after it sets the event again.
-                woken.clear()
-                with self._turns:
-                    job = read(job_id)
+            while not (job.status.is_terminal or self._drained.is_set() or has_left()):
+                if (left := deadline - time.monotonic()) <= 0:
+                    break
+                if woken.wait(min(left, LOOK_SECONDS)) or left <= LOOK_SECONDS:
+                    # Cleared before the read: what ends after it sets the event again.
+                    woken.clear()
+                    with self._turns:
+                        job = read(job_id)
         return job
 
     def drain(self) -> None:

@@ -132,7 +132,10 @@ class ApiSettings(CommonSettings):
     api_host: str = Field("127.0.0.1", description="Address the API binds to.")
     api_port: Port = Field(8000, description="Port the API binds to.")
     api_processes: Count = Field(2, description="Gunicorn worker processes.")
-    api_connections: Count = Field(1000, description="Open requests per API process, long polls included.")
+    api_connections: Count = Field(
+        1000, description="Open requests per API process, long polls included; more get 503."
+    )
+    client_timeout_seconds: Seconds = Field(60, description="The longest that a body may take, or a response.")
     max_body_bytes: Count = Field(16 * 2**20, description="Larger bodies get 413.")
     max_prompt_chars: Count = Field(100_000, description="Longer prompts get 422.")
     max_tokens_limit: Count = Field(2048, description="The largest `max_tokens` accepted.")

@@ -149,11 +149,11 @@ class TestLimits:
 
     def test_open_requests_are_bounded_and_given_back(self, make: Make) -> None:
         http = make(key_open_requests=1)
-        access = http.application.extensions["promptq"].access
-        access.enter("ann")
+        open_requests = http.application.extensions["promptq"].open_requests
+        open_requests.enter("ann")
         refused = http.get("/v1/queues", headers=bearer("ann"))
         assert (refused.status_code, refused.json["error"]["type"]) == (429, "too_many_open_requests")
-        access.leave("ann")
+        open_requests.leave("ann")
         assert [http.get("/v1/queues", headers=bearer("ann")).status_code for _ in range(3)] == [200] * 3
 
 

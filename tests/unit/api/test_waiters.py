@@ -199,6 +199,14 @@ def test_the_time_is_up(waiters: Waiters) -> None:
     assert 0.05 <= time.monotonic() - started < 5
 
 
+def test_a_client_that_has_left_ends_the_wait_unread(waiters: Waiters, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.waiting.waiters.LOOK_SECONDS", 0.01)
+    read, looks = Reader(), iter([False, False, True])
+    assert waiters.wait_for("j1", 30, read, lambda: next(looks)) is QUEUED
+    assert read.reads == 1
+    assert waiters._events == {}
+
+
 def test_an_error_of_the_read_ends_the_wait_and_leaves_nothing_behind(waiters: Waiters) -> None:
     def read(_job_id: str) -> Job:
         raise RedisUnavailable("away")

@@ -99,7 +99,7 @@ def held(app: OpenAPI) -> Callable[[], tuple[float, int]]:
 
     def read() -> tuple[float, int]:
         (sample,) = next(iter(gauge.collect())).samples
-        return sample.value, parts.access._open["ann"]
+        return sample.value, parts.open_requests._open["ann"]
 
     return read
 
