@@ -39,7 +39,7 @@ def read_keys(file: str) -> dict[str, str]:
 
 def _lines(file: str) -> list[str]:
     try:
-        return Path(file).read_text().splitlines()
+        return Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"PROMPTQ_API_KEYS_FILE: cannot read {file}: {error}") from None
 

@@ -53,4 +53,4 @@ def _entry(name: str, field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(), encoding="utf-8")

@@ -57,7 +57,7 @@ def write(environment: Any, **_: Any) -> None:
     summary = summarize(_run, time.monotonic() - _run.started, options.target_seconds)
     settings = {name: getattr(options, name) for name in ("seed", "max_tokens", "prompt_words", "offered_rate")}
     text = json.dumps({"summary": summary, "settings": settings, "e2e": _run.e2e, "queue": _run.queue}, indent=1)
-    Path(f"{options.csv_prefix}_jobs.json").write_text(text + "\n")
+    Path(f"{options.csv_prefix}_jobs.json").write_text(text + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=1))
     if _run.e2e:
         _draw(_run, options.target_seconds, options.csv_prefix)

@@ -54,7 +54,7 @@ def _visible() -> Iterator[Job]:
 
 @cache
 def _page() -> tuple[str, str]:
-    text = PAGE.read_text()
+    text = PAGE.read_text(encoding="utf-8")
     allowed = " ".join(f"{tag}-src {_hash(text, tag)};" for tag in ("script", "style"))
     return text, f"default-src 'none'; {allowed} connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 

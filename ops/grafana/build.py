@@ -19,7 +19,7 @@ def main() -> None:
     """Write every dashboard."""
     FOLDER.mkdir(exist_ok=True)
     for name, text in texts().items():
-        (FOLDER / name).write_text(text)
+        (FOLDER / name).write_text(text, encoding="utf-8")
 
 
 def texts() -> dict[str, str]:

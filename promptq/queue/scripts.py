@@ -57,4 +57,6 @@ class Scripts:
 def source(name: str, keys: Keys) -> str:
     """A script as it is sent: the names of the keys, its parts, and itself."""
     folder = resources.files("promptq.queue") / "lua"
-    return lua_prelude(keys) + "\n".join((folder / f"{part}.lua").read_text() for part in (*PARTS[name], name))
+    return lua_prelude(keys) + "\n".join(
+        (folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS[name], name)
+    )

@@ -30,19 +30,19 @@ def _port(folder: Path) -> int:
     """The port of the last time if it is free, so that `rq info` and notebooks find the queue again."""
     record = folder / "port"
     with contextlib.suppress(OSError, ValueError, SettingsError):
-        port = int(record.read_text())
+        port = int(record.read_text(encoding="utf-8"))
         listen("", "127.0.0.1", port).close()
         return port
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    record.write_text(str(port))
+    record.write_text(str(port), encoding="utf-8")
     return port
 
 
 def _end_leftover(folder: Path) -> None:
     """End the server that a killed `promptq up` left behind."""
     with contextlib.suppress(OSError, ValueError):
-        pid = int((folder / "pid").read_text())
+        pid = int((folder / "pid").read_text(encoding="utf-8"))
         there = Path(f"/proc/{pid}/cwd")
         if there.readlink() != folder.resolve():
             return

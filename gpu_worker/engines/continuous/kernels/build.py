@@ -79,7 +79,9 @@ def _compile(target: Path) -> None:
 
 def _run(command: list[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=TIME_LIMIT_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"{command[0]} took more than {TIME_LIMIT_SECONDS} s") from error
     if done.returncode:
