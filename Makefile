@@ -46,11 +46,11 @@ chaos: $(STAMP) ## Kill everything at random while jobs run, then audit (SEED=1 
 
 load: $(STAMP) ## Locust's page on port 8089, against URL (SHAPE=bursts or daily; ARGS=… for Locust)
 	$(BIN)/locust -f locustfiles/$(if $(SHAPE),$(COMMA)locustfiles/shapes/_$(SHAPE).py) --class-picker \
-		--web-host 127.0.0.1 --host $(URL) $(ARGS)
+		--web-host 127.0.0.1 --host "$(URL)" $(ARGS)
 
 load-report: $(STAMP) ## Five minutes of Locust without a page: HTML, CSV and plots in .promptq/load
 	@mkdir -p .promptq/load
-	$(BIN)/locust -f locustfiles/ --headless --host $(URL) -u 20 -r 5 -t 5m --only-summary \
+	$(BIN)/locust -f locustfiles/ --headless --host "$(URL)" -u 20 -r 5 -t 5m --only-summary \
 		--csv .promptq/load/run --html .promptq/load/run.html $(ARGS)
 
 experiments: $(STAMP) ## A short form of every experiment, on the echo engine; plots in .promptq/experiments

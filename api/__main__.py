@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import socket
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from promptq.contract.settings import ApiSettings
 from promptq.queue.connection import connect
 from promptq.queue.server_check import check_at_start
 from promptq.runtime import logs
+from promptq.runtime.ports import listen
 from promptq.runtime.programs import command, environment
 
 log = logging.getLogger("api")
@@ -33,7 +33,7 @@ def main() -> int:
             read_keys(settings.api_keys_file)
         logs.configure("api", settings)
         if trouble := _port_trouble(settings):
-            log.error("Cannot listen on %s:%d: %s", settings.api_host, settings.api_port, trouble)
+            log.error("%s", trouble)
             return ExitCode.CRASHED
         logs.log_settings(log, settings)
         check_at_start(connect(settings.redis_url, settings.redis_timeout_seconds), settings.keys)
@@ -55,17 +55,11 @@ def _check_folder(settings: ApiSettings) -> None:
 
 
 def _port_trouble(settings: ApiSettings) -> str:
-    """Why the port cannot be listened on, or an empty string. Gunicorn would retry for a while and say it at length."""
+    """Why the port cannot be listened on, or an empty string. Gunicorn would try for a while, and say it at length."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            settings.api_host, settings.api_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except OSError as error:
-        return error.strerror or str(error)
+        listen("PROMPTQ_API_PORT", settings.api_host, settings.api_port).close()
+    except SettingsError as error:
+        return error.message
     return ""
 
 

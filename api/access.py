@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from flask import request
 from limits import RateLimitItemPerSecond
@@ -15,9 +14,10 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from api.api_keys import digest, read_keys
 from api.errors import ForeignSite, TooManyRequests, Unauthorized
+from promptq.contract import addresses
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job
-from promptq.contract.settings import ApiSettings, is_loopback
+from promptq.contract.settings import ApiSettings
 from promptq.queue.store import JobStore
 
 
@@ -87,4 +87,5 @@ class Access:
 
 @lru_cache(256)
 def _names_this_machine(host: str) -> bool:
-    return is_loopback(urlsplit(f"//{host}").hostname or "")
+    name, _ = addresses.split(f"//{host}") or ("", None)
+    return addresses.is_loopback(name)

@@ -3,13 +3,13 @@
 from typing import Any
 
 from api import gunicorn_worker
+from promptq.contract.addresses import host_port
 from promptq.contract.settings import ApiSettings
 
 settings = ApiSettings.load()
 
 wsgi_app = "api.app:create_app()"
-host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
-bind = f"{host}:{settings.api_port}"
+bind = host_port(settings.api_host, settings.api_port)
 workers = settings.api_processes
 worker_class = "api.gunicorn_worker.DrainingWorker"
 worker_connections = settings.api_connections + gunicorn_worker.SPARE_CONNECTIONS

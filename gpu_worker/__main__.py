@@ -15,6 +15,7 @@ from gpu_worker.registration import WorkerRegistration
 from gpu_worker.spare import await_assignment
 from gpu_worker.startup import Startup
 from gpu_worker.telemetry import Telemetry
+from promptq.contract.addresses import host_port
 from promptq.contract.errors import EngineError, RedisUnavailable, SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import WorkerMetrics
@@ -63,7 +64,7 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     host = settings.worker_metrics_host
     listen("PROMPTQ_WORKER_METRICS_PORT", host, settings.worker_metrics_port).close()
     server, thread = start_http_server(settings.worker_metrics_port, host, registry)
-    url = f"http://{host}:{server.server_port}/metrics"
+    url = f"http://{host_port(host, server.server_port)}/metrics"
     answer_seconds = seconds_within(settings.lease_seconds)
     registration = WorkerRegistration(connect(settings.redis_url, answer_seconds), settings, engine.info, url)
     store = JobStore(connect(settings.redis_url, answer_seconds), settings)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -14,13 +14,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from promptq.contract import metrics
+from promptq.contract import addresses, metrics
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.redis_server import Grade, Trouble
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.runtime.ports import listen
 from scaler.fleets.gpus import Gpu
+
+log = logging.getLogger(__name__)
 
 
 class QueueCollector(Collector):
@@ -109,11 +111,8 @@ def create_app(registry: CollectorRegistry, observer: Observer, advertised_host:
 
 def targets(workers: Sequence[WorkerRecord], advertised_host: str) -> list[dict[str, Any]]:
     """The workers in Prometheus' http_sd form. A loopback or wildcard address is told as the advertised host."""
-    with_metrics = [worker for worker in workers if worker.metrics_url]
-    return [
-        {"targets": [_address(worker.metrics_url, advertised_host)], "labels": {"worker": worker.name}}
-        for worker in with_metrics
-    ]
+    found = ((worker.name, _address(worker, advertised_host)) for worker in workers)
+    return [{"targets": [address], "labels": {"worker": name}} for name, address in found if address]
 
 
 class MetricsServer:
@@ -145,10 +144,15 @@ class _QuietHandler(WSGIRequestHandler):
         """Scrapes every few seconds are not worth a line each."""
 
 
-def _address(metrics_url: str, advertised_host: str) -> str:
-    parts = urlsplit(metrics_url)
-    is_local = parts.hostname in ("127.0.0.1", "localhost", "0.0.0.0", "::", "::1")
-    return f"{advertised_host if is_local else parts.hostname}:{parts.port}"
+def _address(worker: WorkerRecord, advertised_host: str) -> str:
+    """Empty for a worker whose record names no host and port: it must not hide the others."""
+    host, port = addresses.split(worker.metrics_url) or ("", None)
+    if port is None:
+        if worker.metrics_url:
+            log.warning("Worker %s is left out of the targets: its address is %r", worker.name, worker.metrics_url)
+        return ""
+    is_here = addresses.is_loopback(host) or addresses.is_wildcard(host)
+    return addresses.host_port(advertised_host if is_here else host, port)
 
 
 def _jobs(snapshot: Snapshot) -> GaugeMetricFamily:

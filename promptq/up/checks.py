@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from promptq.contract.addresses import local_url
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import (
     DEFAULT_MODEL,
@@ -30,8 +31,7 @@ class UpSettings:
         self.api = ApiSettings.load()
         self.scaler = ScalerSettings.load()
         self.worker = WorkerSettings.load()
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.api.api_host, self.api.api_host)
-        self.api_url = f"http://{host}:{self.api.api_port}"
+        self.api_url = local_url(self.api.api_host, self.api.api_port)
 
     def check(self) -> None:
         """Look for what would only fail later: a missing model folder, a port that is taken."""
@@ -51,7 +51,7 @@ def locked(data_dir: Path) -> Iterator[None]:
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        file = (data_dir / "lock").open("a+")
+        file = (data_dir / "lock").open("a+b")
     except OSError as error:
         raise SettingsError(f"PROMPTQ_DATA_DIR: cannot write to {data_dir}: {error.strerror}") from None
     with file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from promptq.contract.addresses import local_url
 from promptq.contract.errors import PromptqError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.redis_url import mask
@@ -28,7 +29,7 @@ def fail(error: PromptqError, code: ExitCode) -> ExitCode:
 def banner(settings: UpSettings, redis_url: str) -> str:
     """Where everything is, and a first call to copy."""
     call = "-H 'Prefer: wait=60' -H 'content-type: application/json'"
-    scaler = f"http://{settings.scaler.scaler_host}:{settings.scaler.scaler_port}"
+    scaler = local_url(settings.scaler.scaler_host, settings.scaler.scaler_port)
     return f"""ready.
 
   API      {settings.api_url}         reference: {settings.api_url}/docs

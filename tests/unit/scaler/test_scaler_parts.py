@@ -199,6 +199,17 @@ def test_targets_name_each_worker_under_the_advertised_host() -> None:
     assert targets([], "scaler") == []
 
 
+def test_targets_have_ipv6_addresses_in_brackets_and_one_bad_record_hides_no_other() -> None:
+    seen = [
+        WorkerRecord("bad", "idle", metrics_url="http://::1:4000/metrics"),
+        WorkerRecord("near", "idle", metrics_url="http://[::1]:4001/metrics"),
+        WorkerRecord("any", "busy", metrics_url="http://[::]:4002/metrics"),
+        WorkerRecord("far", "busy", metrics_url="http://[2001:db8::7]:4003/metrics"),
+    ]
+    found = {target["labels"]["worker"]: target["targets"] for target in targets(seen, "2001:db8::1")}
+    assert found == {"near": ["[2001:db8::1]:4001"], "any": ["[2001:db8::1]:4002"], "far": ["[2001:db8::7]:4003"]}
+
+
 class FakeStore:
     """A store whose reaper finds so many jobs."""
 
