@@ -76,16 +76,26 @@ class Access:
 
     def _refuse_other_sites(self) -> None:
         """A web page can make a browser on this machine send requests here: by a form, or under a host name of its own
-        that resolves to 127.0.0.1. Programs send no Origin, and use one of this machine's own names as Host."""
+        that resolves to 127.0.0.1. Programs send no Origin, and use one of this machine's own names as Host.
+
+        What a proxy in front is called is a setting. Headers like X-Forwarded-Host are no proof: anybody may send them.
+        """
         environ = request.environ
-        if self._for_this_machine and not _names_this_machine(environ.get("HTTP_HOST", "localhost")):
+        host = environ.get("HTTP_HOST", "localhost")
+        if self._for_this_machine and not _is_named(host, self._settings.public_origin):
             raise ForeignSite("Call this service as localhost, or set up API keys.", param="Host")
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and origin != f"{request.scheme}://{environ.get('HTTP_HOST', '')}":
+        if origin not in (None, f"{request.scheme}://{host}", self._settings.public_origin or None):
             raise ForeignSite("Requests from web pages of other sites are refused.", param="Origin")
 
 
 @lru_cache(256)
-def _names_this_machine(host: str) -> bool:
-    name, _ = addresses.split(f"//{host}") or ("", None)
-    return addresses.is_loopback(name)
+def _is_named(host: str, public_origin: str) -> bool:
+    """Whether a Host header names this machine, or the proxy in front of it."""
+    name = _host_of(f"//{host}")
+    return addresses.is_loopback(name) or bool(public_origin and name == _host_of(public_origin))
+
+
+def _host_of(url: str) -> str:
+    name, _ = addresses.split(url) or ("", None)
+    return name

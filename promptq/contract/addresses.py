@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 _REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """What listens on every address, by the address under which this machine reaches it."""
 
+_WEB_PORTS = {"http": 80, "https": 443}
+
 
 def bare_host(host: str) -> str:
     """A host of the settings as sockets take it: an IPv6 address without the brackets that URLs need.
@@ -26,7 +28,7 @@ def in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def host_port(host: str, port: int) -> str:
+def host_port(host: str, port: int | None) -> str:
     """`host:port`, as in a URL."""
     return f"{in_url(host)}:{port}"
 
@@ -56,6 +58,20 @@ def split(url: str) -> tuple[str, int | None] | None:
         return (parts.hostname, parts.port) if parts.hostname else None
     except ValueError:
         return None
+
+
+def origin(url: str) -> str:
+    """A web site's origin as browsers send it: scheme and host, and the port where it is not the scheme's own.
+
+    Raises:
+        ValueError: the URL names more than that, or less.
+    """
+    scheme, _, rest = url.lower().removesuffix("/").partition("://")
+    found = split(f"//{rest}")
+    if scheme not in _WEB_PORTS or found is None or rest not in (in_url(found[0]), host_port(*found)):
+        raise ValueError("give https://host or https://host:port")
+    host, port = found
+    return f"{scheme}://{in_url(host) if port in (None, _WEB_PORTS[scheme]) else rest}"
 
 
 def _is_ipv6(host: str) -> bool:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptq.contract import redis_url as redis_urls
-from promptq.contract.addresses import bare_host, is_loopback
+from promptq.contract.addresses import bare_host, is_loopback, origin
 from promptq.contract.errors import SettingsError
 from promptq.contract.keys import Keys
 from promptq.contract.queues import QueueName, queues_of
@@ -145,6 +145,9 @@ class ApiSettings(CommonSettings):
     idempotency_ttl_seconds: Count = Field(86_400, description="Life of an Idempotency-Key and of its job.")
     redis_timeout_seconds: Seconds = Field(1.0, description="How long the API waits for Redis before 503.")
     api_keys_file: str = Field("", description="File of API keys, `name sha256` a line; empty: open to this machine.")
+    public_origin: Annotated[str, AfterValidator(lambda url: url and origin(url))] = Field(
+        "", description="Where browsers find the API behind a proxy, as `https://promptq.example.org`."
+    )
     allow_open_bind: bool = Field(False, description="Let the API bind beyond loopback without keys.")
     key_requests_per_second: CountOrNone = Field(
         100, description="Requests of one API key a second; more get 429. 0: no limit."

@@ -38,3 +38,37 @@ def test_hosts_of_the_settings_may_stand_in_brackets() -> None:
 def test_what_is_no_host_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="without scheme and port"):
         ScalerSettings(_env_file=None, scaler_host=host)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://promptq.example.org", "https://promptq.example.org"),
+        ("HTTPS://Promptq.Example.org:443/", "https://promptq.example.org"),
+        ("http://gpu7:8080", "http://gpu7:8080"),
+        ("http://gpu7:443", "http://gpu7:443"),
+        ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
+        ("", ""),
+    ],
+)
+def test_an_origin_is_what_browsers_send(given: str, sent: str) -> None:
+    assert ApiSettings(_env_file=None, public_origin=given).public_origin == sent
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "promptq.example.org",
+        "*",
+        "null",
+        "https://",
+        "https://a/b",
+        "https://a?b",
+        "https://u@a",
+        "https://a:b",
+        "ws://a",
+    ],
+)
+def test_what_is_no_origin_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match="give https://host"):
+        ApiSettings(_env_file=None, public_origin=given)
