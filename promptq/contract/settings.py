@@ -115,6 +115,7 @@ class CommonSettings(BaseSettings):
             SettingsError: with one line that names the variable.
         """
         _refuse_unknown()
+        _refuse_undecoded()
         try:
             return cls(**overrides)
         except ValidationError as error:
@@ -256,6 +257,13 @@ def _refuse_unknown() -> None:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise SettingsError(f"{name}: unknown setting{hint}", param=name)
+
+
+def _refuse_undecoded() -> None:
+    """Python hands on bytes that the locale has no character for; no text that leaves the process may have them."""
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(PREFIX) and any("\udc80" <= character <= "\udcff" for character in value):
+            raise SettingsError(f"{name}: is no text in this locale; set PYTHONUTF8=1", param=name)
 
 
 def _one_line(error: ValidationError) -> str:

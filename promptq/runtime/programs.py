@@ -15,8 +15,11 @@ HOME: Final = str(Path(promptq.__file__).resolve().parent.parent)
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Run one of our modules; -P, so that a folder `api` where the user happens to be is not taken for ours."""
-    return [sys.executable, "-P", "-m", module, *arguments]
+    """Run one of our modules, in UTF-8 whatever the locale.
+
+    -P, so that a folder `api` where the user happens to be is not taken for ours.
+    """
+    return [sys.executable, "-X", "utf8", "-P", "-m", module, *arguments]
 
 
 def environment(unset: tuple[str, ...] = (), **values: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 import redis
 import requests
 
+from promptq.contract.exit_codes import ExitCode
+from promptq.contract.settings import child_environment
 from promptq.queue.embedded import EmbeddedServer
 from tests.integration.apis import running
 from tests.integration.test_up import Up
@@ -65,6 +68,23 @@ def test_the_page_and_jobs_are_utf_8_whatever_the_locale(
         finally:
             worker.kill()
             worker.wait()
+
+
+def test_settings_are_utf_8_or_refused_in_one_line(
+    server: EmbeddedServer, client: redis.Redis, tmp_path: Path, locale: str
+) -> None:
+    if locale == LATIN_1:
+        with running(server, tmp_path, 1, engine="continuous", model="/models/größe") as api:
+            assert api.submit().json()["model"] == "/models/größe"
+            assert api.call("GET", "/metrics").ok
+        return
+    for module in ("api", "gpu_worker", "scaler"):
+        command = [sys.executable, "-m", module]
+        environment = child_environment(PROMPTQ_MODEL="/models/größe", PROMPTQ_DATA_DIR=str(tmp_path))
+        ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=60, check=False)
+        assert ended.returncode == ExitCode.SETTINGS
+        assert ended.stderr.endswith(b"PROMPTQ_MODEL: is no text in this locale; set PYTHONUTF8=1\n")
+        assert ended.stderr.count(b"\n") == 1
 
 
 @pytest.fixture
