@@ -48,6 +48,9 @@ def test_a_gated_product(kernels, rows):
     gate, up, x = torch.randn(24, 40) * 8, torch.randn(24, 40), torch.randn(rows, 40)
     wanted = functional.silu(x.double() @ gate.double().T) * (x.double() @ up.double().T)
     close(gated(gate, up, kernels)(x), wanted.float(), rtol=1e-5, atol=1e-4)
+    biases = torch.randn(24), torch.randn(24)
+    wanted = functional.silu(functional.linear(x, gate, biases[0])) * functional.linear(x, up, biases[1])
+    close(gated(gate, up, kernels, biases)(x), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_silu_from_one_end_to_the_other(kernels):

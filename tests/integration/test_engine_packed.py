@@ -33,14 +33,16 @@ def test_a_product_and_what_is_done_to_it_on_the_way_out(kind, biased, rows):
 
 
 @pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("rows", [0, 1, 7, 130])
-def test_a_gated_product(onednn, rows, monkeypatch):
+def test_a_gated_product(onednn, biased, rows, monkeypatch):
     if not onednn:
         monkeypatch.setattr(linear_module, "has_onednn", lambda device, dtype: False)
     torch.manual_seed(rows)
     gate, up, x = torch.randn(24, 40), torch.randn(24, 40), torch.randn(rows, 40)
-    wanted = functional.silu(functional.linear(x, gate)) * functional.linear(x, up)
-    torch.testing.assert_close(gated(gate, up)(x), wanted)
+    biases = (torch.randn(24), torch.randn(24)) if biased else (None, None)
+    wanted = functional.silu(functional.linear(x, gate, biases[0])) * functional.linear(x, up, biases[1])
+    torch.testing.assert_close(gated(gate, up, biases=biases)(x), wanted)
 
 
 def test_the_product_for_a_device(monkeypatch):

@@ -19,8 +19,9 @@ from gpu_worker.engines.continuous.kernels.library import Kernels, packed
 # For how many rows oneDNN's layout is chosen; one layout serves all numbers of rows.
 LAYOUT_ROWS = 32
 
-# silu(x·Gᵀ) ⊙ (x·Uᵀ) for x [rows, in], giving [rows, out].
+# silu(x·Gᵀ + g) ⊙ (x·Uᵀ + u) for x [rows, in], giving [rows, out].
 Gated = Callable[[Tensor], Tensor]
+Biases = tuple[Tensor | None, Tensor | None]
 
 
 class Linear(Protocol):
@@ -109,12 +110,16 @@ def linear(weight: Tensor, bias: Tensor | None = None, kernels: Kernels | None =
     return kind(weight, bias)
 
 
-def gated(gate: Tensor, up: Tensor, kernels: Kernels | None = None) -> Gated:
-    """The fastest kind of the product of two products with the same input, weights [out, in]."""
-    if kernels:
+def gated(gate: Tensor, up: Tensor, kernels: Kernels | None = None, biases: Biases = (None, None)) -> Gated:
+    """The fastest kind of silu(first) ⊙ second, of two products with the same input: weights [out, in], biases [out].
+
+    Our kernel that computes both at once has no biases, so products with biases are two of its products.
+    """
+    if kernels and biases == (None, None):
         both = packed(gate, up)
         return lambda x: kernels.gated(x, both, len(gate))
-    if has_onednn(gate.device, gate.dtype):
-        first, second = OneDnnLinear(gate), OneDnnLinear(up)
+    if kernels is None and has_onednn(gate.device, gate.dtype):
+        first, second = OneDnnLinear(gate, biases[0]), OneDnnLinear(up, biases[1])
         return lambda x: second.times(x, first.silu(x))
-    return lambda x: functional.silu(functional.linear(x, gate), inplace=True).mul_(functional.linear(x, up))
+    one, other = linear(gate, biases[0], kernels), linear(up, biases[1], kernels)
+    return lambda x: functional.silu(one(x), inplace=True).mul_(other(x))

@@ -77,7 +77,8 @@ class _Layer:
         self._norms = _norm(layer.input_layernorm, kernels), _norm(layer.post_attention_layernorm, kernels)
         self._states = _joined(kernels, attention.q_proj, attention.k_proj, attention.v_proj)
         self._out = linear(attention.o_proj.weight, attention.o_proj.bias, kernels)
-        self._between = gated(mlp.gate_proj.weight, mlp.up_proj.weight, kernels)
+        gate, up = mlp.gate_proj, mlp.up_proj
+        self._between = gated(gate.weight, up.weight, kernels, (gate.bias, up.bias))
         self._down = linear(mlp.down_proj.weight, mlp.down_proj.bias, kernels)
 
     def __call__(self, hidden: Tensor, rope: Rope, index: int, attend: Attend) -> Tensor:
