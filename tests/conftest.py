@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 @pytest.fixture(scope="session")
 def warm() -> Callable[[Path], None]:
     """Puts into a data folder what a worker would make at its first start, which takes it a while and a compiler: the
-    default model, converted, and the kernels."""
+    default model, converted, the kernels, and what came out when the model was compared with `generate`."""
     import torch  # most tests do without
 
     from gpu_worker.engines.continuous.kernels.library import load_kernels
@@ -41,7 +41,8 @@ def warm() -> Callable[[Path], None]:
     data = ROOT / ".promptq"
     packaged.folder(data)
     load_kernels(data / "kernels", torch.device("cpu"), torch.float32)
-    made = [folder for name in ("models", "kernels") if (folder := data / name).is_dir()]
+    (data / "checks").mkdir(exist_ok=True)
+    made = [folder for name in ("models", "kernels", "checks") if (folder := data / name).is_dir()]
 
     def link(folder: Path) -> None:
         for each in made:

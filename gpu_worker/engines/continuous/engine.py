@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,14 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache, allocate
+from gpu_worker.engines.continuous.kvcache.slots import allocate
 from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint
 from gpu_worker.engines.continuous.loading.loader import limit_context, load, model_folder
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
-from gpu_worker.engines.continuous.runners.base import Runner
-from gpu_worker.engines.continuous.runners.model_runner import ModelRunner, layer_shapes
-from gpu_worker.engines.continuous.runners.packed_model import is_known
-from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
+from gpu_worker.engines.continuous.runners.checks import Checks
+from gpu_worker.engines.continuous.runners.choice import choose_runner
+from gpu_worker.engines.continuous.runners.layer_shapes import layer_shapes
 from gpu_worker.engines.continuous.sampling import NOT_FINITE
 from gpu_worker.engines.continuous.scheduler.drafts import confirmed
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
@@ -60,10 +60,11 @@ class ContinuousEngine:
         drafts: whether few rows guess ahead; only where the runner takes drafts.
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
         kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
+        checks_folder: where it is kept that a model was compared with `generate`; None: nowhere.
 
     Raises:
-        EngineError: the model cannot be batched, its generation config cannot be followed, or the slots do not fit
-            into the device's memory.
+        EngineError: the model cannot be batched, gives other logits in company than alone, has a generation config that
+            cannot be followed, or the slots do not fit into the device's memory.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class ContinuousEngine:
         drafts: bool = True,
         prefixes: bool = True,
         kernels: Kernels | None = None,
+        checks_folder: Path | None = None,
     ) -> None:
         self._context = context
         self._rules = GenerationRules(model, tokenizer)
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
-        self._runner = _runner(model, cache, packed, kernels)
+        checks = Checks(model, context, fingerprint, checks_folder)
+        self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels)
         self._scheduler = Scheduler(
             cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )
@@ -246,10 +249,6 @@ class ContinuousEngine:
         return self._progress.setdefault(sequence.row.id, _Progress())
 
 
-def _runner(model: PreTrainedModel, cache: SlotCache, packed: bool, kernels: Kernels | None) -> Runner:
-    return PackedRunner(model, cache, kernels) if packed and is_known(model) else ModelRunner(model, cache)
-
-
 def kernels_for(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | None:
     """Our kernels for this model, kept in the data folder; None where they are turned off or of no use."""
     return load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if settings.kernels else None
@@ -280,6 +279,7 @@ def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousE
         name=settings.model,
         fingerprint=model_fingerprint(model_folder(settings)),
         kernels=kernels_for(settings, model),
+        checks_folder=settings.data_dir / "checks",
     )
     done("memory")
     return engine

@@ -134,6 +134,7 @@ class SlotCache(Cache):
 
     Attributes:
         columns: tokens per slot, `context` rounded up to whole buckets.
+        shapes: what each layer keeps per token.
         stores: keys and values of each layer.
         access: what the next forward pass writes and reads.
     """
@@ -143,6 +144,7 @@ class SlotCache(Cache):
     def __init__(self, shapes: Sequence[LayerShape], slots: int, context: int, device: torch.device) -> None:
         self.columns = round_up(context, COLUMN_BUCKET)
         self.slots = slots
+        self.shapes = shapes
         self.stores = [SlotLayer(shape, slots, self.columns, device) for shape in shapes]
         super().__init__(layers=list(self.stores))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from torch import Tensor
+
 from gpu_worker.engines.continuous.kvcache.slots import SlotCache
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
@@ -30,4 +32,8 @@ class Runner(Protocol):
 
         NOT_FINITE stands for the token of a row whose numbers are not.
         """
+        ...
+
+    def logits(self, chunks: Sequence[Chunk]) -> Tensor:
+        """What `run` chooses the tokens by, [tokens that the chunks give, vocabulary]."""
         ...

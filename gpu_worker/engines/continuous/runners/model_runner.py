@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from gpu_worker.engines.continuous.kvcache.slots import (
     COLUMN_BUCKET,
-    LayerShape,
     PackedKvAccess,
     RowKvAccess,
     SlotCache,
@@ -27,7 +25,6 @@ from gpu_worker.engines.continuous.rounding import round_up
 from gpu_worker.engines.continuous.sampling import NOT_FINITE, choose
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
-from promptq.contract.errors import EngineError
 
 
 class ModelRunner:
@@ -44,36 +41,40 @@ class ModelRunner:
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
 
-    def run(self, chunks: Sequence[Chunk]) -> list[int]:
-        """See Runner. Raises ArithmeticError when the numbers of a prompt are not finite."""
-        running = [chunk for chunk in chunks if chunk.decodes]
-        prompts = [chunk for chunk in chunks if not chunk.decodes]
-        tokens = self._decode(running) if running else []
-        return tokens + (self._prefill(prompts) if prompts else [])
-
     @torch.inference_mode()
-    def _prefill(self, chunks: Sequence[Chunk]) -> list[int]:
-        """Compute prompt tokens; returns the first token of each chunk that completes its prompt, in order.
+    def run(self, chunks: Sequence[Chunk]) -> list[int]:
+        """See Runner.
 
         Raises:
-            ArithmeticError: some row's numbers are not finite. In one line they spoil the other rows' (a masked NaN
-                is still NaN), so it is left to the caller to find the row by running fewer.
+            ArithmeticError: some prompt's numbers are not finite. In one line they spoil the other prompts' (a masked
+                NaN is still NaN), so it is left to the caller to find the row by running fewer.
         """
+        tokens = choose(self.logits(chunks), chunks)
+        running = sum(chunk.decodes for chunk in chunks)
+        if NOT_FINITE in tokens[running:]:
+            raise ArithmeticError("the model's output is not a finite number")
+        return tokens
+
+    @torch.inference_mode()
+    def logits(self, chunks: Sequence[Chunk]) -> Tensor:
+        running = [chunk for chunk in chunks if chunk.decodes]
+        prompts = [chunk for chunk in chunks if not chunk.decodes]
+        passes = [self._decode(running)] if running else []
+        passes += [self._prefill(prompts)] if prompts else []
+        return passes[0] if len(passes) == 1 else torch.cat(passes)
+
+    def _prefill(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Compute prompt tokens; returns the logits behind each chunk that completes its prompt, in order."""
         rows, slots, columns = self._places([(chunk, chunk.start) for chunk in chunks])
         whole = self._places([(chunk, 0) for chunk in chunks]) if any(chunk.start for chunk in chunks) else None
         self.cache.access = PackedKvAccess(slots, columns, whole and (whole[1], whole[2]))
         read_rows, _, read_columns = whole or (rows, slots, columns)
         visible = (rows[:, None] == read_rows) & (read_columns <= columns[:, None])
         ids = self._tensor([list(chain.from_iterable(chunk.tokens for chunk in chunks))])
-        logits = self._forward(ids, columns[None], visible[None, None], self._ends(chunks))
-        tokens = choose(logits[0], chunks)
-        if NOT_FINITE in tokens:
-            raise ArithmeticError("the model's output is not a finite number")
-        return tokens
+        return self._forward(ids, columns[None], visible[None, None], self._ends(chunks))[0]
 
-    @torch.inference_mode()
-    def _decode(self, chunks: Sequence[Chunk]) -> list[int]:
-        """Compute each row's newest token; returns the next ones, in order."""
+    def _decode(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Compute each row's newest token; returns the logits behind it, in order."""
         first = min(chunk.slot for chunk in chunks)
         size = max(chunk.slot for chunk in chunks) + 1 - first
         at = [chunk.slot - first for chunk in chunks]
@@ -81,8 +82,7 @@ class ModelRunner:
         width = round_up(max(chunk.stop for chunk in chunks), COLUMN_BUCKET)
         self.cache.access = RowKvAccess(slice(first, first + size), self._tensor(range(size)), columns, width)
         visible = torch.arange(width, device=self._device) <= positions[:, None]
-        logits = self._forward(ids[:, None], positions[:, None], visible[:, None, None], 1)
-        return choose(logits[at, 0], chunks)
+        return self._forward(ids[:, None], positions[:, None], visible[:, None, None], 1)[at, 0]
 
     def _line(self, chunks: Sequence[Chunk], at: list[int], size: int) -> Tensor:
         """Token, position and column of every slot in the range, [3, size].
@@ -125,29 +125,3 @@ def run(model: PreTrainedModel, ids: Tensor, positions: Tensor, mask: Tensor, ke
     return model(
         input_ids=ids, position_ids=positions, attention_mask=mask, logits_to_keep=keep, use_cache=True, **kwargs
     )
-
-
-@torch.inference_mode()
-def layer_shapes(model: PreTrainedModel, context: int) -> list[LayerShape]:
-    """What each layer keeps per token, found by running one token.
-
-    Raises:
-        EngineError: the model keeps something else than keys and values of all tokens.
-    """
-    zero = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-    mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)
-    try:
-        layers = run(model, zero, zero, mask, 1).past_key_values.layers
-    except Exception as error:
-        raise EngineError(f"{type(model).__name__} cannot be run by this engine: {error}") from error
-    return [_layer_shape(layer, model, context) for layer in layers]
-
-
-def _layer_shape(layer: Any, model: PreTrainedModel, context: int) -> LayerShape:
-    window = getattr(layer, "sliding_window", context)
-    if not issubclass(type(layer), DynamicLayer):
-        raise EngineError(f"{type(model).__name__} has {type(layer).__name__}, which this engine cannot batch")
-    if window < context:
-        raise EngineError(f"the model attends to {window} tokens only: set PROMPTQ_CONTEXT_LENGTH={window} or less")
-    keys, values = layer.keys, layer.values
-    return LayerShape((keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3]), keys.dtype)

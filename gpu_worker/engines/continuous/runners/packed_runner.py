@@ -50,12 +50,15 @@ class PackedRunner:
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[int]:
+        return choose(self.logits(chunks), chunks)
+
+    @torch.inference_mode()
+    def logits(self, chunks: Sequence[Chunk]) -> Tensor:
         lines = zip(*map(_line, chunks), strict=True)
         ids, slots, columns = self._tensor([list(chain.from_iterable(line)) for line in lines])
         attend = self._attention(chunks, slots, columns)
         padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % self.step_cost.bucket
-        logits = self._model(_padded(ids, padding), _padded(columns, padding), self._tensor(_kept(chunks)), attend)
-        return choose(logits, chunks)
+        return self._model(_padded(ids, padding), _padded(columns, padding), self._tensor(_kept(chunks)), attend)
 
     @torch.inference_mode()
     def _warm_up(self, rows: int) -> None:

@@ -1,0 +1,81 @@
+"""What a model keeps of each token, and how long its rows may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import signature
+from typing import Any
+
+import torch
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from gpu_worker.engines.continuous.kvcache.slots import LayerShape
+from gpu_worker.engines.continuous.runners.model_runner import run
+from promptq.contract.errors import EngineError
+
+# Rotary positions whose frequencies transformers takes from the longest row of a step, once that is longer than this.
+SWITCHING_ROPE = {"longrope": "original_max_position_embeddings", "dynamic": "max_position_embeddings"}
+
+NO_KEYS = "it keeps no keys and values"
+
+
+@torch.inference_mode()
+def layer_shapes(model: PreTrainedModel, context: int) -> list[LayerShape]:
+    """What each layer keeps per token, found by running one token.
+
+    Raises:
+        EngineError: the model keeps something else than keys and values of all tokens, or what it computes depends on
+            where the context ends.
+    """
+    _check_rope(model.config.get_text_config(), context)
+    zero = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)
+    try:
+        kept = getattr(run(model, zero, zero, mask, 1), "past_key_values", None)
+    except Exception as error:
+        reason = f"given a position and a 4D mask it fails: {first_line(error)}"
+        raise EngineError(refusal(model, reason if _keeps_keys(model) else NO_KEYS)) from error
+    if not isinstance(kept, Cache):
+        raise EngineError(refusal(model, NO_KEYS))
+    return [_layer_shape(layer, model, context) for layer in kept.layers]
+
+
+def _keeps_keys(model: PreTrainedModel) -> bool:
+    return "past_key_values" in signature(model.forward).parameters
+
+
+def refusal(model: PreTrainedModel, reason: str) -> str:
+    """The one line for a model that cannot be batched."""
+    return f"{type(model).__name__} cannot be run by this engine: {reason}"
+
+
+def first_line(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+
+
+def _layer_shape(layer: Any, model: PreTrainedModel, context: int) -> LayerShape:
+    if not issubclass(type(layer), DynamicLayer) or layer.keys is None:
+        raise EngineError(refusal(model, f"its {type(layer).__name__} has no keys and values of each token"))
+    _check_length(context, getattr(layer, "sliding_window", context), "attends to {} tokens only")
+    keys, values = layer.keys, layer.values
+    return LayerShape((keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3]), keys.dtype)
+
+
+def _check_rope(config: Any, context: int) -> None:
+    for rope in _ropes(config):
+        if name := SWITCHING_ROPE.get(rope.get("rope_type", "")):
+            limit = rope.get(name) or config.max_position_embeddings
+            _check_length(context, limit, "changes its rotary frequencies beyond {} tokens")
+
+
+def _ropes(config: Any) -> Iterator[dict[str, Any]]:
+    """The parameters of the model's rotary positions: one set, or one for each type of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    yield from [each for each in parameters.values() if isinstance(each, dict)] or [parameters]
+
+
+def _check_length(context: int, limit: int, what: str) -> None:
+    if limit < context:
+        raise EngineError(f"the model {what.format(limit)}: set PROMPTQ_CONTEXT_LENGTH={limit} or less")
