@@ -89,6 +89,8 @@ CASES: dict[str, Case] = {
     "llama, yarn": packed("Llama", **rope("yarn", factor=4.0, original_max_position_embeddings=24)),
     "llama, llama3 rope": packed("Llama", **rope(
         "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)),
+    "llama, half of each head turned": refused("Llama", GROUPED | rope(
+        "linear", factor=4.0, partial_rotary_factor=0.5), "The size of tensor"),
     "llama, longrope": refused("Llama", GROUPED | LONG_ROPE, SWITCHES),
     "llama, gelu": Case("Llama", GROUPED | {"hidden_act": "gelu"}),
     "mistral": packed("Mistral", sliding_window=None),

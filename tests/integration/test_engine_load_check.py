@@ -7,14 +7,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from gpu_worker.engines.continuous.kvcache.slots import allocate
 from gpu_worker.engines.continuous.runners import checks, layer_shapes, packed_model
 from gpu_worker.engines.continuous.runners.load_check import difference
 from gpu_worker.engines.continuous.runners.model_runner import ModelRunner
 from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
+from gpu_worker.engines.continuous.runners.short_copy import short_copy
 from promptq.contract.errors import EngineError
-from tests.integration.architectures import CONTEXT, GROUPED, PHI3_LONG, Case, build, rope
+from tests.integration.architectures import CONTEXT, DEEPSEEK, GROUPED, PHI3_LONG, Case, build, rope
 from tests.integration.engine_rows import row, run
 from tests.integration.tiny_engines import tiny_engine
 
@@ -89,6 +91,55 @@ def test_16_bit_formats_round_without_being_refused(dtype, known):
     assert compare(build(LLAMA).to(dtype), runner=PackedRunner) is None
     assert compare(build(LLAMA).to(dtype)) is None
     assert compare(build(GRANITE).to(dtype), runner=PackedRunner) is not None
+
+
+class WithoutPositions(LlamaForCausalLM):
+    """Counts the tokens that it is given."""
+
+    def forward(self, *args, position_ids=None, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+class WithoutMasks(LlamaForCausalLM):
+    def forward(self, *args, attention_mask=None, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+class WithAllLogits(LlamaForCausalLM):
+    def forward(self, *args, logits_to_keep=0, **kwargs):
+        return super().forward(*args, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [WithoutPositions, WithoutMasks, WithAllLogits])
+def test_a_class_that_drops_what_it_is_given_is_refused(kind, dtype):
+    """In 16 bits too, where rounding hides what the positions change."""
+    llama = build(LLAMA)
+    model = kind(llama.config).eval()
+    model.load_state_dict(llama.state_dict())
+    with pytest.raises(EngineError, match=f"^{kind.__name__} cannot be run by this engine: .*$"):
+        tiny_engine(model.to(dtype), context=CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("fields", "layers"),
+    [
+        ({}, 2),
+        ({"layer_types": ["full_attention"] * 3 + ["sliding_attention"] * 3, "sliding_window": CONTEXT}, 4),
+        ({"no_rope_layers": [1] * 6}, 2),
+    ],
+)
+def test_a_short_copy_shows_every_kind_of_layer(fields, layers):
+    model = build(Case("SmolLM3", GROUPED | {"num_hidden_layers": 6} | fields)).bfloat16()
+    short = short_copy(model)
+    assert (short.dtype, len(short.model.layers), len(short.config.layer_types)) == (torch.float32, layers, layers)
+    assert (model.dtype, len(model.model.layers), len(model.config.layer_types)) == (torch.bfloat16, 6, 6)
+    assert torch.equal(short.lm_head.weight, model.lm_head.weight.float())
+
+
+def test_a_dense_layer_before_experts_is_no_reason_to_leave_the_experts_out():
+    model = build(Case("DeepseekV3", DEEPSEEK | {"num_hidden_layers": 5, "first_k_dense_replace": 3})).bfloat16()
+    assert len(short_copy(model).model.layers) == 4
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 5])

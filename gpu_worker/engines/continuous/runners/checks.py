@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.runners.load_check import difference
+from gpu_worker.engines.continuous.runners.short_copy import difference_in_float32
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,16 @@ class Checks:
         if kept:
             return kept["difference"]
         started = time.perf_counter()
-        found = difference(self._model, runner, self._context)
+        found = self._compare(runner)
         log.info("compared %s with generate in %.2f s", type(runner).__name__, time.perf_counter() - started)
         if path:
             _write(path, {"difference": found})
         return found
+
+    def _compare(self, runner: Runner) -> str | None:
+        model, context = self._model, self._context
+        strictly = None if model.dtype is torch.float32 else difference_in_float32(model, type(runner), context)
+        return strictly or difference(model, runner, context)
 
     def _name(self, runner: Runner) -> str:
         """Of everything that the result depends on, a hash."""

@@ -24,6 +24,9 @@ NO_KEYS = "it keeps no keys and values"
 def layer_shapes(model: PreTrainedModel, context: int) -> list[LayerShape]:
     """What each layer keeps per token, found by running one token.
 
+    Args:
+        context: the most tokens of a row.
+
     Raises:
         EngineError: the model keeps something else than keys and values of all tokens, or what it computes depends on
             where the context ends.
@@ -38,6 +41,8 @@ def layer_shapes(model: PreTrainedModel, context: int) -> list[LayerShape]:
         raise EngineError(refusal(model, reason if _keeps_keys(model) else NO_KEYS)) from error
     if not isinstance(kept, Cache):
         raise EngineError(refusal(model, NO_KEYS))
+    if not hasattr(kept, "layers"):
+        raise EngineError(refusal(model, f"it keeps an {type(kept).__name__}"))
     return [_layer_shape(layer, model, context) for layer in kept.layers]
 
 
