@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpu_worker.engines.base import Row
-from gpu_worker.engines.continuous.engine import end_tokens
+from gpu_worker.engines.continuous.generation_config import end_tokens
 from promptq.contract.errors import EngineError
 from promptq.contract.request import GenerateRequest
 from tests.integration.architectures import CASES, build

@@ -20,7 +20,8 @@ from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore, connect
 from tests.fakes import TimedStore, keys, submit
-from tests.integration.test_api_server import finish_all, running, waiting
+from tests.integration.apis import running, waiting
+from tests.integration.test_api_server import finish_all
 from tests.processes import wait_until, worker
 from tests.proxy import Proxy
 

@@ -26,7 +26,7 @@ from promptq.queue.server_check import examine, look, needed
 from promptq.queue.store import connect
 from scaler.metrics_server import ServerCollector
 from tests.fakes import SETTINGS, keys
-from tests.integration.test_api_server import running
+from tests.integration.apis import running
 from tests.integration.test_redis_refuses import serving, without_rights
 from tests.processes import ROOT, start, wait_until
 from tests.proxy import Proxy
