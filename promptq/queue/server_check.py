@@ -125,6 +125,6 @@ def _denied(client: redis.Redis, keys: Keys) -> list[str]:
 @cache
 def _script_commands() -> frozenset[str]:
     """What our own scripts call."""
-    texts = [file.read_text() for file in (resources.files("promptq.queue") / "lua").iterdir()]
+    texts = [file.read_text(encoding="utf-8") for file in (resources.files("promptq.queue") / "lua").iterdir()]
     called = {name for text in texts for name in re.findall(r"call\('([A-Z]+)'", text)}
     return frozenset(called.difference(CHANNEL_COMMANDS))

@@ -87,7 +87,7 @@ def _sources() -> Iterator[Path]:
 def _read(path: Path) -> dict[str, str | None] | None:
     """What is kept; None if nothing is, or nothing whole."""
     try:
-        kept: Any = json.loads(path.read_text())
+        kept: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return kept if isinstance(kept, dict) and isinstance(kept.get("difference", 0), str | None) else None
@@ -98,7 +98,7 @@ def _write(path: Path, result: dict[str, str | None]) -> None:
     partial = path.with_suffix(f".{time.monotonic_ns()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(result))
+        partial.write_text(json.dumps(result), encoding="utf-8")
         partial.rename(path)
     except OSError as error:
         log.warning("the comparison with generate is not kept: %s", error)
