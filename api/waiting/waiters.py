@@ -22,6 +22,8 @@ READERS = 16
 """Of a thousand waiters woken together, so many read at once: more would only run into Redis time-outs."""
 REREAD_SECONDS = (2.0, 4.0)
 """Between two looks at all that is waited for, by chance, so that processes do not look all at once."""
+# Of its own: whoever seeds the shared one, as tests do, is not to find that a thread draws from it.
+_chance = random.Random()
 
 
 class Waiters:
@@ -119,7 +121,7 @@ class Waiters:
         self.wake_all()
 
     def _keep_rereading(self) -> None:
-        while not self._drained.wait(random.uniform(*REREAD_SECONDS)):
+        while not self._drained.wait(_chance.uniform(*REREAD_SECONDS)):
             try:
                 self.reread()
             except Exception:
