@@ -18,7 +18,6 @@ from promptq.contract.errors import RedisUnavailable
 from promptq.contract.metrics import ApiMetrics
 from promptq.contract.settings import ApiSettings
 from promptq.queue import model_facts
-from promptq.queue.connection import drop_idle
 from promptq.queue.endings import ended
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore, connect
@@ -71,11 +70,11 @@ def _waiters(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Wai
         try:
             return ended(store, ids)
         except RedisUnavailable:
-            drop_idle(store.client)
+            store.drop_idle()
             raise
 
     def on_loss() -> None:
         metrics.subscription_losses.inc()
-        drop_idle(store.client)
+        store.drop_idle()
 
     return Waiters(settings.redis_url, settings.keys.done_channel, find_ended, on_loss)

@@ -16,7 +16,6 @@ from gpu_worker.verdicts import Verdicts
 from gpu_worker.worker_loop import LoopLimits, LoopParts, WorkerLoop
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import WorkerSettings
-from promptq.queue.connection import drop_idle
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore
 from promptq.runtime.lifecycle import Stop
@@ -87,4 +86,4 @@ class Worker:
 
     def _note_loss(self) -> None:
         self._telemetry.subscription_lost()
-        drop_idle(self._store.client)
+        self._store.drop_idle()

@@ -11,6 +11,7 @@ from promptq.contract.metrics import ScalerMetrics
 from promptq.queue.observe import FleetRecord, Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
 from scaler.fleets.base import REASONS, Fleet
+from scaler.housekeeping import Housekeeping
 from scaler.policy import Decision, History, Limits, Load, Reason, choose_retirees, decide, hold
 from scaler.rates import Rates
 from scaler.reaper import Reaper
@@ -47,6 +48,7 @@ class ScalerLoop:
         self._metrics = metrics
         self._clock = clock
         self._reaper = Reaper(store)
+        self._housekeeping = Housekeeping(store)
         self._rates = Rates()
         self._history = History()
         self._wanted = 0
@@ -95,6 +97,7 @@ class ScalerLoop:
 
     def _round(self, now: float, at: float) -> None:
         self._forget_dead()
+        self._housekeeping.run(at)
         self._reaper.reap(at)
         snapshot = self._observer.snapshot()
         self._take_in(snapshot, at)

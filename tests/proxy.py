@@ -14,6 +14,7 @@ class Proxy:
     Attributes:
         swallows_new: whether new connections are accepted, and nothing passes on them.
         rewrite: what becomes of the bytes that the server sends.
+        loses_reply: the next bytes that the server sends never arrive: their connection breaks, and this is unset.
     """
 
     def __init__(self, target: int) -> None:
@@ -23,6 +24,7 @@ class Proxy:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.swallows_new = False
         self.rewrite: Callable[[bytes], bytes] = bytes
+        self.loses_reply = False
         self._sockets: list[socket.socket] = []
         self._silenced: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -50,8 +52,14 @@ class Proxy:
                 self._sockets += [client, server]
                 if self.swallows_new:
                     self._silenced.update((client, server))
-                for source, sink, change in ((client, server, bytes), (server, client, self.rewrite)):
+                for source, sink, change in ((client, server, bytes), (server, client, self._reply)):
                     threading.Thread(target=self._pump, args=(source, sink, change), daemon=True).start()
+
+    def _reply(self, data: bytes) -> bytes:
+        if self.loses_reply:
+            self.loses_reply = False
+            raise ConnectionResetError
+        return self.rewrite(data)
 
     def _pump(self, source: socket.socket, sink: socket.socket, change: Callable[[bytes], bytes]) -> None:
         with contextlib.suppress(OSError):

@@ -204,7 +204,7 @@ def _own_result(encoded: bytes) -> Result | None:
     """Plain RQ may have run another program's job under a queue's name: what that returned is not ours to read."""
     try:
         return Result.decode(encoded)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

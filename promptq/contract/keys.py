@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from promptq.contract.call import FUNCTION
+
 LEASE_GRACE_SECONDS: Final = 3600
 """Added to a lease in `rq:wip`, whose past entries RQ's own cleanup would fail; our reaper comes long before."""
 FORMAT: Final = "2"
@@ -34,6 +36,10 @@ class Key:
     def __call__(self, suffix: str = "") -> str:
         return self.start + suffix
 
+    def suffix_of(self, key: bytes) -> str:
+        """What follows the beginning in a key of this kind, as Redis replies it."""
+        return key.decode().removeprefix(self.start)
+
 
 class Keys:
     """The keys and channels of one deployment.
@@ -51,7 +57,7 @@ class Keys:
         self.job = key(
             "rq:job:", "{id}", "hash", "none while live; result_ttl or failure_ttl after the end",
             "RQ's fields, and ours: queued_at, attempts, expires_at, fingerprint, cache, cache_key, cancel_requested, "
-            "error_type, error_message, owner",
+            "error_type, error_message, ended_by, retried_by, calls, owner",
         )  # fmt: skip
         self.results = key(
             "rq:results:", "{id}", "stream", "as the job; a cached text's at least cache_ttl_seconds",
@@ -70,6 +76,11 @@ class Keys:
             "rq:deferred:", "{queue}", "sorted set", "entries leave with their leader or deadline",
             "ids that joined another job, scored by the time they joined",
         )  # fmt: skip
+        self.scheduled = key(
+            "rq:scheduled:", "{queue}", "sorted set", "entries leave when they are due",
+            "ids that RQ's enqueue_in put aside, scored by when",
+        )  # fmt: skip
+        self.suspended = key("rq:suspended", "", "string", "as `rq suspend` says", "there: nothing is claimed")
         self.workers = key("rq:workers", "", "set", "members leave with their worker", "keys of registered workers")
         self.workers_of = key("rq:workers:", "{queue}", "set", "as rq:workers", "keys of the workers of a queue")
         self.worker = key(
@@ -123,4 +134,4 @@ def lua_prelude(keys: Keys) -> str:
     names = {name: key.start for name, key in keys.catalogue().items()}
     names |= {"done": keys.done_channel, "wake": keys.wake_channel, "cancel": keys.cancel_channel}
     lines = [f"local {name.upper()} = '{value}'" for name, value in names.items()]
-    return "\n".join([*lines, f"local LEASE_GRACE = {LEASE_GRACE_SECONDS}", ""])
+    return "\n".join([*lines, f"local LEASE_GRACE = {LEASE_GRACE_SECONDS}", f"local FUNCTION = '{FUNCTION}'", ""])

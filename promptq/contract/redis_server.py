@@ -41,6 +41,8 @@ class ServerFacts:
         has_aof: whether it keeps an append-only file.
         has_snapshots: whether it writes snapshots by itself.
         denied: commands that we need and may not call, each with a key or channel.
+        is_suspended: whether `rq suspend` is in force.
+        foreign_workers: names of workers of another RQ application that take jobs from our queues.
     """
 
     version: str = ""
@@ -53,6 +55,8 @@ class ServerFacts:
     has_aof: bool | None = None
     has_snapshots: bool | None = None
     denied: Sequence[str] = ()
+    is_suspended: bool = False
+    foreign_workers: Sequence[str] = ()
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> Self:
@@ -77,7 +81,7 @@ def troubles(facts: ServerFacts) -> list[Trouble]:
     if facts == ServerFacts():
         needs = "Redis 6.2, no cluster mode, maxmemory-policy noeviction, appendonly yes"
         return [Trouble(Grade.WARNED, f"does not say how it is set up (INFO); promptq needs {needs}")]
-    found = [*_kind(facts), *_eviction(facts), *_persistence(facts)]
+    found = [*_kind(facts), *_eviction(facts), *_persistence(facts), *_rq(facts)]
     return sorted(found, key=lambda trouble: list(Grade).index(trouble.grade))
 
 
@@ -127,6 +131,15 @@ def _persistence(facts: ServerFacts) -> Iterator[Trouble]:
     else:
         reason = "keeps nothing on disk: its restart loses every job; set appendonly yes"
     yield Trouble(Grade.WARNED, reason)
+
+
+def _rq(facts: ServerFacts) -> Iterator[Trouble]:
+    if facts.foreign_workers:
+        theirs = facts.foreign_workers[0]
+        reason = f"is used by another RQ application, whose worker {theirs} takes jobs from our queues"
+        yield Trouble(Grade.REFUSED, f"{reason}; give it or promptq a database or a PROMPTQ_KEY_PREFIX of its own")
+    if facts.is_suspended:
+        yield Trouble(Grade.WARNED, "has `rq suspend` in force: no job is claimed until `rq resume`")
 
 
 def _is_old(version: str) -> bool:

@@ -21,7 +21,7 @@ _DEMOTED = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 # NOSCRIPT gets here only when a script was forgotten between being loaded and being called, as in a failover.
 _UNABLE = (*_DEMOTED, redis.exceptions.NoPermissionError, redis.exceptions.NoScriptError)
 # Replies that have no class of their own; in a pipeline the client's words come before the server's.
-_REFUSAL = re.compile(r"(?:^|caused error: )(?:DENIED|MISCONF|NOREPLICAS|BUSY|DB index) ")
+_REFUSAL = re.compile(r"(?:^|caused error: )(?:DENIED|ACL failure|MISCONF|NOREPLICAS|BUSY|DB index) ")
 
 
 def connect(url: str, timeout_seconds: float = ANSWER_SECONDS, retries: int = 1) -> redis.Redis:
@@ -43,20 +43,26 @@ def connect(url: str, timeout_seconds: float = ANSWER_SECONDS, retries: int = 1)
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         max_connections=MOST_CONNECTIONS,
-        retry=Retry(NoBackoff(), retries=retries, supported_errors=(redis.ConnectionError, *_DEMOTED)),
+        retry=_retry(retries),
     )
     _see_options(client.connection_pool)
     return client
 
 
+def without_retries(client: redis.Redis) -> redis.Redis:
+    """A client to the same server that calls once: its caller knows what is to be done when no answer comes."""
+    pool = client.connection_pool
+    options = pool.connection_kwargs | {"retry": _retry(0)}
+    return redis.Redis.from_pool(redis.ConnectionPool(pool.connection_class, pool.max_connections, **options))
+
+
+def _retry(retries: int) -> Retry:
+    return Retry(NoBackoff(), retries=retries, supported_errors=(redis.ConnectionError, *_DEMOTED))
+
+
 def seconds_within(lease_seconds: float) -> float:
     """How long whoever holds leases may wait for an answer: one that never comes must leave time to renew them."""
     return max(LEAST_ANSWER_SECONDS, min(ANSWER_SECONDS, lease_seconds / 3))
-
-
-def drop_idle(client: redis.Redis) -> None:
-    """Close the connections that are not in use: where one has fallen silent, those beside it may have too."""
-    client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _see_options(pool: redis.ConnectionPool) -> None:

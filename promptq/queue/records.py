@@ -101,7 +101,7 @@ class Claim:
         kwargs: what its call says of the request.
         context: what travels with it; see JobContext.
         attempts: runs begun, this one included.
-        waited_seconds: how long it was in the queue, by the server's clock.
+        waited_seconds: since it was queued, earlier runs that lost their worker included; by the server's clock.
         rq_timeout_seconds: the limit that plain RQ wrote on it.
         refusal: why it cannot be run as it is, if so.
         alone: its worker was lost in every earlier attempt and this is the last: nothing may run beside it.

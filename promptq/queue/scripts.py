@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -11,14 +11,16 @@ import redis
 from promptq.contract.keys import Keys, lua_prelude
 from promptq.queue.connection import answering
 
-_CHANGES = ("base", "jobs", "transition", "groups")
+_CHANGES = ("base", "jobs", "lifetime", "transition", "groups")
 PARTS: Final[Mapping[str, Sequence[str]]] = {
     "submit": (*_CHANGES, "bound", "cache", "admission"),
-    "claim": (*_CHANGES, "expiry", "candidate"),
+    "claim": (*_CHANGES, "expiry", "rq_features", "candidate", "lines"),
     "renew": ("base",),
     "finish": (*_CHANGES, "cache"),
     "release": _CHANGES,
-    "reap": (*_CHANGES, "redelivery", "expiry"),
+    "reap": (*_CHANGES, "led_groups", "redelivery", "expiry"),
+    "reap_rq": _CHANGES,
+    "reconcile": (*_CHANGES, "led_groups"),
     "take_back": (*_CHANGES, "redelivery"),
     "cancel": _CHANGES,
     "retry": ("base", "jobs", "bound"),
@@ -31,27 +33,37 @@ Call = tuple[str, Sequence[Any]]
 
 
 class Scripts:
-    """The scripts of one deployment, on one client."""
+    """The scripts of one deployment, on one client.
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client = client
+    Args:
+        clock: for tests: gives the time of each script, in seconds since the epoch, in place of the server's clock.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys, clock: Callable[[], float | None] = lambda: None) -> None:
+        self.client = client
+        self._clock = clock
         self._scripts = {name: client.register_script(source(name, keys)) for name in PARTS}
 
     def run(self, name: str, arguments: Sequence[Any]) -> Any:
         """Run one script, in one round trip."""
         with answering():
-            return self._scripts[name](args=arguments)
+            return self._scripts[name](args=[self._time(), *arguments])
 
     def run_together(self, calls: Sequence[Call]) -> list[Any]:
         """Scripts one after the other in one round trip; others may come in between, as between two calls."""
-        with answering(), self._client.pipeline(transaction=False) as pipe:
+        with answering(), self.client.pipeline(transaction=False) as pipe:
             for name, arguments in calls:
-                pipe.evalsha(self._scripts[name].sha, 0, *arguments)
+                pipe.evalsha(self._scripts[name].sha, 0, self._time(), *arguments)
             replies = pipe.execute(raise_on_error=False)
         # Of what was refused, for a forgotten script or a server that may not write, nothing was done: once more alone.
         refused = [isinstance(reply, redis.RedisError) for reply in replies]
         rows = zip(calls, replies, refused, strict=True)
         return [self.run(*call) if again else reply for call, reply, again in rows]
+
+    def _time(self) -> float | str:
+        """What a script goes by: empty for the server's own clock."""
+        given = self._clock()
+        return "" if given is None else given
 
 
 def source(name: str, keys: Keys) -> str:

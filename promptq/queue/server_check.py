@@ -14,6 +14,7 @@ import redis
 
 from promptq.contract.errors import RedisUnavailable, SettingsError
 from promptq.contract.keys import Keys
+from promptq.contract.queues import PRIORITIES
 from promptq.contract.redis_server import Grade, ServerFacts, Trouble, troubles
 from promptq.queue.connection import answering
 
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 
 OWN_COMMANDS: Final = (
     "DEL", "EVALSHA", "EXEC", "EXISTS", "EXPIRE", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HLEN", "HMGET", "HSET",
-    "INFO", "LINDEX", "LLEN", "LRANGE", "MULTI", "PING", "SADD", "SCRIPT", "SET", "SMEMBERS", "SREM", "TIME", "WATCH",
+    "INFO", "LINDEX", "LLEN", "LRANGE", "MULTI", "PING", "SADD", "SCAN", "SCRIPT", "SET", "SMEMBERS", "SREM", "TIME",
+    "TTL", "WATCH",
     "ZCARD", "ZRANGE", "ZREVRANGEBYSCORE",
 )  # fmt: skip
 """What is called outside of scripts, by a key or by none."""
@@ -51,7 +53,8 @@ def look(client: redis.Redis, keys: Keys) -> list[Trouble]:
         found = troubles(facts)
         if any(trouble.grade is not Grade.WARNED for trouble in found):
             return found  # it would not even answer everything that is asked about rights
-        return troubles(replace(facts, denied=_denied(client, keys)))
+        facts = replace(facts, denied=_denied(client, keys))
+        return troubles(facts if facts.denied else _with_rq(client, keys, facts))
 
 
 def examine(client: redis.Redis, keys: Keys) -> list[str]:
@@ -120,6 +123,22 @@ def _denied(client: redis.Redis, keys: Keys) -> list[str]:
     arguments = [word for call in needed(keys) for word in call]
     found: Any = client.register_script(_FIND_DENIED)(args=arguments)
     return [call.decode() for call in found]
+
+
+def _with_rq(client: redis.Redis, keys: Keys, facts: ServerFacts) -> ServerFacts:
+    with client.pipeline(transaction=False) as pipe:
+        pipe.exists(keys.suspended())
+        for priority in PRIORITIES:
+            pipe.smembers(keys.workers_of(priority))
+        is_suspended, *members = pipe.execute()
+    foreign = sorted(key for key in set().union(*members) if _is_foreign(client, key))
+    return replace(facts, is_suspended=bool(is_suspended), foreign_workers=list(map(keys.worker.suffix_of, foreign)))
+
+
+def _is_foreign(client: redis.Redis, worker_key: bytes) -> bool:
+    """Of a live worker, whether it is none of ours: those say where their metrics are."""
+    metrics_url, birth, death = client.hmget(worker_key, "metrics_url", "birth", "death")
+    return birth is not None and death is None and metrics_url is None
 
 
 @cache

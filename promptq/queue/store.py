@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import itertools
-import math
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import redis
 
-from promptq.contract.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFailed, JobNotFound, QueueFull
-from promptq.contract.job import FIELDS, Job, Result, Status, encode_traceback, read_status
+from promptq.contract.errors import JobAlreadyTerminal, JobNotFailed, JobNotFound, RedisUnavailable
+from promptq.contract.job import FIELDS, Job, Status, encode_traceback, read_status
 from promptq.contract.queues import QueueName, queues_of
 from promptq.contract.settings import CommonSettings
-from promptq.queue.connection import answering, connect
+from promptq.queue.connection import answering, connect, without_retries
 from promptq.queue.records import Admission, Claim, Ending, NewJob, Reaped, Submitted
+from promptq.queue.replies import admission, full, is_claimed
+from promptq.queue.rq_jobs import note_calls
 from promptq.queue.scripts import Call, Scripts
 
 __all__ = ["Admission", "Claim", "Ending", "JobStore", "NewJob", "Reaped", "Submitted", "answering", "connect"]
 
 POSITION_HORIZON = 10_000
 REAP_AT_MOST = 100
-MAX_RETRY_AFTER_SECONDS = 300
-UNKNOWN_RETRY_AFTER_SECONDS = 5
 _EXPIRED = encode_traceback("expired: the job waited longer than its ttl_seconds")
 _LEASE_EXPIRED = encode_traceback("worker_lost: the worker's lease ran out")
 _WORKER_DIED = encode_traceback("worker_lost: the worker died")
@@ -45,14 +45,22 @@ class JobStore:
         self.keys = settings.keys
         self._clock = clock
         self._default_model = settings.model_id
-        # What the executions of one call begin with: a repeat of a call whose answer was lost has the same.
+        # Of each call that must not count twice: a repeat after a lost answer has the same.
         self._tokens = (f"{secrets.token_hex(8)}-{number}-" for number in itertools.count())
-        self._scripts = Scripts(client, self.keys)
+        self._unanswered_claim = ""
+        self.scripts = Scripts(client, self.keys, clock)
+        # A claim that the client repeated by itself would lease other jobs, and nobody would hear of the first ones.
+        self._claiming = Scripts(without_retries(client), self.keys, clock)
 
     def ping(self) -> None:
         """Check that Redis answers."""
         with answering():
             self.client.ping()
+
+    def drop_idle(self) -> None:
+        """Close the connections that are not in use: where one has fallen silent, those beside it may have too."""
+        for client in (self.client, self._claiming.client):
+            client.connection_pool.disconnect(inuse_connections=False)
 
     def now(self) -> float:
         """The time that scripts go by: the server's, in seconds since the epoch."""
@@ -102,19 +110,22 @@ class JobStore:
         """
         if count < 1:
             return []
-        return self._claims(self._run(*self._claim_call(worker, count, busy)))
+        with self._answered() as token:
+            rows = self._claiming.run(*self._claim_call(worker, count, busy, token))
+        return self._claims(rows, worker, count, busy)
 
     def renew(self, claims: Sequence[Claim]) -> list[str]:
         """Extend leases. Tells for each claim `ok`, `lost` or `cancel` (a client asked for it)."""
         if not claims:
             return []
-        return [reply.decode() for reply in self._run("renew", [self.settings.lease_seconds, *self._handles(claims)])]
+        replies = self.scripts.run("renew", [self.settings.lease_seconds, *self._handles(claims)])
+        return [reply.decode() for reply in replies]
 
     def finish(self, worker: str, endings: Sequence[Ending]) -> list[bool]:
         """End claimed jobs. False where the claim was lost: nothing was written for that one."""
         if not endings:
             return []
-        return [reply == 1 for reply in self._run(*self._finish_call(worker, endings))]
+        return [reply == 1 for reply in self.scripts.run(*self._finish_call(worker, endings))]
 
     def finish_and_claim(
         self, worker: str, endings: Sequence[Ending], count: int, *, busy: bool = False
@@ -122,14 +133,16 @@ class JobStore:
         """`finish`, then `claim`, in one round trip where both have something to do."""
         if not endings or not count:
             return self.finish(worker, endings), self.claim(worker, count, busy=busy)
-        stored, rows = self._run_together([self._finish_call(worker, endings), self._claim_call(worker, count, busy)])
-        return [reply == 1 for reply in stored], self._claims(rows)
+        with self._answered() as token:
+            calls = [self._finish_call(worker, endings), self._claim_call(worker, count, busy, token)]
+            stored, rows = self._claiming.run_together(calls)
+        return [reply == 1 for reply in stored], self._claims(rows, worker, count, busy)
 
     def release(self, claims: Sequence[Claim]) -> int:
         """Put claimed jobs back at the front of their queues, in the order given; the attempt is not counted."""
         if not claims:
             return 0
-        return int(self._run("release", [self.settings.result_ttl_seconds, *self._handles(claims[::-1])]))
+        return int(self.scripts.run("release", [self.settings.result_ttl_seconds, *self._handles(claims[::-1])]))
 
     def reap(self, *, spare_leases: bool = False) -> Reaped:
         """Requeue or fail the jobs of expired leases, expire what waited too long, trim registries.
@@ -141,7 +154,7 @@ class JobStore:
             *self._lifetimes(), "1" if spare_leases else "", self.settings.max_attempts, REAP_AT_MOST, _LEASE_EXPIRED,
             _EXPIRED, *self.rq_names(),
         ]  # fmt: skip
-        return Reaped(*self._run("reap", arguments))
+        return Reaped(*self.scripts.run("reap", arguments))
 
     def take_back(self, worker: str) -> Reaped:
         """Take back a dead worker's claims at once, the attempt counted as when a lease runs out.
@@ -151,7 +164,7 @@ class JobStore:
         """
         limits = [worker, self.settings.max_attempts, _WORKER_DIED]
         queues = self.rq_names()
-        requeued, worker_lost, cancelled = self._run("take_back", [*self._lifetimes(), *limits, *queues])
+        requeued, worker_lost, cancelled = self.scripts.run("take_back", [*self._lifetimes(), *limits, *queues])
         return Reaped(requeued, worker_lost, cancelled, 0)
 
     def cancel(self, job_id: str) -> Status:
@@ -161,7 +174,8 @@ class JobStore:
             JobNotFound: no such job.
             JobAlreadyTerminal: it has ended already.
         """
-        outcome, *details = self._run("cancel", [job_id, self.settings.result_ttl_seconds])
+        arguments = [job_id, self.settings.result_ttl_seconds, next(self._tokens)]
+        outcome, *details = self.scripts.run("cancel", arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)
         if outcome == b"terminal":
@@ -177,11 +191,12 @@ class JobStore:
             QueueFull: as many jobs wait as the settings allow.
         """
         queues = self._rq_names(queues_of(self.get(job_id).queue.model))
-        outcome, *details = self._run("retry", [job_id, self.settings.max_queue_jobs, *queues])
+        arguments = [job_id, self.settings.max_queue_jobs, next(self._tokens), *queues]
+        outcome, *details = self.scripts.run("retry", arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)
         if outcome == b"full":
-            raise _full(details)
+            raise full(details)
         if outcome == b"refused":
             raise JobNotFailed(job_id, read_status(details[0].decode(), details[1].decode()))
 
@@ -201,7 +216,7 @@ class JobStore:
         if not ids:
             return []
         with_horizon = [POSITION_HORIZON // len(ids), len(FIELDS), *FIELDS, *ids]
-        rows = zip(ids, self._scripts.run("read", with_horizon), strict=True)
+        rows = zip(ids, self.scripts.run("read", with_horizon), strict=True)
         return [Job.from_fields(job_id, self._default_model, *row) if row[0][0] else None for job_id, row in rows]
 
     def wake(self) -> None:
@@ -217,33 +232,47 @@ class JobStore:
             for new, cache_key in zip(news, cache_keys, strict=True)
         ]
         limits = [self.settings.max_queue_jobs, self.settings.result_ttl_seconds, self.settings.cache_ttl_seconds]
-        submitted_at, rows = self._run("submit", [*limits, model, len(queues), *queues, *chain.from_iterable(values)])
+        head = [*limits, model, len(queues), *queues]
+        submitted_at, rows = self.scripts.run("submit", [*head, *chain.from_iterable(values)])
         repeats = [row[1].decode() for row in rows if row[0] == b"repeat"]
         seen = dict(zip(repeats, self.get_many(repeats), strict=True))
         return [
-            _admission(row, new, cache_key, seen, float(submitted_at))
+            admission(row, new, cache_key, seen, float(submitted_at))
             for row, new, cache_key in zip(rows, news, cache_keys, strict=True)
         ]
 
-    def _run(self, name: str, arguments: Sequence[Any]) -> Any:
-        return self._scripts.run(name, [self._time(), *arguments])
+    @contextmanager
+    def _answered(self) -> Iterator[Sequence[str]]:
+        """What tells a claim from others: its token, which the next one has again unless this one is answered.
 
-    def _run_together(self, calls: Sequence[Call]) -> list[Any]:
-        return self._scripts.run_together([(name, [self._time(), *arguments]) for name, arguments in calls])
+        Of a call whose answer was lost nobody knows whether it was made; the jobs that it may have leased are found by
+        its token.
+        """
+        was_made_before = "1" if self._unanswered_claim else ""
+        self._unanswered_claim = self._unanswered_claim or next(self._tokens)
+        yield self._unanswered_claim, was_made_before
+        self._unanswered_claim = ""
 
-    def _time(self) -> float | str:
-        """What a script goes by: empty for the server's own clock."""
-        given = self._clock()
-        return "" if given is None else given
-
-    def _claim_call(self, worker: str, count: int, busy: bool) -> Call:
+    def _claim_call(self, worker: str, count: int, busy: bool, token: Sequence[str]) -> Call:
         limits = [self.settings.ageing_seconds, self.settings.max_attempts, "1" if busy else ""]
-        head = [count, self.settings.lease_seconds, worker, next(self._tokens), *limits]
+        head = [count, self.settings.lease_seconds, worker, *token, *limits]
         queues = self._rq_names(queues_of(self._default_model))
         return "claim", [*head, self.settings.failure_ttl_seconds, _EXPIRED, *queues]
 
-    def _claims(self, rows: Sequence[Any]) -> list[Claim]:
-        return [Claim.from_row(row, self._default_model, self.settings.max_attempts) for row in rows]
+    def _claims(self, rows: Sequence[Any], worker: str, count: int, busy: bool) -> list[Claim]:
+        """Read the claim script's reply. Where it shows what plain RQ made, and nothing else, claim once more."""
+        claimed = [row for row in rows if is_claimed(row)]
+        claims = [Claim.from_row(row, self._default_model, self.settings.max_attempts) for row in claimed]
+        unknown = {row[0]: row[3] for row in rows if not is_claimed(row)}
+        if not unknown:
+            return claims
+        try:
+            note_calls(self.client, self.keys, unknown)
+        except RedisUnavailable:
+            if claims:
+                return claims
+            raise
+        return claims or self.claim(worker, count, busy=busy)
 
     def _finish_call(self, worker: str, endings: Sequence[Ending]) -> Call:
         head = [*self._lifetimes(), self.settings.cache_ttl_seconds, self.keys.worker(worker), worker]
@@ -261,37 +290,3 @@ class JobStore:
         return chain.from_iterable(
             (claim.queue.rq_name(self._default_model), claim.id, claim.execution) for claim in claims
         )
-
-
-def seconds_until_turn(turn: bytes) -> int:
-    """Whole seconds until a refused job's turn; a guess while nobody knows how fast the queue drains."""
-    return min(MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(float(turn)))) if turn else UNKNOWN_RETRY_AFTER_SECONDS
-
-
-def _admission(
-    row: Sequence[Any], new: NewJob, cache_key: str, seen: Mapping[str, Job | None], submitted_at: float
-) -> Admission:
-    """What the script said of one job."""
-    outcome, *details = row
-    match outcome.decode():
-        case "full":
-            return _full(details)
-        case "conflict":
-            return IdempotencyConflict("This id or Idempotency-Key was already used for a different request.")
-        case "repeat":
-            # Read a moment later: its lifetime may have ended in between.
-            known = seen[details[0].decode()]
-            return Submitted("repeat", known) if known else JobNotFound(details[0].decode())
-        case "hit":
-            result = Result.decode(details[0])
-            job = Job(new.id, Status.SUCCEEDED, new.queue, submitted_at, None, submitted_at, cache="hit", result=result)
-            return Submitted("hit", job)
-        case "join":
-            return Submitted("join", Job(new.id, Status.QUEUED, new.queue, submitted_at, cache="join"))
-    cache = "miss" if cache_key else "bypass"
-    return Submitted("new", Job(new.id, Status.QUEUED, new.queue, submitted_at, queue_position=details[0], cache=cache))
-
-
-def _full(details: Sequence[Any]) -> QueueFull:
-    depth, turn = details
-    return QueueFull(depth, seconds_until_turn(turn))

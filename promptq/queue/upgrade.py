@@ -25,7 +25,9 @@ LEADERS, JOIN = "promptq:leaders", "promptq:join:"
 
 
 def upgrade(store: JobStore) -> int:
-    """Convert the jobs that wait or run. Every worker does it before its first claim; once more changes nothing.
+    """Convert the jobs that wait, run, or have failed and may be retried.
+
+    Every worker does it before its first claim, and the scaler before it reaps; once more changes nothing.
 
     Returns:
         How many jobs were changed.
@@ -35,7 +37,8 @@ def upgrade(store: JobStore) -> int:
         if client.get(keys.format()) == FORMAT.encode():
             return 0
         changed = sum(_move_context(client, keys.job(job_id)) for job_id in set(_live(store)))
-        _move_groups(client, keys.groups())
+        if not store.settings.key_prefix:  # 0.1 knew no prefix: what it left is another deployment's
+            _move_groups(client, keys.groups())
         client.set(keys.format(), FORMAT)
     if changed:
         log.info("%d jobs of an earlier version were brought into the present form.", changed)
@@ -47,7 +50,7 @@ def _live(store: JobStore) -> Iterator[str]:
     for name in store.rq_names():
         members: list[Any] = [
             *client.lrange(keys.queue(name), 0, -1), *client.zrange(keys.deferred(name), 0, -1),
-            *client.zrange(keys.wip(name), 0, -1),
+            *client.zrange(keys.wip(name), 0, -1), *client.zrange(keys.failed(name), 0, -1),
         ]  # fmt: skip
         yield from (member.decode().partition(":")[0] for member in members)
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 import rq.worker
 import rq.worker_registration
-from rq import Callback, Queue
+from rq import Callback, Queue, Retry
 from rq.job import Job as RqJob
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
@@ -115,28 +115,26 @@ def test_a_job_put_in_by_plain_rq_is_run(server: EmbeddedServer, client: redis.R
     assert store.get(job.id).result.text == "alpha"
 
 
-def test_a_job_naming_another_function_fails_and_runs_nothing(
-    server: EmbeddedServer, client: redis.Redis, store: TimedStore, tmp_path: Path
+def test_a_job_that_cannot_be_run_as_it_is_fails_with_the_reason(
+    server: EmbeddedServer, client: redis.Redis, store: TimedStore
 ) -> None:
-    target = tmp_path / "touched"
     queue = Queue("default", connection=client, serializer=JSONSerializer)
     jobs = [
-        queue.enqueue("os.system", f"touch {target}"),
         queue.enqueue("promptq.generate", "positional"),
         queue.enqueue("promptq.generate", prompt="x", colour="red"),
         queue.enqueue("promptq.generate", prompt="x", on_success=Callback("os.system")),
-        Queue("default", connection=client).enqueue("os.system", f"touch {target}"),
+        queue.enqueue("promptq.generate", prompt="x", retry=Retry(max=3)),
+        Queue("default", connection=client).enqueue("promptq.generate", prompt="x"),
     ]
     with worker(server):
         store.wake()
         wait_until(lambda: all(store.get(job.id).status is Status.FAILED for job in jobs))
     messages = [store.get(job.id).error.message for job in jobs]
-    assert "not 'os.system'" in messages[0]
-    assert "keyword arguments only" in messages[1]
-    assert messages[2].startswith("colour:")
-    assert "success_callback_name" in messages[3]
+    assert "keyword arguments only" in messages[0]
+    assert messages[1].startswith("colour:")
+    assert "success_callback_name" in messages[2]
+    assert "retries_left" in messages[3]
     assert "JSONSerializer" in messages[4]
-    assert not target.exists()
 
 
 def test_rq_requeue_brings_a_failed_job_back(server: EmbeddedServer, client: redis.Redis, store: TimedStore) -> None:
@@ -158,10 +156,12 @@ def test_a_cancelled_job_that_rq_queues_again_is_read_whole(client: redis.Redis,
     job = submit(store).job
     store.cancel(job.id, NOW)
     again = fetch(client, job.id)
-    again.timeout = 7
+    again._success_callback_name = "os.system"
     Queue("default", connection=client, serializer=JSONSerializer).enqueue_job(again)
     (claim,) = store.claim("w", 1, NOW)
-    assert (claim.id, claim.timeout_seconds, client.ttl(keys.job(job.id))) == (job.id, 7, -1)
+    assert (claim.id, client.ttl(keys.job(job.id))) == (job.id, -1)
+    assert claim.refusal is not None
+    assert "success_callback_name" in claim.refusal.message
 
 
 @pytest.mark.parametrize("running", [False, True])

@@ -18,8 +18,10 @@ from hypothesis.stateful import (
 
 from promptq.contract.errors import IdempotencyConflict, JobAlreadyTerminal, JobNotFailed, QueueFull
 from promptq.contract.job import Status
+from promptq.contract.keys import Key
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.settings import WorkerSettings
+from promptq.queue.reconcile import reconcile_some
 from promptq.queue.store import Claim
 from tests.chaos.audit import census
 from tests.fakes import NOW, TimedStore, cancelled, failure, keys, new_job, success
@@ -43,6 +45,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.ended: dict[str, object] = {}
         self.claims: list[tuple[str, Claim]] = []
         self.current: dict[str, Claim] = {}
+        self.ended_by: dict[str, str] = {}
         self.numbers = itertools.count()
 
     @initialize()
@@ -84,8 +87,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(pick=PICK, how=st.sampled_from(sorted(ENDINGS)))
     def finish(self, pick: int, how: str) -> None:
         worker, claim = self.claims[pick % len(self.claims)]
-        held = self._held(claim)
-        assert self.store.finish(worker, [ENDINGS[how](claim)], self.now) == [held]
+        counts = self._held(claim) or self.ended_by.get(claim.id) == claim.execution
+        assert self.store.finish(worker, [ENDINGS[how](claim)], self.now) == [counts]
+        if counts:
+            self.ended_by[claim.id] = claim.execution
 
     @precondition(lambda self: self.claims)
     @rule(pick=PICK)
@@ -105,7 +110,8 @@ class StoreMachine(RuleBasedStateMachine):
     def cancel(self, pick: int) -> None:
         job_id = self._pick(pick)
         try:
-            self.store.cancel(job_id, self.now)
+            if self.store.cancel(job_id, self.now) is Status.CANCELLED:
+                self.ended_by.pop(job_id, None)
             assert job_id not in self.ended
         except JobAlreadyTerminal:
             assert self.store.get(job_id).status.is_terminal
@@ -118,6 +124,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.store.retry(job_id, self.now)
             assert status is Status.FAILED
             self.ended.pop(job_id, None)
+            self.ended_by.pop(job_id, None)
         except JobNotFailed:
             assert status is not Status.FAILED
         except QueueFull:
@@ -126,6 +133,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(spare=st.booleans())
     def reap(self, spare: bool) -> None:
         self.store.reap(self.now, spare_leases=spare)
+
+    @rule(kind=st.sampled_from([keys.queue, keys.wip, keys.deferred, keys.groups, keys.expiry]))
+    def a_key_is_lost(self, kind: Key) -> None:
+        self.client.delete(*(map(kind, PRIORITIES) if kind.suffix else [kind()]))
+        self.store.at = self.now
+        reconcile_some(self.store)
+        self.store.reap(self.now, spare_leases=True)
 
     @rule(worker=WORKERS)
     def take_back(self, worker: str) -> None:

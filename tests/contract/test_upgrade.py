@@ -12,9 +12,12 @@ import redis
 
 from promptq.contract.job import Status
 from promptq.contract.keys import FORMAT
+from promptq.contract.queues import PRIORITIES
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.records import NewJob
 from promptq.queue.upgrade import upgrade
+from scaler.housekeeping import Housekeeping
+
 from tests.fakes import TimedStore, keys, new_job, success
 
 DUMP = json.loads((Path(__file__).parents[1] / "data/keys-0.1.json").read_text())
@@ -31,7 +34,8 @@ def old(client: redis.Redis, settings: WorkerSettings) -> TimedStore:
 
 def test_every_waiting_job_keeps_what_it_was_submitted_with(old: TimedStore) -> None:
     assert upgrade(old) == 5
-    claims = {claim.id: claim for claim in old.claim("w", 20)}
+    # What plain RQ made is looked at first, and claimed the next time.
+    claims = {claim.id: claim for claim in [*old.claim("w", 20), *old.claim("w", 20)]}
     assert claims.keys() == {"plain", "limited", "expiring", "owned", "byrq"}
     limits = {job_id: claim.timeout_seconds for job_id, claim in claims.items()}
     assert limits == {"plain": None, "limited": 7.5, "expiring": None, "owned": 9.0, "byrq": 44.0}
@@ -100,3 +104,28 @@ def test_data_that_cannot_be_read_is_left_to_be_refused(old: TimedStore) -> None
     assert upgrade(old) == 4
     (limited,) = [claim for claim in old.claim("w", 20) if claim.id == "limited"]
     assert limited.refusal is not None
+
+
+def test_what_had_failed_keeps_its_limit_for_a_retry(old: TimedStore) -> None:
+    key = keys.job("limited")
+    old.client.hset(key, "status", "failed")
+    old.client.zrem(keys.deferred("default"), "limited")
+    for queue in PRIORITIES:
+        old.client.lrem(keys.queue(queue), 0, "limited")
+    old.client.zadd(keys.failed("default"), {"limited": 4e9})
+    upgrade(old)
+    old.retry("limited")
+    (limited,) = [claim for claim in old.claim("w", 20) if claim.id == "limited"]
+    assert limited.timeout_seconds == 7.5
+
+
+def test_a_deployment_with_a_prefix_leaves_an_old_one_its_groups(old: TimedStore, settings: WorkerSettings) -> None:
+    upgrade(TimedStore(old.client, settings.model_copy(update={"key_prefix": "other:"})))
+    assert old.client.exists("promptq:leaders") == 1
+    upgrade(old)
+    assert old.client.exists("promptq:leaders") == 0
+
+
+def test_the_scaler_upgrades_before_it_reaps(old: TimedStore) -> None:
+    Housekeeping(old).run(0.0)
+    assert old.client.get(keys.format()) == FORMAT.encode()

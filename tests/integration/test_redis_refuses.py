@@ -166,7 +166,7 @@ def test_loading_is_503_and_then_over(tmp_path: Path) -> None:
 
 
 def test_our_own_mistakes_are_not_blamed_on_the_server(store: TimedStore) -> None:
-    store.client.set("rq:job:known", "no hash")
+    store.client.set("rq:queues", "no set")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE") as caught:
-        store.get("known")
+        submit(store)
     assert not isinstance(caught.value, RedisUnavailable)

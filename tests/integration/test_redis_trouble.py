@@ -13,7 +13,7 @@ from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import JobStore, connect
-from tests.fakes import NOW, TimedStore, submit, success
+from tests.fakes import NOW, TimedStore, failure, keys, places, submit, success
 from tests.processes import wait_until, worker
 
 LEASE = 1.0
@@ -27,6 +27,22 @@ def store(own_server: EmbeddedServer, settings: WorkerSettings) -> Iterator[JobS
 
 def full(client: redis.Redis, yes: bool = True) -> None:
     client.config_set("maxmemory", 1 if yes else 0)
+
+
+def test_without_a_right_to_the_channels_every_transition_is_made_whole(store: TimedStore) -> None:
+    store.client.execute_command("ACL", "SETUSER", "default", "resetchannels")
+    ended, cancelled, failed = (submit(store, cache=False).job for _ in range(3))
+    claims = store.claim("w", 1, NOW)
+    store.cancel(cancelled.id, NOW)
+    assert store.finish("w", [success(claim) for claim in claims], NOW) == [True]
+    store.finish("w", [failure(claim) for claim in store.claim("w", 1, NOW)], NOW)
+    store.retry(failed.id, NOW)
+    assert [store.get(job.id).status for job in (ended, cancelled, failed)] == [
+        Status.SUCCEEDED, Status.CANCELLED, Status.QUEUED,
+    ]  # fmt: skip
+    assert len(places(store, failed.id)) == 1
+    with pytest.raises(RedisUnavailable, match=r"permissions"):
+        store.wake()
 
 
 class TestFull:
@@ -49,6 +65,15 @@ class TestFull:
         assert store.reap(NOW + 10).requeued == 2
         states = [store.get(job.id).status.value for job in jobs]
         assert states == ["succeeded", "queued", "queued", "queued", "cancelled"]
+
+    def test_a_retry_is_refused_and_writes_nothing(self, store: TimedStore) -> None:
+        job = submit(store).job
+        store.finish("w", [failure(claim) for claim in store.claim("w", 1, NOW)], NOW)
+        full(store.client)
+        with pytest.raises(RedisUnavailable, match="full"):
+            store.retry(job.id, NOW)
+        full(store.client, False)
+        assert (store.get(job.id).status, places(store, job.id)) == (Status.FAILED, [keys.failed("default")])
 
     def test_a_worker_keeps_its_leases_and_ends_its_jobs(self, own_server: EmbeddedServer, store: TimedStore) -> None:
         with worker(own_server, lease_seconds=LEASE, echo_tokens_per_second=5) as process:

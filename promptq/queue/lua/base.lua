@@ -35,6 +35,10 @@ local function return_value(entry)
   end
 end
 
+-- Tell whoever listens. Where the user has no right to the channel (ACL), a transition must not stop half-way: who
+-- waits looks again by himself.
+local function announce(channel, message) redis.pcall('PUBLISH', channel, message) end
+
 -- A full server (maxmemory) refuses a script at its first write, if that needs memory, and later writes never. What
 -- keeps or ends a job that was admitted must go on there, so such a script first writes something that needs none.
 local function write_on_a_full_server() call('PERSIST', TOTALS) end

@@ -10,9 +10,9 @@ local function cache_key_for(request_key, identity)
   return key ~= '' and identity and identity ~= '' and key .. ':' .. identity or key
 end
 
--- Let ended jobs answer requests like theirs to a model of this identity for cache_ttl seconds. The new hash becomes the old one after that long
--- and is kept as long again, so the last place that came into it lives long enough; so do the texts, however short the
--- job's own lifetime.
+-- Let ended jobs answer requests like theirs to a model of this identity for cache_ttl seconds. The new hash becomes
+-- the old one after that long and is kept as long again, so the last place that came into it lives long enough; so do
+-- the texts, however short the job's own lifetime.
 local function remember(jobs, identity, cache_ttl, transition)
   local left = call('PTTL', CACHE_NEW) / 1000
   local rotates = left <= cache_ttl or left > 2 * cache_ttl

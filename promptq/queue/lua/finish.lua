@@ -3,11 +3,12 @@
 -- group leads.
 -- ARGV: time|'', result_ttl, failure_ttl, cache_ttl, worker key, worker name, then per job: queue, id, execution,
 --       state, return_value|'', error_type|'', error_message|'', exc_string|''
--- Reply: per job 1 if this call ended it, else 0.
+-- Reply: per job 1 if this claim ended it, now or in an earlier call whose answer was lost, else 0.
 local given_time, result_ttl, failure_ttl, cache_ttl, worker_key, worker = unpack(ARGV, 1, 6)
+local FIRST_JOB, VALUES = 7, 8
 write_on_a_full_server()
 local transition = new_transition(given_time, result_ttl, failure_ttl)
-local reply, to_cache, failures = {}, {}, 0
+local reply, to_cache, ended = {}, {}, {}
 cache_ttl = tonumber(cache_ttl)
 
 -- Give a leader's text to its group.
@@ -15,7 +16,7 @@ local function share(job, text)
   if not job.cache_key then return end
   if cache_ttl > 0 and type(job.entry) == 'string' then to_cache[#to_cache + 1] = job end
   local group = read_group(job.cache_key)
-  if string.match(group, '^%S+') ~= job.id then return end
+  if leader_of(group) ~= job.id then return end
   for id in string.gmatch(group, '%S+') do
     local joined = read_job(id)
     if joined.status == 'deferred' then
@@ -26,27 +27,34 @@ local function share(job, text)
   write_group(job.cache_key, '')
 end
 
-for i = 7, #ARGV, 8 do
-  local queue, id, execution, state, text, error_type, error_message, trace = unpack(ARGV, i, i + 7)
-  local holds = call('ZREM', WIP .. queue, id .. ':' .. execution) == 1
-  local job = holds and read_job(id, queue)
-  local ends = holds and job.status == 'started'
-  if ends then
-    job.expires_at = nil -- a claimed job is no longer in promptq:expiry
-    end_job(job, state, transition, {worker = worker, return_value = text, error_type = error_type,
-      error_message = error_message, exc_string = trace})
-    failures = failures + (state == 'failed' and 1 or 0)
+-- End one job. `outcome` as end_job takes it; its `by` is the execution. Tells whether this claim ended it.
+local function finish(queue, id, state, outcome)
+  local holds = call('ZREM', WIP .. queue, id .. ':' .. outcome.by) == 1
+  local job = read_job(id, queue)
+  if not holds then return job.ended_by == outcome.by end
+  if job.status ~= 'started' then
+    leave_group(job)
+    return false
   end
-  if ends and state == 'succeeded' then share(job, text) elseif holds then leave_group(job) end
-  reply[#reply + 1] = ends and 1 or 0
+  end_job(job, state, transition, outcome)
+  if state == 'succeeded' then share(job, outcome.return_value) else leave_group(job) end
+  ended[state] = (ended[state] or 0) + 1
+  return true
+end
+
+local function count_for_worker()
+  if not next(ended) or call('EXISTS', worker_key) == 0 then return end
+  call('HINCRBY', worker_key, 'successful_job_count', ended.succeeded or 0)
+  if ended.failed then call('HINCRBY', worker_key, 'failed_job_count', ended.failed) end
+end
+
+for i = FIRST_JOB, #ARGV, VALUES do
+  local queue, id, execution, state, text, error_type, error_message, trace = unpack(ARGV, i, i + VALUES - 1)
+  local outcome = {by = execution, worker = worker, return_value = text, error_type = error_type,
+    error_message = error_message, exc_string = trace}
+  reply[#reply + 1] = finish(queue, id, state, outcome) and 1 or 0
 end
 conclude(transition)
-
-local ended = 0
-for _, ends in ipairs(reply) do ended = ended + ends end
-if ended > 0 and call('EXISTS', worker_key) == 1 then
-  call('HINCRBY', worker_key, 'successful_job_count', ended - failures)
-  if failures > 0 then call('HINCRBY', worker_key, 'failed_job_count', failures) end
-end
+count_for_worker()
 if #to_cache > 0 then remember(to_cache, call('HGET', worker_key, 'identity'), cache_ttl, transition) end
 return reply

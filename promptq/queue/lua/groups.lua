@@ -6,27 +6,32 @@ local function write_group(cache_key, group)
   if group == '' then call('HDEL', GROUPS, cache_key) else call('HSET', GROUPS, cache_key, group) end
 end
 
--- The first member that is alive, if there is one, and the group from there on. A member that had joined is now queued.
-local function find_leader(group)
+local function leader_of(group) return string.match(group, '^%S+') end
+
+-- Have a job that had joined generated itself.
+local function promote(job)
+  call('ZREM', DEFERRED .. job.queue, job.id)
+  call('HDEL', JOB .. job.id, 'cache')
+  to_front(job)
+end
+
+-- The group without those at its front that live no more; whoever is first then is made its leader. Returns what is
+-- left: an empty string if nobody lives.
+local function ensure_leader(group)
   while group ~= '' do
-    local job = read_job(string.match(group, '^%S+'))
-    if job.status == 'queued' or job.status == 'started' then return job.id, group end
-    if job.status == 'deferred' then
-      call('ZREM', DEFERRED .. job.queue, job.id)
-      call('HDEL', JOB .. job.id, 'cache')
-      to_front(job)
-      return job.id, group
-    end
+    local job = read_job(leader_of(group))
+    if job.status == 'deferred' then promote(job) end
+    if job.status == 'queued' or job.status == 'started' or job.status == 'deferred' then return group end
     group = string.sub(group, #job.id + 2)
   end
-  return nil, ''
+  return ''
 end
 
 -- Put a new job into its group. Tells whether a live job leads it.
 local function join_group(cache_key, id)
-  local leader, group = find_leader(read_group(cache_key))
-  write_group(cache_key, leader and group .. ' ' .. id or id)
-  return leader ~= nil
+  local group = ensure_leader(read_group(cache_key))
+  write_group(cache_key, group == '' and id or group .. ' ' .. id)
+  return group ~= ''
 end
 
 -- Where an id begins in a group; nil: it is none of its members.
@@ -38,21 +43,11 @@ local function leave_group(job)
   local place = group and find_member(group, job.id)
   if not place then return end
   local before, behind = string.sub(group, 1, place - 1), string.sub(group, place + #job.id + 1)
-  local _, others = find_leader(behind == '' and string.sub(before, 1, -2) or before .. behind)
-  write_group(job.cache_key, others)
+  write_group(job.cache_key, ensure_leader(behind == '' and string.sub(before, 1, -2) or before .. behind))
 end
 
 -- End a job that has no text for its group.
 local function end_without_text(job, state, transition, outcome)
   end_job(job, state, transition, outcome)
   leave_group(job)
-end
-
--- Have a job that has joined led by a live one.
-local function keep_led(job)
-  if not job.cache_key then return end
-  local group = read_group(job.cache_key)
-  if not find_member(group, job.id) then group = group == '' and job.id or group .. ' ' .. job.id end
-  local _, led = find_leader(group)
-  write_group(job.cache_key, led)
 end

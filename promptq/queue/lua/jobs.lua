@@ -4,23 +4,36 @@
 -- being read, hence pcall.
 local function read_job(id, queue)
   local v = redis.pcall('HMGET', JOB .. id, 'status', 'origin', 'attempts', 'cache_key', 'expires_at',
-    'cancel_requested', 'error_type', 'result_ttl', 'failure_ttl')
+    'cancel_requested', 'error_type', 'result_ttl', 'failure_ttl', 'ended_by', 'calls', 'queued_at')
   return {id = id, queue = queue or v[2], status = v[1], attempts = tonumber(v[3] or 0) or 0, cache_key = v[4],
-    expires_at = v[5], cancel_requested = v[6], error_type = v[7], result_ttl = v[8], failure_ttl = v[9]}
+    expires_at = v[5], cancel_requested = v[6], error_type = v[7], result_ttl = v[8], failure_ttl = v[9],
+    ended_by = v[10], calls = v[11], queued_at = v[12]}
 end
 
--- Whether a job waits, in its queue or for the text of another one.
-local function is_waiting(job) return job.status == 'queued' or job.status == 'deferred' end
+-- The id in a member of rq:wip.
+local function id_of(member) return string.match(member, '^(.*):') or member end
+
+-- Whether plain RQ made the job, and nobody has read yet what it calls: that is in its `data`, which may be compressed.
+local function is_unknown(job) return job.status and not job.calls and not job.queued_at end
+
+-- Whether it is another program's job, in a queue of the same name.
+local function is_foreign(job) return job.calls and job.calls ~= FUNCTION end
+
+-- Whether a job waits: in its queue, for the text of another one, or for its time.
+local function is_waiting(job)
+  return job.status == 'queued' or job.status == 'deferred' or job.status == 'scheduled'
+end
 
 -- Take a waiting job out of where it waits.
 local function withdraw(job)
   call('LREM', QUEUE .. job.queue, 1, job.id)
   call('ZREM', DEFERRED .. job.queue, job.id)
+  call('ZREM', SCHEDULED .. job.queue, job.id)
 end
 
 -- Put a job that ran, or waited on another, at the front of its queue.
 local function to_front(job)
   call('HSET', JOB .. job.id, 'status', 'queued', 'started_at', '', 'worker_name', '')
   call('LPUSH', QUEUE .. job.queue, job.id)
-  call('PUBLISH', WAKE, job.queue)
+  announce(WAKE, job.queue)
 end

@@ -1,18 +1,21 @@
 -- Give a failed job a new life: queued again, with all its attempts. It does not join, nor ask the cache.
--- ARGV: time|'', id, bound on waiting jobs, names of its model's queues.
+-- ARGV: time|'', id, bound on waiting jobs, token of this call (as of cancel.lua), names of its model's queues.
 -- Reply: {'queued'} | {'missing'} | {'refused', status, error_type|''} | {'full', depth, seconds to its turn|''}
-local given_time, id, bound = unpack(ARGV, 1, 3)
+local given_time, id, bound, token = unpack(ARGV, 1, 4)
 local now, job = clock(given_time), read_job(id)
 if not job.status then return {'missing'} end
+if call('HGET', JOB .. id, 'retried_by') == token then return {'queued'} end
 if job.status ~= 'failed' or job.error_type == 'expired' then return {'refused', job.status, job.error_type or ''} end
-local depth = count_waiting({unpack(ARGV, 4)})
+local depth = count_waiting({unpack(ARGV, 5)})
 if depth >= tonumber(bound) then return refuse(depth, tonumber(bound), now) end
 local key = JOB .. id
+call('SADD', QUEUE_NAMES, QUEUE .. job.queue) -- the first write, and one that a full server refuses
 call('ZREM', FAILED .. job.queue, id)
-call('HDEL', key, 'error_type', 'error_message', 'expires_at', 'cancel_requested', 'ended_at')
-call('HSET', key, 'status', 'queued', 'queued_at', stamp(now), 'attempts', 0, 'started_at', '', 'worker_name', '')
+call('HDEL', key, 'error_type', 'error_message', 'expires_at', 'cancel_requested', 'ended_at', 'ended_by')
+call('HSET', key, 'status', 'queued', 'queued_at', stamp(now), 'attempts', 0, 'started_at', '', 'worker_name', '',
+  'retried_by', token)
 call('PERSIST', key)
 call('HINCRBY', TOTALS, 'requeued:retry', 1)
 call('RPUSH', QUEUE .. job.queue, id)
-call('PUBLISH', WAKE, job.queue)
+announce(WAKE, job.queue)
 return {'queued'}

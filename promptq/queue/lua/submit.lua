@@ -1,6 +1,6 @@
 -- Admit jobs for one model, in turn: recognise a repeat, answer from the cache, join a live twin, or queue the job.
--- ARGV: time|'', bound on waiting jobs, result_ttl, cache_ttl, model, how many queues the model has, their names, then per
---       job: id, queue, ttl_seconds|'', request's key|'', idempotency record|'', the lifetime of record and job|'',
+-- ARGV: time|'', bound on waiting jobs, result_ttl, cache_ttl, model, how many queues the model has, their names, then
+--       per job: id, queue, ttl_seconds|'', request's key|'', idempotency record|'', the lifetime of record and job|'',
 --       fingerprint|'', data, how many values follow, other fields of its hash as name, value, ...
 -- Reply: {time, rows}, per job a row {'new', jobs ahead} | {'join'} | {'hit', return_value}
 --        | {'full', depth, seconds to its turn|''} | {'conflict', id} | {'repeat', id}
@@ -14,13 +14,13 @@ transition.depth, transition.admitted, transition.fed = count_waiting(queues), 0
 local rows, next_job = {}, 7 + queue_count
 while next_job <= #ARGV do
   local id, queue, ttl, request_key, record, keep, fingerprint, data, count = unpack(ARGV, next_job, next_job + 8)
-  local job = {id = id, queue = queue, ttl = ttl, cache_key = cache_key_for(request_key, identity), record = record, keep = keep,
-    fingerprint = fingerprint, data = data, fields = {unpack(ARGV, next_job + 9, next_job + 8 + count)}}
+  local job = {id = id, queue = queue, ttl = ttl, cache_key = cache_key_for(request_key, identity), record = record,
+    keep = keep, fingerprint = fingerprint, data = data, fields = {unpack(ARGV, next_job + 9, next_job + 8 + count)}}
   if job.cache_key ~= '' then table.insert(job.fields, 'cache_key'); table.insert(job.fields, job.cache_key) end
   rows[#rows + 1] = admit(job, transition)
   next_job = next_job + 9 + count
 end
 if transition.admitted > 0 then call('HINCRBY', TOTALS, 'submitted', transition.admitted) end
-for queue in pairs(transition.fed) do call('PUBLISH', WAKE, queue) end
+for queue in pairs(transition.fed) do announce(WAKE, queue) end
 conclude(transition)
 return {stamp(transition.now), rows}

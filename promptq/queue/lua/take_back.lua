@@ -8,8 +8,8 @@ local done = {requeued = 0, worker_lost = 0, cancelled = 0}
 for i = 7, #ARGV do
   local queue = ARGV[i]
   for _, member in ipairs(call('ZREVRANGE', WIP .. queue, 0, -1)) do
-    local id = string.match(member, '^(.*):')
-    local is_its = call('HGET', JOB .. id, 'worker_name') == worker
+    local id = id_of(member)
+    local is_its = redis.pcall('HGET', JOB .. id, 'worker_name') == worker
     local job = is_its and read_job(id, queue)
     if is_its and job.status == 'started' then
       call('ZREM', WIP .. queue, member)

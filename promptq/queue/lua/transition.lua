@@ -6,17 +6,12 @@ local ENDINGS = {
   expired = {status = 'failed', registry = FAILED, result_type = '2', lifetime = 'failure_ttl'},
 }
 
--- What all changes of one script share: their time, how many seconds ended jobs are kept, and what `conclude` tells.
+-- What all changes of one script share: their time, how many seconds ended jobs are kept (a script that ends none in
+-- that way gives none), and what `conclude` tells.
 local function new_transition(given_time, result_ttl, failure_ttl)
   local now = clock(given_time)
   return {now = now, iso = iso_time(now), result_ttl = tonumber(result_ttl), failure_ttl = tonumber(failure_ttl),
     ended = {}, totals = {}}
-end
-
--- How many seconds an ended job is kept: its own time, or that of all. With much longer ones Redis refuses the command.
-local function lifetime(job, kind, transition)
-  local own = tonumber(job[kind] or 0) or 0
-  return own > 0 and math.min(own, 1e10) or transition[kind]
 end
 
 -- Add an entry to RQ's results stream, and return its id. Lives that ended badly leave ten, as with RQ. A results key
@@ -31,18 +26,18 @@ local function add_result(job, result_type, outcome)
 end
 
 -- Bring a job to its one terminal state. `outcome` may have worker, return_value, error_type, error_message,
--- exc_string.
+-- exc_string, and by: what tells a repeat of the call that ended it.
 local function end_job(job, state, transition, outcome)
   local ending, key = ENDINGS[state], JOB .. job.id
   local seconds = lifetime(job, ending.lifetime, transition)
-  local milliseconds = string.format('%.0f', 1000 * seconds)
   call('HSET', key, 'status', ending.status, 'ended_at', transition.iso)
   if (outcome.error_type or '') ~= '' then
     call('HSET', key, 'error_type', outcome.error_type, 'error_message', outcome.error_message)
   end
+  if outcome.by then call('HSET', key, 'ended_by', outcome.by) end
   job.entry = add_result(job, ending.result_type, outcome)
-  call('PEXPIRE', key, milliseconds)
-  call('PEXPIRE', RESULTS .. job.id, milliseconds)
+  keep(key, seconds)
+  keep(RESULTS .. job.id, seconds)
   call('ZADD', ending.registry .. job.queue, stamp(transition.now + seconds), job.id)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
   transition.totals[state] = (transition.totals[state] or 0) + 1
@@ -52,5 +47,5 @@ end
 -- Count and announce what has ended, once for all.
 local function conclude(transition)
   for state, count in pairs(transition.totals) do call('HINCRBY', TOTALS, state, count) end
-  if transition.ended[1] then call('PUBLISH', DONE, table.concat(transition.ended, ' ')) end
+  if transition.ended[1] then announce(DONE, table.concat(transition.ended, ' ')) end
 end

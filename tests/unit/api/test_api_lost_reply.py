@@ -22,15 +22,15 @@ def test_a_submit_whose_reply_was_lost_is_repeated_without_a_second_job(
             answer = http.put("/v1/jobs/mine", json={"prompt": "x"})
         return answer.status_code, answer.json
 
-    real = store._run
+    real = store.scripts.run
 
     def breaks_off(name: str, *arguments: object) -> None:
         real(name, *arguments)
         raise RedisUnavailable("the connection broke")
 
-    monkeypatch.setattr(store, "_run", breaks_off)
+    monkeypatch.setattr(store.scripts, "run", breaks_off)
     assert send()[0] == 503
-    monkeypatch.setattr(store, "_run", real)
+    monkeypatch.setattr(store.scripts, "run", real)
     (first, job), (second, again) = send(), send()
     assert (first, second, job["id"]) == (202, 202, again["id"])
     assert store.client.llen("rq:queue:default") == 1
