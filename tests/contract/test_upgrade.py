@@ -17,7 +17,6 @@ from promptq.contract.settings import WorkerSettings
 from promptq.queue.records import NewJob
 from promptq.queue.upgrade import upgrade
 from scaler.housekeeping import Housekeeping
-
 from tests.fakes import TimedStore, keys, new_job, success
 
 DUMP = json.loads((Path(__file__).parents[1] / "data/keys-0.1.json").read_text())
