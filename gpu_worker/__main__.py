@@ -16,7 +16,7 @@ from gpu_worker.spare import await_assignment
 from gpu_worker.startup import Startup
 from gpu_worker.telemetry import Telemetry
 from promptq.contract.addresses import host_port
-from promptq.contract.errors import EngineError, RedisUnavailable, SettingsError
+from promptq.contract.errors import EngineBroken, EngineError, RedisUnavailable, SettingsError, WorkerReplaced
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.settings import WorkerSettings
@@ -46,8 +46,12 @@ def main(arguments: Sequence[str]) -> ExitCode:
         serve(settings, engine, stop)
     except SettingsError as error:
         return _fail(ExitCode.SETTINGS, error.message)
+    except EngineBroken as error:
+        return _fail(ExitCode.ENGINE_BROKEN, error.message)
     except EngineError as error:
         return _fail(ExitCode.ENGINE, error.message)
+    except WorkerReplaced as error:
+        return _fail(ExitCode.WORKER_REPLACED, error.message)
     except RedisUnavailable as error:
         return _fail(ExitCode.REDIS_UNAVAILABLE, error.message)
     return ExitCode.OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
@@ -14,7 +15,7 @@ from gpu_worker.registration import WorkerRegistration
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
 from gpu_worker.worker_loop import LoopLimits, LoopParts, WorkerLoop
-from promptq.contract.errors import RedisUnavailable
+from promptq.contract.errors import EngineBroken, RedisUnavailable, WorkerReplaced
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore
@@ -40,8 +41,10 @@ class Worker:
         self._engine = engine
         self._telemetry = telemetry
         self._registration = registration
+        self._holds_nothing = True
         self._cancel_channel = settings.keys.cancel_channel
-        presence, verdicts = Presence(registration, engine), Verdicts()
+        self._presence = presence = Presence(registration, engine)
+        verdicts = Verdicts()
         batching = Batching(settings.batching, engine.info.slots, settings.max_wait_ms / 1000)
         self._claim_io = ClaimIO(store, registration.name, batching, telemetry.stored)
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
@@ -52,25 +55,51 @@ class Worker:
         self._loop = WorkerLoop(engine, parts, limits)
 
     def run(self, stop: Stop) -> None:
-        """Register, work until the stop is requested, drain, and unregister."""
-        self._registration.appear()
+        """Register, work until the stop is requested, drain, and unregister.
+
+        Raises:
+            SettingsError: a live worker has this name.
+            EngineBroken: its jobs are put back; those that ran have had an attempt.
+            WorkerReplaced: another worker has this name now.
+        """
+        if self._registration.appear(lambda: stop.requested):
+            self._leave(self._take_back)
         for thread in (self._listener, self._claim_io, self._leases):
             thread.start()
         log.info("ready: %s serves %s", self._registration.name, self._engine.info)
         try:
             self._loop.run(stop)
+        except EngineBroken:
+            # As if the process had died: whatever ran may be what broke it.
+            self._holds_nothing = False
+            raise
         finally:
             self._close()
+        if self._presence.is_replaced:
+            raise WorkerReplaced(f"another worker has the name {self._registration.name!r} now: this one was silent")
 
     def _close(self) -> None:
         self._listener.close()
         self._claim_io.close(CLOSE_SECONDS)
+        # A claim may have been under way when claiming stopped.
+        self._claim_io.give_back(self._claim_io.stop_claiming())
         self._leases.close()
-        self._engine.close()
         try:
-            self._registration.disappear()
+            self._engine.close()
+        except Exception:
+            log.exception("The engine did not close; its memory goes with the process.")
+        if not self._holds_nothing:
+            self._leave(self._take_back)
+        self._leave(self._registration.disappear)
+
+    def _take_back(self) -> None:
+        log.info("Put back what ran: %s", self._store.take_back(self._registration.name))
+
+    def _leave(self, act: Callable[[], object]) -> None:
+        try:
+            act()
         except RedisUnavailable as error:
-            log.warning("The registration ends by itself: %s", error)
+            log.warning("The registration, and what was held, end by themselves: %s", error)
 
     def _on_message(self, channel: str, text: str) -> None:
         """A message says only that there is something to see: whether a job is cancelled, its hash says."""

@@ -144,6 +144,7 @@ class ClaimIO(threading.Thread):
                 time.sleep(RETRY_SECONDS)
             except Exception:
                 log.exception("A round of claims and endings failed; trying again.")
+                self._replace_what_cannot_be_stored()
                 time.sleep(RETRY_SECONDS)
 
     def _wake(self) -> None:
@@ -187,6 +188,11 @@ class ClaimIO(threading.Thread):
             self._start_batch()
         if endings:
             self._on_stored(endings, stored)
+
+    def _replace_what_cannot_be_stored(self) -> None:
+        """One such ending would keep all others from being stored."""
+        with self._changed:
+            self._endings = [ending.storable() for ending in self._endings]
 
     def _hold(self, claims: list[Claim], room: int) -> None:
         if claims and not self._gathered:

@@ -10,7 +10,7 @@ from gpu_worker.engines.base import Engine
 class Registration(Protocol):
     """Where it is said; see `gpu_worker.registration`."""
 
-    def beat(self, phase: str, busy_slots: int) -> None: ...
+    def beat(self, phase: str, busy_slots: int) -> bool: ...
 
 
 class Presence:
@@ -18,10 +18,12 @@ class Presence:
 
     Attributes:
         draining: it claims nothing more and ends soon.
+        is_replaced: another worker has its name now.
     """
 
     def __init__(self, registration: Registration, engine: Engine) -> None:
         self.draining = False
+        self.is_replaced = False
         self._registration = registration
         self._engine = engine
 
@@ -29,4 +31,4 @@ class Presence:
         """Say how it is now."""
         busy = self._engine.live_rows()
         phase = "draining" if self.draining else "busy" if busy else "idle"
-        self._registration.beat(phase, busy)
+        self.is_replaced = not self._registration.beat(phase, busy)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -22,6 +25,8 @@ from promptq.queue.connection import answering
 REGISTRATION_LEASES = 3
 """A worker that stops beating is forgotten after this many leases, and RQ's own minute."""
 RQ_MINUTE = 60
+LOOK_SECONDS = 0.2
+"""Between two looks whether a worker of the same name lives."""
 
 
 class WorkerRegistration(BaseWorker):
@@ -37,12 +42,15 @@ class WorkerRegistration(BaseWorker):
         with answering():
             super().__init__(
                 rq_names,
-                name=settings.worker_name or f"{socket.gethostname()}-{os.getpid()}",
+                # In containers hosts may have one name, and every process the id 1.
+                name=settings.worker_name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
                 connection=client,
                 serializer=JSONSerializer,
                 worker_ttl=max(1, int(REGISTRATION_LEASES * settings.lease_seconds)),
             )
         self.info = info
+        self._instance = secrets.token_hex(8)
+        self._lease_seconds = settings.lease_seconds
         self.metrics_url = metrics_url
         self._keys = settings.keys
         self._key = self._keys.worker(self.name)
@@ -59,28 +67,41 @@ class WorkerRegistration(BaseWorker):
         block, of which there are none here; and while a beat waits, no lease is renewed."""
         return connection
 
-    def appear(self) -> None:
+    def appear(self, is_stopping: Callable[[], bool] = lambda: False) -> bool:
         """Register, as `rq info` and `/v1/workers` show it.
+
+        A name whose worker has not beaten its heart for a lease is taken over: that worker is dead, or, should it come
+        back, finds that it has been replaced.
+
+        Args:
+            is_stopping: whether to wait for no lease any more.
+
+        Returns:
+            Whether the name was a dead worker's.
 
         Raises:
             SettingsError: a live worker has this name.
         """
         with answering():
-            if self.connection.exists(self._key) and not self.connection.hexists(self._key, "death"):
-                message = f"PROMPTQ_WORKER_NAME: a worker named {self.name!r} is registered already"
-                raise SettingsError(message)
+            takes_over = self._await_silence(is_stopping)
             self.connection.delete(self._key)
         self.birth_date = rq_now()
         self.beat("idle", 0)
+        return takes_over
 
-    def beat(self, phase: str, busy_slots: int) -> None:
-        """Write the state and stay registered, in one round trip; comes back after Redis lost its data.
+    def beat(self, phase: str, busy_slots: int) -> bool:
+        """Write the state and stay registered; comes back after Redis lost its data.
 
         The tokenizer is sent only where Redis has none, or another.
 
         Args:
             phase: idle, busy or draining.
+
+        Returns:
+            Whether the name is still this worker's. If another has taken it over, nothing is written.
         """
+        if not self._has_name():
+            return False
         self.last_heartbeat = rq_now()
         state = WorkerStatus.IDLE if phase == "idle" else WorkerStatus.BUSY
         rq_fields: dict[str, Any] = self.serialize()
@@ -94,15 +115,39 @@ class WorkerRegistration(BaseWorker):
             published = pipe.execute()[-1]
         if announces and self._facts and published != self._facts.sha256.encode():
             model_facts.publish(self.connection, self._keys.model(self.info.model), self._facts)
+        return True
 
     def disappear(self) -> None:
         """Unregister. RQ's tools see for a minute that the worker has died."""
+        if not self._has_name():
+            return
         with answering(), self.connection.pipeline() as pipe:
             for name in self._sets:
                 pipe.srem(name, self._key)
             pipe.hset(self._key, "death", utcformat(rq_now()))
             pipe.expire(self._key, RQ_MINUTE)
             pipe.execute()
+
+    def _await_silence(self, is_stopping: Callable[[], bool]) -> bool:
+        """Wait while the name's last worker may still live. Tells whether there was one that did not say goodbye."""
+        first = self._last_beat()
+        until = time.monotonic() + self._lease_seconds
+        while (seen := self._last_beat()) is not None and time.monotonic() < until and not is_stopping():
+            if seen != first:
+                message = f"PROMPTQ_WORKER_NAME: a worker named {self.name!r} is registered already"
+                raise SettingsError(message)
+            time.sleep(LOOK_SECONDS)
+        return first is not None
+
+    def _last_beat(self) -> Sequence[bytes | None] | None:
+        """What changes with each heartbeat of the name's worker; None: it has none, or said goodbye."""
+        beat: Any = self.connection.hmget(self._key, "instance", "last_heartbeat", "death", "birth")
+        return beat if beat[2] is None and beat[3] is not None else None
+
+    def _has_name(self) -> bool:
+        with answering():
+            holder: Any = self.connection.hget(self._key, "instance")
+        return holder in (None, self._instance.encode())
 
     def _write(self, pipe: Pipeline, fields: Any) -> None:
         pipe.hset(self._key, mapping=fields)
@@ -121,5 +166,5 @@ class WorkerRegistration(BaseWorker):
         return {
             "device": info.device, "dtype": info.dtype, "model": info.model, "slots": info.slots,
             "context_length": info.context_length, "metrics_url": self.metrics_url,
-            "identity": info.identity,
+            "identity": info.identity, "instance": self._instance,
         }  # fmt: skip

@@ -16,7 +16,7 @@ from gpu_worker.leases import LeaseKeeper
 from gpu_worker.presence import Presence
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
-from promptq.contract.errors import InvalidRequest
+from promptq.contract.errors import EngineBroken, InvalidRequest
 from promptq.queue.store import Claim, Ending
 from promptq.runtime.lifecycle import Stop
 
@@ -74,10 +74,18 @@ class WorkerLoop:
         self._runs: dict[str, Run] = {}
 
     def run(self, stop: Stop) -> None:
-        """Work until `stop` is requested, then finish or give back what is held."""
-        while not stop.requested:
-            self.round(IDLE_SECONDS)
-        self.drain()
+        """Work until `stop` is requested, or another has this worker's name; then finish or give back what is held.
+
+        Raises:
+            EngineBroken: what was not started is given back, and what runs goes with the worker.
+        """
+        try:
+            while not (stop.requested or self._parts.presence.is_replaced):
+                self.round(IDLE_SECONDS)
+            self.drain()
+        except EngineBroken:
+            self._parts.claim_io.give_back(self._parts.claim_io.stop_claiming())
+            raise
 
     def round(self, wait_seconds: float) -> None:
         """Take what was claimed, waiting this long for the first while idle, and make one step if any row is live."""

@@ -12,6 +12,7 @@ from api.http.blueprints import StrictBlueprint
 from api.presenter import json_response
 from api.schemas import Alive, ErrorResponse, Ready
 from promptq.contract.errors import RedisUnavailable, SettingsError
+from promptq.queue.observe import FleetRecord
 from promptq.queue.server_check import examine
 
 blueprint = StrictBlueprint("health", __name__, tag="health", guarded=False)
@@ -28,11 +29,13 @@ def readyz() -> Response:
     """Whether a prompt sent now would be answered, and what should be otherwise with the queue's server"""
     try:
         warnings = examine(services().store.client, services().settings.keys)
-        if reason := _unready():
+        fleet = services().observer.fleet()
+        if reason := _unready(fleet):
             raise NotReady(reason)
     except (SettingsError, RedisUnavailable) as error:
         raise NotReady(error.message) from error
-    return json_response(Ready(warnings=warnings))
+    troubles = [f"Workers do not start, or not for long: {fleet.trouble}"] if fleet and fleet.trouble else []
+    return json_response(Ready(warnings=warnings + troubles))
 
 
 @blueprint.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
@@ -41,10 +44,8 @@ def metrics() -> Response:
     return Response(generate_latest(_registry()), content_type=CONTENT_TYPE_LATEST)
 
 
-def _unready() -> str:
-    observer = services().observer
-    fleet = observer.fleet()
-    if observer.workers() or (fleet and fleet.max_workers > 0):
+def _unready(fleet: FleetRecord | None) -> str:
+    if services().observer.workers() or (fleet and fleet.max_workers > 0):
         return ""
     return "No worker is registered, and no scaler says that it may start one."
 

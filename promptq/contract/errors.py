@@ -98,3 +98,13 @@ class EngineError(PromptqError):
     """The engine cannot be built or used: a missing model, a wrong device, too little memory."""
 
     type = "engine_error"
+
+
+class EngineBroken(EngineError):
+    """The engine computes nothing any more in this process, whatever it is asked: no row is to blame."""
+
+
+class WorkerReplaced(PromptqError):
+    """Another worker has taken this one's name over, because it was silent for longer than a lease."""
+
+    type = "worker_replaced"

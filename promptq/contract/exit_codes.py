@@ -13,4 +13,6 @@ class ExitCode(IntEnum):
     SETTINGS = 2
     REDIS_UNAVAILABLE = 3
     ENGINE = 4
+    ENGINE_BROKEN = 5
+    WORKER_REPLACED = 6
     KILLED = 70

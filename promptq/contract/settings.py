@@ -173,7 +173,7 @@ class ApiSettings(CommonSettings):
 class WorkerSettings(CommonSettings):
     """One GPU worker process."""
 
-    worker_name: str = Field("", description="Unique name; empty: made from host and pid.")
+    worker_name: str = Field("", description="Unique name; empty: made from host, pid and chance.")
     worker_metrics_host: Host = Field("127.0.0.1", description="Address of the worker's /metrics.")
     worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
     slots: Count | Literal["auto"] = Field(

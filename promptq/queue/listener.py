@@ -86,6 +86,10 @@ class Listener(threading.Thread):
                 backoff = FIRST_BACKOFF_SECONDS if self.connected.is_set() else min(LAST_BACKOFF_SECONDS, 2 * backoff)
                 self._note_loss(error)
                 self._closed.wait(backoff)
+            except Exception:
+                # Whoever is called here may fail; those who rely on being called must not.
+                log.exception("A message could not be handled; subscribing anew.")
+                self._closed.wait(LAST_BACKOFF_SECONDS)
 
     def close(self) -> None:
         """Stop listening within a moment."""
@@ -115,7 +119,7 @@ class Listener(threading.Thread):
             self._note_return()
             self._on_connect()
         elif message["type"] == "message":
-            self._on_message(message["channel"].decode(), message["data"].decode())
+            self._on_message(message["channel"].decode(), message["data"].decode(errors="replace"))
 
     def _note_loss(self, error: redis.RedisError) -> None:
         self.connected.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -156,21 +156,18 @@ class Observer:
         return [job_id.decode() for job_id, _ in entries[:limit]]
 
     def workers(self) -> list[WorkerRecord]:
-        """Every registered worker whose heartbeats have not stopped; forgets the others."""
+        """Every registered worker of our queues whose heartbeats have not stopped; forgets those that are gone."""
         with answering():
-            members: Any = self.client.smembers(self._keys.workers())
+            members: Any = self.client.sunion([self._keys.workers_of(name) for name in self._rq_names])
             names = sorted(key.decode() for key in members)
             with self.client.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.hgetall(name)
-                hashes = pipe.execute()
-        gone = [name for name, fields in zip(names, hashes, strict=True) if not fields]
-        self._forget(gone)
-        return [
-            _worker(name.removeprefix(self._keys.worker()), fields)
-            for name, fields in zip(names, hashes, strict=True)
-            if fields
-        ]
+                hashes = dict(zip(names, pipe.execute(), strict=True))
+        self._forget([name for name, found in hashes.items() if not found])
+        # Another RQ application's workers say nothing of their metrics.
+        ours = {name: found for name, found in hashes.items() if b"metrics_url" in found}
+        return [_worker(name.removeprefix(self._keys.worker()), found) for name, found in ours.items()]
 
     def forget_worker(self, name: str) -> None:
         """Drop the registration of a worker that is known to be dead."""
@@ -192,7 +189,9 @@ class Observer:
         """What the scaler last said, or None when it is silent."""
         with answering():
             raw = self.client.get(self._keys.fleet())
-        return FleetRecord(**json.loads(raw)) if raw else None
+        known = {each.name for each in fields(FleetRecord)}
+        # A scaler of a later version may say more.
+        return FleetRecord(**{name: value for name, value in json.loads(raw).items() if name in known}) if raw else None
 
     def cache_entries(self) -> int:
         """Cached texts; some may be past their lifetime: those go together, once in a lifetime."""

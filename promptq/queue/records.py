@@ -1,7 +1,8 @@
-"""What goes into the store and comes out of it: new jobs, claims, endings. Pure, but for the random id."""
+"""What goes into the store and comes out of it: new jobs, claims, endings. Pure, but for the random id and a log."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from promptq.contract.job import Job, JobError, Result, Status, encode_traceback
 from promptq.contract.queues import QueueName
 from promptq.contract.request import JobRequest
 from promptq.contract.settings import CommonSettings
+
+log = logging.getLogger(__name__)
 
 SubmitOutcome = Literal["new", "join", "hit", "repeat"]
 
@@ -147,6 +150,16 @@ class Ending:
     state: Status
     result: Result | None = None
     error: JobError | None = None
+
+    def storable(self) -> Ending:
+        """Itself, or a failure in its place where it cannot be sent: what an engine gives may be no text at all."""
+        try:
+            "".join(self.arguments("")).encode()
+        except (ValueError, TypeError) as error:
+            log.error("The ending of job %s cannot be stored: %s", self.claim.id, error)
+            cause = JobError("engine_error", f"The engine's output cannot be stored: {type(error).__name__}.")
+            return Ending(self.claim, Status.FAILED, error=cause)
+        return self
 
     def arguments(self, rq_queue: str) -> list[str]:
         """The finish script's values for one job."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import redis
+from pydantic import ValidationError
 
 from promptq.contract.call import JobContext, decode_call, encode_call
 from promptq.contract.errors import InvalidRequest
@@ -64,10 +65,12 @@ def _move_context(client: redis.Redis, key: str) -> bool:
         return False
     try:
         kwargs, _ = decode_call(data)
-    except InvalidRequest:
-        return False  # it will be refused when it is claimed
+        context = JobContext.model_validate(found)
+    except (InvalidRequest, ValidationError) as error:
+        log.warning("%s is left as it is: %s", key, error)
+        return False  # it will be refused when it is claimed, or runs without what cannot be read
     with client.pipeline() as pipe:
-        pipe.hset(key, "data", encode_call(kwargs, JobContext.model_validate(found)))
+        pipe.hset(key, "data", encode_call(kwargs, context))
         pipe.hdel(key, *CONTEXT_FIELDS)
         pipe.execute()
     return True

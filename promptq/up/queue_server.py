@@ -13,6 +13,7 @@ from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.runtime.ports import listen
 
 LEFTOVER_END_SECONDS = 10.0
+LEFTOVER_KILL_SECONDS = 5.0
 
 
 def make_server(folder: Path, durability: str) -> EmbeddedServer:
@@ -40,13 +41,28 @@ def _port(folder: Path) -> int:
 
 
 def _end_leftover(folder: Path) -> None:
-    """End the server that a killed `promptq up` left behind."""
+    """End the server that a killed `promptq up` left behind: two of them on one file would spoil it.
+
+    Raises:
+        SettingsError: it does not end.
+    """
+    for wanted, seconds in ((signal.SIGTERM, LEFTOVER_END_SECONDS), (signal.SIGKILL, LEFTOVER_KILL_SECONDS)):
+        pid = _leftover(folder)
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, wanted)
+        deadline = time.monotonic() + seconds
+        while _leftover(folder) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    if pid := _leftover(folder):
+        raise SettingsError(f"PROMPTQ_DATA_DIR: process {pid}, a server on {folder}, does not end")
+
+
+def _leftover(folder: Path) -> int | None:
+    """The process that is a server on this folder."""
     with contextlib.suppress(OSError, ValueError):
         pid = int((folder / "pid").read_text(encoding="utf-8"))
-        there = Path(f"/proc/{pid}/cwd")
-        if there.readlink() != folder.resolve():
-            return
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + LEFTOVER_END_SECONDS
-        while there.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        if Path(f"/proc/{pid}/cwd").readlink() == folder.resolve():
+            return pid
+    return None

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 from promptq.queue.observe import WorkerRecord
 
 REASONS: Final = (
-    "retired", "drain_timeout", "start_timeout", "unresponsive", "settings", "engine", "redis_unavailable", "killed",
-    "exited", "crashed",
+    "retired", "drain_timeout", "start_timeout", "unresponsive", "settings", "engine", "engine_broken", "replaced",
+    "redis_unavailable", "killed", "exited", "crashed",
 )  # fmt: skip
 """Why a worker can have ended; a label of `promptq_worker_exits_total`."""
 

@@ -22,6 +22,8 @@ _BY_CODE = {
     ExitCode.SETTINGS: "settings",
     ExitCode.REDIS_UNAVAILABLE: "redis_unavailable",
     ExitCode.ENGINE: "engine",
+    ExitCode.ENGINE_BROKEN: "engine_broken",
+    ExitCode.WORKER_REPLACED: "replaced",
 }
 
 

@@ -46,13 +46,15 @@ class LocalFleet:
     """Worker processes of this machine; a `Fleet`. Call from the main thread.
 
     Attributes:
-        trouble: why workers do not start, with exit code and last words; empty once one has registered since.
+        trouble: why workers do not start, with exit code and last words; empty once one has registered since, or, where
+            an engine broke, once a worker has proved stable.
     """
 
     def __init__(self, settings: LocalFleetSettings, gpus: Gpus | None = None) -> None:
         self.settings = settings
         self.capabilities = FleetCapabilities(sees_exits=True, prepares=bool(settings.spare_command))
         self.trouble = ""
+        self._trouble_lasts = False
         self._gpus = gpus
         self._children: dict[str, Child] = {}
         self._backoff = Backoff()
@@ -118,7 +120,7 @@ class LocalFleet:
             if child.record and child.registered_at is None:
                 child.registered_at = now
                 fresh.append(now - child.spawned_at)
-                self.trouble = ""
+                self.trouble = self.trouble if self._trouble_lasts else ""
             self._check(child, child.name in records, now)
         return fresh
 
@@ -154,8 +156,11 @@ class LocalFleet:
             log.info("%s has ended (retired).", end.name)
             return
         log.warning("%s", end)
-        if end.reason == "drain_timeout" or self._is_stable(child, now):
+        # A worker that ran for long may end suddenly; one whose engine broke says that the next one's may too.
+        breaks = end.reason == "engine_broken"
+        if end.reason == "drain_timeout" or (self._is_stable(child, now) and not breaks):
             return
+        self._trouble_lasts = breaks
         self.trouble = str(end)
         self._backoff.fail(now)
 
@@ -168,6 +173,8 @@ class LocalFleet:
             return
         if self._is_stable(child, now):
             self._backoff.proved(child.spawned_at)
+            if self._trouble_lasts and not self._backoff.failures:
+                self.trouble, self._trouble_lasts = "", False
         if child.registered_at is None and now - child.awaited_since >= self.settings.start_timeout_seconds:
             child.kill("start_timeout")
         if is_registered or child.registered_at is None:

@@ -128,3 +128,9 @@ def test_a_deployment_with_a_prefix_leaves_an_old_one_its_groups(old: TimedStore
 def test_the_scaler_upgrades_before_it_reaps(old: TimedStore) -> None:
     Housekeeping(old).run(0.0)
     assert old.client.get(keys.format()) == FORMAT.encode()
+
+
+def test_a_job_whose_limit_cannot_be_read_keeps_nobody_from_being_upgraded(old: TimedStore) -> None:
+    old.client.hset(keys.job("limited"), "timeout_seconds", "soon")
+    assert upgrade(old) == 4
+    assert old.client.get(keys.format()) == FORMAT.encode()

@@ -20,14 +20,16 @@ LEASE = 1.0
 
 
 @contextlib.contextmanager
-def replaced_workers(server: EmbeddedServer, store: TimedStore, count: int = 1) -> Iterator[list[int]]:
+def replaced_workers(
+    server: EmbeddedServer, store: TimedStore, count: int = 1, module: str = "tests.poison_worker"
+) -> Iterator[list[int]]:
     """Workers that are replaced when they die, and a reaper; the list tells the exit codes."""
     deaths: list[int] = []
     closing = threading.Event()
 
     def keep_one() -> None:
         while not closing.is_set():
-            process = start("tests.poison_worker", server, lease_seconds=LEASE, slots=8, echo_tokens_per_second=20)
+            process = start(module, server, lease_seconds=LEASE, slots=8, echo_tokens_per_second=20)
             while process.poll() is None and not closing.wait(0.05):
                 pass
             deaths.append(process.poll() or 0)

@@ -77,7 +77,16 @@ def test_a_crash_loop_backs_off_and_says_why(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"), [(0, "exited"), (1, "crashed"), (2, "settings"), (3, "redis_unavailable"), (4, "engine")]
+    ("code", "reason"),
+    [
+        (0, "exited"),
+        (1, "crashed"),
+        (2, "settings"),
+        (3, "redis_unavailable"),
+        (4, "engine"),
+        (5, "engine_broken"),
+        (6, "replaced"),
+    ],
 )
 def test_the_exit_code_names_the_reason(make: Make, code: int, reason: str) -> None:
     fleet = make(f"import sys; sys.exit({code})")
@@ -98,6 +107,28 @@ def test_a_registered_worker_clears_the_trouble_and_a_stable_one_the_back_off(ma
     register(fleet, 3.5 + STABLE_SECONDS)
     assert not fleet.backs_off
     assert fleet.spawn(2, 50.0) == 2
+
+
+def test_a_worker_whose_engine_broke_is_backed_off_and_said_however_long_it_had_worked(
+    make: Make, tmp_path: Path
+) -> None:
+    """The next one gets its device."""
+    broken = tmp_path / "broken"
+    fleet = make(
+        f"import pathlib, sys, time\nwhile not pathlib.Path({str(broken)!r}).exists(): time.sleep(0.01)\nsys.exit(5)"
+    )
+    fleet.spawn(1, 0.0)
+    register(fleet, 1.0, finished=7)
+    broken.touch()
+    exits(fleet, STABLE_SECONDS + 2.0)
+    assert fleet.backs_off
+    assert "engine_broken" in fleet.trouble
+    broken.unlink()
+    assert fleet.spawn(1, STABLE_SECONDS + 4.0) == 1
+    register(fleet, STABLE_SECONDS + 5.0)
+    assert "engine_broken" in fleet.trouble
+    register(fleet, STABLE_SECONDS + 6.0, finished=1)
+    assert (fleet.trouble, fleet.backs_off) == ("", False)
 
 
 def test_a_stable_worker_that_is_killed_is_replaced_at_once(make: Make) -> None:

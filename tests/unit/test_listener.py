@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from promptq.queue.listener import ANSWER_SECONDS, PING_SECONDS, Pulse
+import threading
+
+import redis
+
+from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.listener import ANSWER_SECONDS, PING_SECONDS, Listener, Pulse
+from tests.processes import wait_until
 
 
 def test_it_is_asked_once_after_a_quiet_while() -> None:
@@ -30,3 +36,27 @@ def test_whatever_comes_is_an_answer() -> None:
     assert not pulse.is_dead(111.0 + ANSWER_SECONDS)
     assert not pulse.ask(111.0)
     assert pulse.ask(111.0 + PING_SECONDS)
+
+
+def test_whatever_whoever_is_called_does_the_next_message_is_heard(server: EmbeddedServer, client: redis.Redis) -> None:
+    heard: list[str] = []
+    connected = threading.Semaphore(0)
+
+    def on_message(_channel: str, text: str) -> None:
+        heard.append(text)
+        if text == "break":
+            raise ValueError("on purpose")
+
+    listener = Listener(server.url, ["test:channel"], on_message, connected.release)
+    listener.start()
+    try:
+        assert connected.acquire(timeout=10)
+        client.publish("test:channel", b"\xff no text")
+        client.publish("test:channel", "break")
+        assert connected.acquire(timeout=10)  # it has subscribed anew
+        client.publish("test:channel", "sane")
+        wait_until(lambda: heard[-1:] == ["sane"])
+        assert heard == ["\ufffd no text", "break", "sane"]
+    finally:
+        listener.close()
+        listener.join(10)

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
+from gpu_worker.engines.continuous.canary import Canary
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
 from gpu_worker.engines.continuous.kvcache.slots import allocate
@@ -34,6 +35,7 @@ from gpu_worker.engines.continuous.step_report import describe, step_stats
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
+from promptq.contract.errors import EngineBroken
 from promptq.contract.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,7 @@ class ContinuousEngine:
         self._scheduler = Scheduler(
             cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )
+        self._canary = Canary(model)
         self._special = SpecialTokens.of(tokenizer)
         self._prompts = PromptEncoder(tokenizer, self._special)
         self._skipped = frozenset(self._special.ids.values())
@@ -179,10 +182,15 @@ class ContinuousEngine:
             self._scheduler.moved(move)
 
     def _run(self, chunks: list[Chunk]) -> None:
-        for done, tokens in run_in_halves(chunks, self._runner.run, self._fail_chunk):
+        failed: list[tuple[Chunk, Failure]] = []
+        for done, tokens in run_in_halves(chunks, self._runner.run, lambda *alone: failed.append(alone)):
             given = iter(tokens)
             for chunk in done:
                 self._take(chunk, list(islice(given, chunk.gives)))
+        if failed and (trouble := self._canary.trouble()):
+            raise EngineBroken(f"rows fail, and so does a prompt of one token: {trouble}")
+        for chunk, reason in failed:
+            self._fail(chunk.sequence, reason)
 
     def _take(self, chunk: Chunk, tokens: list[int]) -> None:
         sequence, standing = chunk.sequence, confirmed(chunk.drafts, tokens)
@@ -226,9 +234,6 @@ class ContinuousEngine:
 
     def _fail(self, sequence: SequenceState, failure: Failure) -> None:
         self._finish(sequence, FinishReason.ERROR, failure)
-
-    def _fail_chunk(self, chunk: Chunk, failure: Failure) -> None:
-        self._fail(chunk.sequence, failure)
 
     def _finish(self, sequence: SequenceState, reason: FinishReason, error: Failure | None = None) -> None:
         stream, progress = self._texts[sequence.row.id], self._of(sequence)

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from gpu_worker.engines.continuous.device_errors import is_device_error
 from gpu_worker.engines.continuous.scheduler.sequence import Failure
-from promptq.contract.errors import PromptqError
+from promptq.contract.errors import EngineBroken, PromptqError
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ def run_in_halves(
 
     Returns:
         The groups that succeeded, in order, each with its result.
+
+    Raises:
+        EngineBroken: an item failed alone, by an error of the device: any other would too.
     """
     if not items:
         return []
@@ -42,9 +46,11 @@ def run_in_halves(
         return [(items, run(items))]
     except Exception as error:
         log.warning("a step of %d rows failed: %s", len(items), error, exc_info=len(items) == 1)
-        reason = failure(error)
+        reason, is_lost = failure(error), is_device_error(error)
     # Outside the handler: the exception, and with it the tensors of the failed step, is gone by now.
     if len(items) == 1:
+        if is_lost:
+            raise EngineBroken(f"the device fails: {reason[1].splitlines()[0]}")
         give_up(items[0], reason)
         return []
     half = len(items) // 2

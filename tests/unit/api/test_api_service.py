@@ -92,8 +92,9 @@ def test_queues_are_shown_per_priority(http: FlaskClient, store: TimedStore) -> 
 
 def test_workers_are_those_registered_those_starting_and_why_not(http: FlaskClient, store: TimedStore) -> None:
     assert http.get("/v1/workers").json == {"workers": [], "scaler": None}
-    store.client.sadd("rq:workers", "rq:worker:w1")
-    fields = {"phase": "busy", "slots": 16, "device": "cpu", "model": "echo", "birth": "2026-01-31T12:00:00.000000Z"}
+    store.client.sadd("rq:workers:default", "rq:worker:w1")
+    fields = {"phase": "busy", "slots": 16, "device": "cpu", "model": "echo", "metrics_url": "x",
+              "birth": "2026-01-31T12:00:00.000000Z"}  # fmt: skip
     store.client.hset("rq:worker:w1", mapping=fields)
     Observer(store.client, store.settings).publish_fleet(
         FleetRecord(1, 4, 2, ("w1", "w2"), "no such model", 1_800_000_000.0)

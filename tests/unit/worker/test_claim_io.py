@@ -113,3 +113,16 @@ def test_which_jobs_are_here(start: Start, fake_store: TimedStore) -> None:
     assert not claim_io.holds("another")
     claim_io.deliver([success(claim)])
     wait_until(lambda: not claim_io.holds(job.id))
+
+
+def test_an_ending_that_cannot_be_stored_fails_its_job_and_holds_nobody_up(
+    start: Start, fake_store: TimedStore
+) -> None:
+    odd, sane = (submit(fake_store, cache=False).job for _ in range(2))
+    claim_io = start(fake_store)
+    claims = {claim.id: claim for claim in claim_io.take(9, 5)}
+    claim_io.deliver([success(claims[odd.id], "\ud800"), success(claims[sane.id], "text")])
+    wait_until(lambda: not claim_io.held())
+    failed = fake_store.get(odd.id)
+    assert (failed.status, failed.error.type) == (Status.FAILED, "engine_error")
+    assert fake_store.get(sane.id).result.text == "text"

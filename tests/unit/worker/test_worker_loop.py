@@ -43,8 +43,9 @@ class Said:
     def __init__(self) -> None:
         self.beats: list[tuple[str, int]] = []
 
-    def beat(self, phase: str, busy_slots: int) -> None:
+    def beat(self, phase: str, busy_slots: int) -> bool:
         self.beats.append((phase, busy_slots))
+        return True
 
 
 class Heard:

@@ -1,0 +1,119 @@
+"""An engine that is broken, not a row: its worker ends and says so, and the jobs are somebody else's."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import redis
+import torch
+
+from gpu_worker.engines.base import FinishReason, Row
+from gpu_worker.engines.continuous.engine import ContinuousEngine
+from promptq.contract.errors import EngineBroken
+from promptq.contract.exit_codes import ExitCode
+from promptq.contract.job import Status
+from promptq.contract.request import GenerateRequest
+from promptq.contract.settings import WorkerSettings
+from promptq.queue.embedded import EmbeddedServer
+from tests.fakes import TimedStore, submit
+from tests.integration.test_poison import LEASE, replaced_workers
+from tests.integration.tiny_engines import tiny_engine, tiny_model
+from tests.processes import start, wait_until, worker
+
+LOST = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
+
+
+def rows(*texts: str) -> list[Row]:
+    return [Row(text, GenerateRequest(prompt=text, max_tokens=4)) for text in texts]
+
+
+def fail_with(engine: ContinuousEngine, monkeypatch: pytest.MonkeyPatch, error: Exception, length: int = 0) -> None:
+    """Make the runner fail for prompts of this length, or all."""
+    run = engine._runner.run
+
+    def failing(chunks):
+        if not length or any(len(chunk.sequence.prompt) == length for chunk in chunks):
+            raise error
+        return run(chunks)
+
+    monkeypatch.setattr(engine._runner, "run", failing)
+
+
+def ends(engine: ContinuousEngine) -> dict[str, FinishReason]:
+    found: dict[str, FinishReason] = {}
+    while engine.live_rows():
+        found |= {event.id: event.end.reason for event in engine.step(0.0).events if event.end}
+    return found
+
+
+def test_rows_that_fail_alone_by_an_error_of_the_device_break_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = tiny_engine(tiny_model("llama"), slots=4)
+    fail_with(engine, monkeypatch, RuntimeError(LOST))
+    engine.add(rows("a", "bb", "ccc"))
+    with pytest.raises(EngineBroken, match=r"device-side assert triggered$"):
+        ends(engine)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad row"), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_a_row_that_fails_alone_is_the_one_at_fault_where_a_known_prompt_does_not(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    engine = tiny_engine(tiny_model("llama"), slots=4)
+    fail_with(engine, monkeypatch, error, length=2)
+    engine.add(rows("a", "bb", "ccc"))
+    found = ends(engine)
+    assert {id for id, reason in found.items() if reason is FinishReason.ERROR} == {"bb"}
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("how", ["fails", "gives other numbers"])
+def test_where_a_known_prompt_fails_too_the_engine_is_broken(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    model = tiny_model("llama")
+    engine = tiny_engine(model, slots=4)
+    fail_with(engine, monkeypatch, ValueError("odd"))
+    if how == "fails":
+        monkeypatch.setattr(model, "forward", lambda *_, **__: 1 / 0)
+    else:
+        model.model.embed_tokens.weight.data.add_(1.0)
+    engine.add(rows("a", "bb"))
+    with pytest.raises(EngineBroken, match="ZeroDivisionError" if how == "fails" else "no longer computes"):
+        ends(engine)
+
+
+@pytest.fixture
+def short(client: redis.Redis, settings: WorkerSettings) -> TimedStore:
+    return TimedStore(client, settings.model_copy(update={"lease_seconds": LEASE}))
+
+
+def test_its_jobs_are_put_back_unharmed_and_the_worker_says_why_it_ends(
+    server: EmbeddedServer, short: TimedStore
+) -> None:
+    """Where it would have won every claim, being idle at once, and failed it for good."""
+    first = submit(short, "break", now=time.time(), cache=False).job
+    mates = [submit(short, f"mate {i}", now=time.time(), cache=False).job for i in range(300)]
+    process = start("tests.breaking_worker", server, lease_seconds=LEASE, worker_name="doomed")
+    assert process.wait(60) == ExitCode.ENGINE_BROKEN
+    assert {short.get(job.id).status for job in [first, *mates]} == {Status.QUEUED}
+    tried = sum(short.get(job.id).attempts for job in mates)
+    assert tried < 300  # those that were not begun have lost nothing
+    assert short.client.zcard(short.keys.wip("default")) == 0
+    with worker(server, lease_seconds=LEASE):
+        ended = [first, *mates]
+        wait_until(lambda: all(short.get(job.id).status is Status.SUCCEEDED for job in ended), 60, "every end")
+
+
+def test_a_job_that_breaks_every_engine_ends_as_worker_lost_and_takes_nobody_with_it(
+    server: EmbeddedServer, short: TimedStore
+) -> None:
+    poison = submit(short, "break", now=time.time(), cache=False).job
+    mates = [submit(short, f"mate {i}", now=time.time(), cache=False).job for i in range(6)]
+    with replaced_workers(server, short, module="tests.breaking_worker") as deaths:
+        ended = [poison, *mates]
+        wait_until(lambda: all(short.get(job.id).status.is_terminal for job in ended), 90, "every end")
+    lost = short.get(poison.id)
+    assert (lost.status, lost.error.type, lost.attempts) == (Status.FAILED, "worker_lost", 3)
+    assert {short.get(job.id).status for job in mates} == {Status.SUCCEEDED}
+    assert deaths.count(ExitCode.ENGINE_BROKEN) == 3
