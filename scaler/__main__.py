@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from functools import partial
 
@@ -18,6 +17,7 @@ from promptq.queue.observe import Observer
 from promptq.queue.server_check import check_at_start, look
 from promptq.queue.store import JobStore, connect
 from promptq.runtime import programs
+from promptq.runtime.cgroups import processors
 from promptq.runtime.lifecycle import run
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.parent_death import KillingStop
@@ -97,7 +97,7 @@ def fleet_settings(settings: ScalerSettings, workers: int, has_gpu: bool) -> Loc
     """
     changes = {"PROMPTQ_WORKER_METRICS_PORT": "0"} if workers > 1 else {}
     if not has_gpu and not environment.is_set("worker_threads"):
-        changes["PROMPTQ_WORKER_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // workers))
+        changes["PROMPTQ_WORKER_THREADS"] = str(max(1, processors() // workers))
     # A child that inherited the API's multiprocess folder would show up in the API's metrics.
     inherited = programs.environment(("PROMETHEUS_MULTIPROC_DIR",), **changes)
     # The echo engine has nothing to import that takes long.

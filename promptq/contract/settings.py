@@ -195,7 +195,7 @@ class WorkerSettings(CommonSettings):
     )
     max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
     drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
-    worker_threads: CountOrNone = Field(0, description="CPU threads for torch; 0: torch decides.")
+    worker_threads: CountOrNone = Field(0, description="CPU threads for torch; 0: as many as a quota allows.")
     echo_tokens_per_second: NotNegative = Field(20, description="Pace of the echo engine, per row; 0: at once.")
 
 

@@ -37,6 +37,7 @@ from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
 from promptq.contract.errors import EngineBroken
 from promptq.contract.settings import WorkerSettings
+from promptq.runtime.cgroups import processors
 
 log = logging.getLogger(__name__)
 
@@ -269,8 +270,8 @@ def _step_cost(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:
 def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousEngine:
     """Load the model that the settings name, and take its memory; `done` is told of each."""
     done("torch")  # imported with this module
-    if settings.worker_threads:
-        torch.set_num_threads(settings.worker_threads)
+    # torch knows what it is bound to, and of no quota: threads beyond it only stop one another.
+    torch.set_num_threads(settings.worker_threads or min(torch.get_num_threads(), processors()))
     model, tokenizer = load(settings)
     done("model")
     engine = ContinuousEngine(

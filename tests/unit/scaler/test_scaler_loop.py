@@ -40,8 +40,10 @@ class Bench:
         """As a worker's heartbeat does."""
         keys = self.store.keys
         for name in names:
-            self.store.client.sadd(keys.workers(), keys.worker(name))
-            self.store.client.hset(keys.worker(name), mapping={"state": "idle", "slots": 2})
+            self.store.client.sadd(keys.workers_of("default"), keys.worker(name))
+            self.store.client.hset(
+                keys.worker(name), mapping={"state": "idle", "slots": 2, "metrics_url": "http://h:1"}
+            )
 
     def decisions(self, action: str, reason: str) -> float:
         return self.metrics.decisions.labels(action, reason)._value.get()

@@ -21,6 +21,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from gpu_worker.engines.continuous.rounding import round_up
 from promptq.contract.errors import EngineError
+from promptq.runtime import cgroups
 
 # Columns are allocated, and read, in multiples of this: few shapes, and aligned rows of the mask.
 COLUMN_BUCKET = 64
@@ -201,10 +202,12 @@ def allocate(shapes: Sequence[LayerShape], slots: int, context: int, device: tor
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on the device now."""
+    """Memory that is free on the device now, and that this process may take."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    left = cgroups.memory_left()
+    available = psutil.virtual_memory().available
+    return available if left is None else min(left, available)
 
 
 def _too_large(slots: int, context: int, per_slot: int, free: int, device: torch.device) -> str:
