@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api import gunicorn_worker
+from api import gunicorn_worker, metric_files
 from promptq.contract.addresses import host_port
 from promptq.contract.settings import ApiSettings
 
@@ -24,7 +24,7 @@ control_socket_disable = True
 
 def on_starting(arbiter: Any) -> None:
     """Before any process of the API exists."""
-    gunicorn_worker.prepare_metrics(settings, arbiter.pid)
+    metric_files.prepare(settings, arbiter.pid)
 
 
 def child_exit(_arbiter: Any, worker: Any) -> None:
@@ -36,4 +36,4 @@ def child_exit(_arbiter: Any, worker: Any) -> None:
 
 def on_exit(arbiter: Any) -> None:
     """After the last process of the API has gone."""
-    gunicorn_worker.remove_metrics(settings, arbiter.pid)
+    metric_files.remove(settings, arbiter.pid)

@@ -1,20 +1,18 @@
-"""What gunicorn needs from us: a worker that lets go of long polls, our way of logging, the metric files."""
+"""What gunicorn needs from us: a worker that lets go of long polls, and our way of logging."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
-import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
-from promptq.contract.settings import ApiSettings, publish_to_environment
+from api import metric_files
+from promptq.contract.settings import ApiSettings
 from promptq.runtime import logs
 
 if TYPE_CHECKING:
@@ -38,6 +36,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         """Be killable from the start: a SIGTERM that comes before gunicorn handles it in the child would be lost,
         and the arbiter would then wait for the whole graceful time-out."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        metric_files.take_blocks_beforehand()
         super().init_process()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -105,21 +104,3 @@ class OwnLogger(Logger):  # type: ignore[misc]
         self.error_log.handlers.clear()
         self.error_log.propagate = True
         logs.configure("api", ApiSettings.load())
-
-
-def prepare_metrics(settings: ApiSettings, pid: int) -> None:
-    """An empty folder for the processes' metric files: old ones would carry their counts over."""
-    folder = metrics_folder(settings, pid)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    publish_to_environment(PROMETHEUS_MULTIPROC_DIR=str(folder), PROMETHEUS_DISABLE_CREATED_SERIES="True")
-
-
-def remove_metrics(settings: ApiSettings, pid: int) -> None:
-    """Leave nothing behind."""
-    shutil.rmtree(metrics_folder(settings, pid), ignore_errors=True)
-
-
-def metrics_folder(settings: ApiSettings, pid: int) -> Path:
-    """One folder a run. Containers that share a volume may share a pid, but not a host name."""
-    return settings.data_dir.resolve() / "metrics" / f"api-{socket.gethostname()}-{pid}"

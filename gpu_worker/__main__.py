@@ -26,6 +26,7 @@ from promptq.queue.store import JobStore
 from promptq.queue.upgrade import upgrade
 from promptq.runtime.lifecycle import Stop
 from promptq.runtime.logs import configure, log_settings
+from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.ports import listen
 
 log = logging.getLogger("gpu_worker")
@@ -63,6 +64,7 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     Raises:
         SettingsError: the metrics port is taken.
     """
+    keep_in_memory()
     registry = CollectorRegistry()
     telemetry = Telemetry(WorkerMetrics(registry), engine)
     host = settings.worker_metrics_host

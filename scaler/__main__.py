@@ -20,6 +20,7 @@ from promptq.runtime import programs
 from promptq.runtime.cgroups import processors
 from promptq.runtime.lifecycle import run
 from promptq.runtime.logs import configure, log_settings
+from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.parent_death import KillingStop
 from scaler.fleets.base import Fleet
 from scaler.fleets.gpus import Gpus
@@ -57,6 +58,7 @@ def serve(settings: ScalerSettings) -> None:
     fleet, limits = create_fleet(settings, gpus)
     stop = KillingStop(fleet.kill).install()
     disable_created_metrics()  # type: ignore[no-untyped-call]
+    keep_in_memory()
     registry = CollectorRegistry()
     store = JobStore(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
     loop = ScalerLoop(fleet, limits, store, ScalerMetrics(registry))

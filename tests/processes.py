@@ -14,6 +14,7 @@ from promptq.contract.settings import PREFIX, child_environment
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import connect
+from tests.clocks import Clock
 from tests.fakes import SETTINGS
 
 ROOT = Path(__file__).parent.parent
@@ -29,9 +30,14 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = 
     raise AssertionError(f"waited {seconds} s for {what or condition}")
 
 
-def start(module: str, server: EmbeddedServer, **settings: Any) -> subprocess.Popen[bytes]:
-    """`python -m module` against the server, with settings given by their field names."""
+def start(module: str, server: EmbeddedServer, clock: Clock | None = None, **settings: Any) -> subprocess.Popen[bytes]:
+    """`python -m module` against the server, with settings given by their field names.
+
+    Args:
+        clock: what it, and whatever it starts, takes for the time of day.
+    """
     values = {PREFIX + name.upper(): str(value) for name, value in settings.items()}
+    values |= clock.environment if clock else {}
     environment = child_environment(**{"PROMPTQ_REDIS_URL": server.url, "PROMPTQ_ENGINE": "echo", **values})
     return subprocess.Popen([sys.executable, "-m", module], env=environment, cwd=ROOT)
 

@@ -199,7 +199,7 @@ def test_sigterm_answers_the_long_polls_and_ends_cleanly(
         print(f"50 waiters told after {seconds * 1000:.0f} ms, ended after {time.monotonic() - asked:.1f} s")
         assert statuses == {200}
         assert seconds < 5
-        assert list(tmp_path.glob("metrics/*")) == []
+        assert list(tmp_path.glob("metrics/api-*")) == []
 
 
 def test_a_killed_process_leaves_the_gauges_and_keeps_its_counts(
