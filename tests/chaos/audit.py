@@ -17,12 +17,16 @@ from urllib3.util import Retry
 
 from promptq.contract.job import Result
 from promptq.contract.queues import PRIORITIES
+from scaler.housekeeping import SWEEP_SECONDS
 from tests.chaos.clients import TERMINAL, Record
 from tests.chaos.stack import Stack
 from tests.fakes import keys
 
 WINDOW_SECONDS = 2.0
 """With appendfsync everysec: what was acknowledged this long before a kill of Redis may be gone."""
+PUT_BACK_SECONDS = SWEEP_SECONDS + 20
+"""Within so many after keys were taken each job is in its place again; the scaler may be away meanwhile."""
+LIVE = {b"queued", b"started", b"deferred"}
 TIMELESS = {key.start for key in (keys.queue_names, keys.totals, keys.workers, keys.format)}
 TIMELESS_PREFIXES = tuple(key.start for key in (keys.finished, keys.failed, keys.canceled, keys.workers_of))
 
@@ -71,8 +75,13 @@ class Inspector(threading.Thread):
         """A census a second."""
         while not self._closing.wait(1):
             with contextlib.suppress(redis.RedisError), self._stack.client as client:
-                self.findings += [f"in flight: {line}" for line in census(client)]
+                found = [f"in flight: {line}" for line in census(client)]
+                self.findings += [line for line in found if not self._is_being_put_back(line)]
                 self.taken += 1
+
+    def _is_being_put_back(self, line: str) -> bool:
+        """Of a job in no place, whether keys were taken so lately that nobody can have looked for it yet."""
+        return line.endswith("in []") and time.monotonic() < self._stack.evicted_at + PUT_BACK_SECONDS
 
     def close(self) -> None:
         """Stop looking."""
@@ -102,14 +111,14 @@ class Audit:
 
 
 def wait_for_rest(client: redis.Redis, seconds: float) -> bool:
-    """Whether nothing waits or runs any more, in time."""
+    """Whether nothing waits or runs any more, in time, in a list or in none."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(redis.RedisError):
-            waiting = sum(client.llen(keys.queue(q)) + client.zcard(keys.wip(q)) for q in PRIORITIES)
-            if not waiting + sum(client.zcard(keys.deferred(q)) for q in PRIORITIES):
+            jobs, _ = client.eval(CENSUS, 0)
+            if not LIVE & set(jobs[1::2]):
                 return True
-        time.sleep(0.2)
+        time.sleep(0.5)
     return False
 
 

@@ -19,6 +19,18 @@ from tests.chaos.stack import Stack, pause, send
 from tests.fakes import keys
 
 REDIS_DOWN_SECONDS = 4.0
+DISK_FULL_SECONDS = 5.0
+SILENCE_SECONDS = 6.0
+"""Within so many everybody has found that his connections are dead, and made others."""
+STEPS = (20.0, -20.0, 700.0, -700.0, 0.0)
+"""Seconds that a clock is then ahead."""
+EVICTED = {
+    "queues": [keys.queue(queue) for queue in PRIORITIES], "leases": [keys.wip(queue) for queue in PRIORITIES],
+    "joined": [keys.deferred(queue) for queue in PRIORITIES], "groups": [keys.groups()], "deadlines": [keys.expiry()],
+    "workers": [keys.workers(), *map(keys.workers_of, PRIORITIES)], "cache": [keys.cache_new(), keys.cache_old()],
+    "figures": [keys.fleet(), keys.drain_rate(), keys.turn()],
+}  # fmt: skip
+"""What a server that evicts takes: not jobs and their results, which nothing could bring back."""
 PATIENCE_SECONDS = 60.0
 
 
@@ -177,6 +189,38 @@ class Injector(threading.Thread):
         with contextlib.suppress(redis.RedisError), self._stack.client as client:
             client.client_kill_filter(_type="normal")
             client.client_kill_filter(_type="pubsub")
+            return True
+        return False
+
+    def _silence_connections(self, fault: Fault) -> bool:
+        """As a firewall does that drops: nothing passes, and nothing is closed."""
+        self._stack.proxy.silence()
+        self.outages.append((time.time(), time.time() + SILENCE_SECONDS))
+        return True
+
+    def _step_clock(self, fault: Fault) -> bool:
+        clocks = list(self._stack.clocks.values())
+        clocks[int(fault.choice * len(clocks))].set(STEPS[int(fault.amount * len(STEPS))])
+        return True
+
+    def _fill_disk(self, fault: Fault) -> bool:
+        """The server's, and that of the programs' data."""
+        assert self._stack.disk
+        began = time.time()
+        self._stack.disk.fill()
+        time.sleep(DISK_FULL_SECONDS)
+        self._stack.disk.free()
+        if self._stack.server.process and self._stack.server.process.poll() is not None:
+            self._stack.server.start()  # one that syncs always gives up
+        self.outages.append((began, time.time() + 1))
+        return True
+
+    def _evict_keys(self, fault: Fault) -> bool:
+        kind = list(EVICTED)[int(fault.choice * len(EVICTED))]
+        with contextlib.suppress(redis.RedisError), self._stack.client as client:
+            workers = client.keys(keys.worker("*")) if kind == "workers" else []
+            client.delete(*EVICTED[kind], *workers)
+            self._stack.evicted_at = time.monotonic()
             return True
         return False
 

@@ -11,7 +11,8 @@ KILLS = ("kill worker", "kill api", "kill api child", "kill scaler", "kill redis
 SHARES = {
     "kill worker": 8, "kill api": 3, "kill api child": 2, "kill scaler": 4, "kill redis": 4,
     "pause worker": 3, "pause api": 1, "pause scaler": 1, "pause redis": 1,
-    "drain worker": 2, "drop connections": 1, "flush scripts": 1, "fill queue": 2,
+    "drain worker": 2, "drop connections": 1, "silence connections": 1, "flush scripts": 1, "fill queue": 2,
+    "fill disk": 1, "step clock": 4, "evict keys": 2,
 }  # fmt: skip
 STATES_ALLOWED = {"succeeded", "cancelled", "expired", "worker_lost"}
 

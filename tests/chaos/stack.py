@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -21,9 +22,14 @@ from promptq.contract.settings import PREFIX, child_environment
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.store import connect
 from tests.chaos.plan import LEASE_SECONDS
+from tests.clocks import Clock, can_shift_clocks
+from tests.disks import can_mount, small_disk
+from tests.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 MARK = "PROMPTQCHAOS_RUN"
+PROGRAMS = ("api", "scaler")
+DISK_MIB = 256
 SETTINGS = {
     "lease_seconds": LEASE_SECONDS, "tick_seconds": 0.2, "min_workers": 2, "max_workers": 3, "slots": 4,
     "echo_tokens_per_second": 50, "drain_seconds": 3, "up_delay_seconds": 0.2, "max_queue_jobs": 120,
@@ -32,12 +38,26 @@ SETTINGS = {
 
 
 class Stack:
-    """Redis, the API and the scaler with its workers. The supervisor starts the API and the scaler again."""
+    """Redis, the API and the scaler with its workers. The supervisor starts the API and the scaler again.
+
+    Attributes:
+        disk: where Redis and the programs have their files; None where nobody may mount one.
+        proxy: between the programs and Redis.
+        clocks: of the API's host, and of the scaler's and its workers'; empty without a compiler.
+        evicted_at: steady seconds at which keys were taken last.
+    """
 
     def __init__(self, folder: Path, durability: str = "everysec", **settings: Any) -> None:
         self.folder = folder
         self.run = uuid.uuid4().hex
-        self.server = EmbeddedServer(folder / "valkey", options=("--appendfsync", durability))
+        self._held = contextlib.ExitStack()
+        self.disk = self._held.enter_context(small_disk(folder / "disk", DISK_MIB)) if can_mount() else None
+        data = self.disk.folder if self.disk else folder
+        self.server = EmbeddedServer(data / "valkey", options=("--appendfsync", durability))
+        self.proxy = Proxy(self.server.port)
+        self.clocks = {name: Clock(folder, name) for name in PROGRAMS} if can_shift_clocks() else {}
+        self.evicted_at = -math.inf
+        self._data = data / "data"
         self.api_port, self.scaler_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.api_port}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -55,7 +75,7 @@ class Stack:
     def up(self) -> None:
         """Start everything."""
         self.server.start()
-        for name in ("api", "scaler"):
+        for name in PROGRAMS:
             self._start(name)
         self._supervisor.start()
 
@@ -63,9 +83,9 @@ class Stack:
         """Stop in order; what is still there afterwards should not be."""
         self._closing.set()
         self._supervisor.join()
-        for name in ("api", "scaler"):
+        for name in PROGRAMS:
             self.processes[name].terminate()
-        for name in ("api", "scaler"):
+        for name in PROGRAMS:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.processes[name].wait(30)
         self.server.stop()
@@ -73,6 +93,8 @@ class Stack:
         for process in left:
             process.kill()
         self._log.close()
+        self.proxy.close()
+        self._held.close()
         return left
 
     def descendants(self) -> Iterator[psutil.Process]:
@@ -108,9 +130,10 @@ class Stack:
     def _start(self, name: str) -> None:
         values = {PREFIX + key.upper(): str(value) for key, value in self._settings.items()}
         fixed = {
-            "PROMPTQ_REDIS_URL": self.server.url, "PROMPTQ_API_PORT": str(self.api_port),
-            "PROMPTQ_SCALER_PORT": str(self.scaler_port), "PROMPTQ_DATA_DIR": str(self.folder / "data"), MARK: self.run,
+            "PROMPTQ_REDIS_URL": self.proxy.url, "PROMPTQ_API_PORT": str(self.api_port),
+            "PROMPTQ_SCALER_PORT": str(self.scaler_port), "PROMPTQ_DATA_DIR": str(self._data), MARK: self.run,
         }  # fmt: skip
+        fixed |= self.clocks[name].environment if self.clocks else {}
         environment = child_environment(("PROMETHEUS_MULTIPROC_DIR",), **values, **fixed)
         self.processes[name] = subprocess.Popen(
             [sys.executable, "-m", name], env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,

@@ -7,9 +7,11 @@ from pathlib import Path
 from tests.chaos.plan import KILLS, LEASE_SECONDS, make
 from tests.chaos.run import run
 
-ONE_OF_EACH = dict.fromkeys(
-    (*KILLS, "pause worker", "drain worker", "drop connections", "flush scripts", "fill queue"), 1
-)
+OTHERS = (
+    "pause worker", "drain worker", "drop connections", "silence connections", "flush scripts", "fill queue", "fill disk",
+    "step clock",
+)  # fmt: skip
+ONE_OF_EACH = dict.fromkeys((*KILLS, *OTHERS), 1)
 
 
 def test_a_seed_always_makes_the_same_plan() -> None:
