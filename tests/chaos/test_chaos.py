@@ -8,8 +8,8 @@ from tests.chaos.plan import KILLS, LEASE_SECONDS, make
 from tests.chaos.run import run
 
 OTHERS = (
-    "pause worker", "drain worker", "drop connections", "silence connections", "flush scripts", "fill queue", "fill disk",
-    "step clock",
+    "pause worker", "drain worker", "drop connections", "silence connections", "flush scripts", "fill queue",
+    "fill disk", "step clock",
 )  # fmt: skip
 ONE_OF_EACH = dict.fromkeys((*KILLS, *OTHERS), 1)
 
