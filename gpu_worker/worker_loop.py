@@ -165,11 +165,16 @@ class WorkerLoop:
             log.exception("The text of job %s was not taken.", run.claim.id, extra=run.claim.log_fields)
 
     def _apply_verdicts(self) -> None:
-        self._engine.cancel(self._parts.verdicts.take_cancelled())
+        cancelled = filter(self._runs_under, self._parts.verdicts.take_cancelled())
+        self._engine.cancel([claim.id for claim in cancelled])
         for claim in self._parts.verdicts.take_lost():
-            run = self._runs.get(claim.id)
-            if run and run.claim.execution == claim.execution:
+            if self._runs_under(claim):
                 log.warning("The lease of job %s was lost; its row is dropped.", claim.id, extra=claim.log_fields)
                 del self._runs[claim.id]
                 self._parts.claim_io.forget([claim])
                 self._engine.cancel([claim.id])
+
+    def _runs_under(self, claim: Claim) -> bool:
+        """Whether a job runs, and under this very claim."""
+        run = self._runs.get(claim.id)
+        return run is not None and run.claim.execution == claim.execution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -219,3 +220,11 @@ def test_a_run_that_takes_too_long_is_timed_by_a_steady_clock(bench: Callable[..
     assert job.error is not None
     assert job.result is not None
     assert (job.error.type, job.result.text) == ("timeout", "one two")
+
+
+def test_a_cancel_that_comes_late_does_not_hit_the_job_s_next_life(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    job = it.submit("word " * 10)
+    (claim,) = it.until_running(1)
+    it.verdicts.add(replace(claim, execution="of-an-earlier-life"), "cancel")
+    assert it.until(job) == [Status.SUCCEEDED]
