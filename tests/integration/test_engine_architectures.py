@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-import torch
 
 from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.generation_config import end_tokens
@@ -19,12 +18,7 @@ LENGTHS = (0.03, 0.15, 0.4, 0.7)
 NEW = 20
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def prompts(context: int) -> list[str]:

@@ -27,12 +27,7 @@ GRANITE = Case("Granite", GROUPED | {"residual_multiplier": 0.5, "attention_mult
 OLMO = Case("Olmo")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

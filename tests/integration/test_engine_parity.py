@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
@@ -60,13 +59,7 @@ PLAIN = [
 SMOLLM_TOKENS = 20
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny models gain nothing from two, and on a busy machine threads mostly wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
