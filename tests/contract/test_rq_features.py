@@ -13,7 +13,7 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
-from promptq.contract.errors import SettingsError
+from promptq.contract.errors import JobNotFound, SettingsError
 from promptq.contract.job import Status
 from promptq.contract.redis_server import Grade
 from promptq.contract.settings import WorkerSettings
@@ -85,6 +85,14 @@ class TestForeignJobs:
         assert store.reap().requeued == 0
         assert store.client.zcard(keys.wip("default")) == 1
         assert theirs.get_status() == "started"
+
+    def test_nobody_can_cancel_or_retry_them_here(self, store: TimedStore, foreign: Queue) -> None:
+        waiting, failed = (foreign.enqueue("their.function", number).id for number in range(2))
+        store.claim("w", 8)
+        store.client.hset(keys.job(failed), "status", "failed")
+        for act, job_id in ((store.cancel, waiting), (store.retry, failed)):
+            with pytest.raises(JobNotFound):
+                act(job_id)
 
     def test_theirs_that_are_put_aside_stay_aside(self, store: TimedStore, foreign: Queue) -> None:
         first = foreign.enqueue("their.function")

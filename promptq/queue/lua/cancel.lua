@@ -4,7 +4,7 @@
 local given_time, id, result_ttl, token = unpack(ARGV)
 write_on_a_full_server()
 local job = read_job(id)
-if not job.status then return {'missing'} end
+if not job.status or is_foreign(job) then return {'missing'} end
 if job.ended_by == token then return {'cancelled'} end
 if is_waiting(job) then
   local transition = new_transition(given_time, result_ttl)

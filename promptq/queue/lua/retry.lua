@@ -3,7 +3,7 @@
 -- Reply: {'queued'} | {'missing'} | {'refused', status, error_type|''} | {'full', depth, seconds to its turn|''}
 local given_time, id, bound, token = unpack(ARGV, 1, 4)
 local now, job = clock(given_time), read_job(id)
-if not job.status then return {'missing'} end
+if not job.status or is_foreign(job) then return {'missing'} end
 if call('HGET', JOB .. id, 'retried_by') == token then return {'queued'} end
 if job.status ~= 'failed' or job.error_type == 'expired' then return {'refused', job.status, job.error_type or ''} end
 local depth = count_waiting({unpack(ARGV, 5)})
