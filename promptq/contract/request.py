@@ -98,7 +98,7 @@ class JobRequest(GenerateRequest):
 
     priority: Priority = Field("default", description="The queue that the job waits in.")
     ttl_seconds: float | None = Field(
-        None, gt=0, le=7 * 86400, description="Expire the job when it has waited this long."
+        None, gt=0, le=7 * 86400, description="Expire the job when it has waited this long for its first start."
     )
     timeout_seconds: float | None = Field(
         None, gt=0, le=86400, description="Fail the job when one run of it takes this long."
