@@ -30,11 +30,11 @@ end
 local function end_job(job, state, transition, outcome)
   local ending, key = ENDINGS[state], JOB .. job.id
   local seconds = lifetime(job, ending.lifetime, transition)
-  call('HSET', key, 'status', ending.status, 'ended_at', transition.iso)
+  local by = outcome.by and {'ended_by', outcome.by} or {}
+  call('HSET', key, 'status', ending.status, 'ended_at', transition.iso, unpack(by))
   if (outcome.error_type or '') ~= '' then
     call('HSET', key, 'error_type', outcome.error_type, 'error_message', outcome.error_message)
   end
-  if outcome.by then call('HSET', key, 'ended_by', outcome.by) end
   job.entry = add_result(job, ending.result_type, outcome)
   keep(key, seconds)
   keep(RESULTS .. job.id, seconds)
