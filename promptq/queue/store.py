@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,8 +44,6 @@ class JobStore:
         self.keys = settings.keys
         self._clock = clock
         self._default_model = settings.model_id
-        # Of each call that must not count twice: a repeat after a lost answer has the same.
-        self._tokens = (f"{secrets.token_hex(8)}-{number}-" for number in itertools.count())
         self._unanswered_claim = ""
         self.scripts = Scripts(client, self.keys, clock)
         # A claim that the client repeated by itself would lease other jobs, and nobody would hear of the first ones.
@@ -174,7 +171,7 @@ class JobStore:
             JobNotFound: no such job.
             JobAlreadyTerminal: it has ended already.
         """
-        arguments = [job_id, self.settings.result_ttl_seconds, next(self._tokens)]
+        arguments = [job_id, self.settings.result_ttl_seconds, _token()]
         outcome, *details = self.scripts.run("cancel", arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)
@@ -191,7 +188,7 @@ class JobStore:
             QueueFull: as many jobs wait as the settings allow.
         """
         queues = self._rq_names(queues_of(self.get(job_id).queue.model))
-        arguments = [job_id, self.settings.max_queue_jobs, next(self._tokens), *queues]
+        arguments = [job_id, self.settings.max_queue_jobs, _token(), *queues]
         outcome, *details = self.scripts.run("retry", arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)
@@ -249,7 +246,7 @@ class JobStore:
         its token.
         """
         was_made_before = "1" if self._unanswered_claim else ""
-        self._unanswered_claim = self._unanswered_claim or next(self._tokens)
+        self._unanswered_claim = self._unanswered_claim or _token()
         yield self._unanswered_claim, was_made_before
         self._unanswered_claim = ""
 
@@ -290,3 +287,8 @@ class JobStore:
         return chain.from_iterable(
             (claim.queue.rq_name(self._default_model), claim.id, claim.execution) for claim in claims
         )
+
+
+def _token() -> str:
+    """Of a call that must not count twice: a repeat after a lost answer has the same."""
+    return f"{secrets.token_hex(12)}-"

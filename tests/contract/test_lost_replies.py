@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -85,3 +86,9 @@ def test_a_retry_made_again_is_no_conflict(far: TimedStore, proxy: Proxy) -> Non
     far.retry(job.id)
     assert far.get(job.id).status is Status.QUEUED
     assert far.client.llen(far.keys.queue("default")) == 1
+
+
+def test_calls_of_many_threads_at_once_have_tokens_of_their_own(store: TimedStore) -> None:
+    ids = [submit(store, str(number), cache=False).job.id for number in range(64)]
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(store.cancel, ids)) == {Status.CANCELLED}
