@@ -45,9 +45,12 @@ def metrics() -> Response:
 
 
 def _unready(fleet: FleetRecord | None) -> str:
-    if services().observer.workers() or (fleet and fleet.max_workers > 0):
+    if services().observer.workers():
         return ""
-    return "No worker is registered, and no scaler says that it may start one."
+    if fleet and fleet.trouble:
+        return f"No worker is registered: {fleet.trouble}"
+    may_start = fleet and fleet.max_workers > 0
+    return "" if may_start else "No worker is registered, and no scaler says that it may start one."
 
 
 def _registry() -> CollectorRegistry:

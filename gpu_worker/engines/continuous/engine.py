@@ -105,6 +105,7 @@ class ContinuousEngine:
         self._texts: dict[str, TextStream] = {}
         self._progress: dict[str, _Progress] = {}
         self._right_drafts = 0
+        self._is_in_doubt = False
 
     @property
     def info(self) -> EngineInfo:
@@ -184,11 +185,12 @@ class ContinuousEngine:
 
     def _run(self, chunks: list[Chunk]) -> None:
         failed: list[tuple[Chunk, Failure]] = []
+        self._is_in_doubt = False
         for done, tokens in run_in_halves(chunks, self._runner.run, lambda *alone: failed.append(alone)):
             given = iter(tokens)
             for chunk in done:
                 self._take(chunk, list(islice(given, chunk.gives)))
-        if failed and (trouble := self._canary.trouble()):
+        if (failed or self._is_in_doubt) and (trouble := self._canary.trouble()):
             raise EngineBroken(f"rows fail, and so does a prompt of one token: {trouble}")
         for chunk, reason in failed:
             self._fail(chunk.sequence, reason)
@@ -214,6 +216,7 @@ class ContinuousEngine:
 
     def _take_token(self, sequence: SequenceState, token: int) -> None:
         if token == NOT_FINITE:
+            self._is_in_doubt = True
             self._fail(sequence, ("engine_error", "the model's output is not a finite number"))
         elif token in sequence.ends:
             self._finish(sequence, FinishReason.STOP)

@@ -114,6 +114,18 @@ def test_ready_means_that_a_worker_lives_or_may_be_started(http: FlaskClient, st
     assert http.get("/readyz").status_code == 200
 
 
+def test_trouble_makes_unready_where_no_worker_is_left_and_is_a_warning_beside_others(
+    http: FlaskClient, store: TimedStore
+) -> None:
+    Observer(store.client, store.settings).publish_fleet(FleetRecord(0, 1, 1, (), "w1 exited with code 5"))
+    unready = http.get("/readyz")
+    assert (unready.status_code, "code 5" in unready.json["error"]["message"]) == (503, True)
+    store.client.sadd("rq:workers:default", "rq:worker:w2")
+    store.client.hset("rq:worker:w2", mapping={"phase": "idle", "metrics_url": "x"})
+    ready = http.get("/readyz")
+    assert (ready.status_code, "code 5" in " ".join(ready.json["warnings"])) == (200, True)
+
+
 def test_the_metrics_count_what_happened(http: FlaskClient, finish: Finish, metric: Metric) -> None:
     for body in ({"prompt": "a"}, {"prompt": "a"}, {"prompt": "b", "cache": False}, {"prompt": ""}):
         http.post("/v1/jobs", json=body)
