@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fakeredis
 import pytest
 import redis
 
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
-from tests.fakes import TimedStore
+from tests.fakes import TimedStore, fake_redis
 from tests.processes import ROOT
 
 
@@ -93,4 +92,4 @@ def store(client: redis.Redis, settings: WorkerSettings) -> TimedStore:
 @pytest.fixture
 def fake_store(settings: WorkerSettings) -> TimedStore:
     """A store on fakeredis, for unit tests."""
-    return TimedStore(fakeredis.FakeRedis(), settings)
+    return TimedStore(fake_redis(), settings)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import fakeredis
 import redis
 
 from promptq.contract.job import JobError, Result, Status
@@ -20,6 +21,14 @@ IDENTITY = "test-model@1:float32"
 NOW = 1_800_000_000.0
 SETTINGS = WorkerSettings(_env_file=None)
 keys = SETTINGS.keys
+
+
+def fake_redis() -> redis.Redis:
+    """A client of a fake server of its own.
+
+    The server is named here: of one that is made at the first connection, two threads that connect at once make two.
+    """
+    return fakeredis.FakeRedis(server=fakeredis.FakeServer(version=7))
 
 
 class TimedStore(JobStore):

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import fakeredis
 import pytest
 from flask.testing import FlaskClient
 from flask_openapi3.openapi import OpenAPI
@@ -15,7 +14,7 @@ from api.app import create_app
 from api.waiting.waiters import Waiters
 from promptq.contract.settings import ApiSettings
 from promptq.queue.store import Claim, Ending
-from tests.fakes import TimedStore
+from tests.fakes import TimedStore, fake_redis
 
 LIMITS = {"max_body_bytes": 200_000, "max_prompt_chars": 1000, "max_tokens_limit": 100}
 
@@ -61,7 +60,7 @@ def settings() -> ApiSettings:
 
 @pytest.fixture
 def store(settings: ApiSettings) -> TimedStore:
-    return TimedStore(fakeredis.FakeRedis(), settings)
+    return TimedStore(fake_redis(), settings)
 
 
 @pytest.fixture

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
 
 from api.api_keys import digest, read_keys
 from api.app import create_app
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
-from tests.fakes import TimedStore, failure, success
+from tests.fakes import TimedStore, failure, fake_redis, success
 from tests.unit.api.conftest import ReadingClient, silent_waiters
 
 KEYS = {"ann": "key-of-ann", "bob": "key-of-bob"}
@@ -35,7 +34,7 @@ def keyfile(tmp_path: Path) -> Path:
 def make(keyfile: Path) -> Make:
     def make(**fields: object) -> ReadingClient:
         settings = ApiSettings(_env_file=None, engine="echo", api_keys_file=str(keyfile), **fields)
-        store = TimedStore(fakeredis.FakeRedis(), settings)
+        store = TimedStore(fake_redis(), settings)
         client: Any = create_app(settings, store, silent_waiters()).test_client()
         client.store = store
         return client

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
 from flask.testing import FlaskClient
 
@@ -18,7 +17,7 @@ from api.waiting.waiters import Waiters
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import ApiSettings
 from promptq.queue.store import Claim, Ending
-from tests.fakes import TimedStore, success
+from tests.fakes import TimedStore, fake_redis, success
 
 Finish = Callable[[Callable[[Claim], Ending]], Claim]
 
@@ -81,7 +80,7 @@ def test_twins_join_and_known_texts_are_hits(http: FlaskClient, finish: Finish) 
 
 
 def test_what_does_not_fit_is_refused_by_itself_with_its_turn(settings: ApiSettings, waiters: Waiters) -> None:
-    store = TimedStore(fakeredis.FakeRedis(), settings.model_copy(update={"max_queue_jobs": 3}))
+    store = TimedStore(fake_redis(), settings.model_copy(update={"max_queue_jobs": 3}))
     http = create_app(store.settings, store, waiters).test_client()
     store.client.set("promptq:drain_rate", "0.5")
     items, rest = batch(http, *({"prompt": f"p{i}"} for i in range(6)))

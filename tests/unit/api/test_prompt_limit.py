@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import zlib
 
-import fakeredis
 import pytest
+import redis
 from flask.testing import FlaskClient
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
@@ -17,7 +17,7 @@ from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.request import GenerateRequest, Message
 from promptq.queue import model_facts
 from promptq.queue.model_facts import ModelFacts
-from tests.fakes import TimedStore, keys
+from tests.fakes import TimedStore, fake_redis, keys
 
 CONTEXT = 300
 FITTING = "word " * (CONTEXT - 2)
@@ -40,7 +40,7 @@ FACTS = ModelFacts.of(CONTEXT, word_tokenizer().to_str())
 class Facts:
     """Reads what is published, counts the reads, and fails when told to."""
 
-    def __init__(self, client: fakeredis.FakeRedis) -> None:
+    def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self.reads = 0
         self.away = False
@@ -53,12 +53,12 @@ class Facts:
 
 
 @pytest.fixture
-def client() -> fakeredis.FakeRedis:
-    return fakeredis.FakeRedis()
+def client() -> redis.Redis:
+    return fake_redis()
 
 
 @pytest.fixture
-def facts(client: fakeredis.FakeRedis) -> Facts:
+def facts(client: redis.Redis) -> Facts:
     model_facts.publish(client, keys.model("m"), FACTS)
     return Facts(client)
 
@@ -77,7 +77,7 @@ def refusal(limit: PromptLimit, prompt: str | None = None, *contents: str) -> tu
     return None
 
 
-def test_the_facts_come_back_as_published_and_live_a_day(client: fakeredis.FakeRedis) -> None:
+def test_the_facts_come_back_as_published_and_live_a_day(client: redis.Redis) -> None:
     assert model_facts.read(client, keys.model("m")) is None
     model_facts.publish(client, keys.model("m"), FACTS)
     assert model_facts.read(client, keys.model("m")) == FACTS
@@ -85,7 +85,7 @@ def test_the_facts_come_back_as_published_and_live_a_day(client: fakeredis.FakeR
     assert model_facts.read(client, keys.model("another")) is None
 
 
-def test_a_heartbeat_renews_the_facts_and_says_whose_tokenizer_is_there(client: fakeredis.FakeRedis) -> None:
+def test_a_heartbeat_renews_the_facts_and_says_whose_tokenizer_is_there(client: redis.Redis) -> None:
     def beat(facts: ModelFacts) -> bytes | None:
         with client.pipeline() as pipe:
             model_facts.renew(pipe, keys.model("m"), facts)
@@ -100,7 +100,7 @@ def test_a_heartbeat_renews_the_facts_and_says_whose_tokenizer_is_there(client: 
     assert client.ttl(keys.model("m")) > 5
 
 
-def test_a_known_tokenizer_is_not_fetched_again(client: fakeredis.FakeRedis) -> None:
+def test_a_known_tokenizer_is_not_fetched_again(client: redis.Redis) -> None:
     model_facts.publish(client, keys.model("m"), FACTS)
     known = model_facts.read(client, keys.model("m"))
     client.hset(keys.model("m"), mapping={"tokenizer": b"never read", "context_length": 9})
@@ -154,7 +154,7 @@ def test_new_facts_are_seen_when_the_old_are_stale(
     assert facts.reads == 2
 
 
-def test_unknown_facts_let_everything_through(client: fakeredis.FakeRedis) -> None:
+def test_unknown_facts_let_everything_through(client: redis.Redis) -> None:
     facts = Facts(client)
     limit = PromptLimit(facts)
     assert [refusal(limit, FITTING * 9), refusal(limit, FITTING * 9)] == [None, None]

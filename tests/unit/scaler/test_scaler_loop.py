@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -14,7 +13,7 @@ from promptq.queue.observe import Observer
 from scaler.fleets.base import FleetCapabilities
 from scaler.loop import ScalerLoop
 from scaler.policy import Limits
-from tests.fakes import NOW, TimedStore, submit
+from tests.fakes import NOW, TimedStore, fake_redis, submit
 from tests.memory_fleet import MemoryFleet
 
 
@@ -23,7 +22,7 @@ class Bench:
 
     def __init__(self, least: int = 1, most: int = 4, fleet: MemoryFleet | None = None) -> None:
         settings = ScalerSettings(_env_file=None)
-        self.store = TimedStore(fakeredis.FakeRedis(), settings)
+        self.store = TimedStore(fake_redis(), settings)
         self.store.uptime_seconds = lambda: 9999.0  # type: ignore[method-assign]  # fakeredis says nothing of it
         self.fleet, self.at = fleet or MemoryFleet(most), 1000.0
         self.metrics = ScalerMetrics(CollectorRegistry())
