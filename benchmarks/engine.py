@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.floor import Floor
 from benchmarks.peers import GenerateBatch, Ours, Peer, StaticBatches, Vllm
 from benchmarks.workloads import WORKLOADS, Request, Words, make
-from gpu_worker.engines.continuous.engine import kernels_for
+from gpu_worker.engines.continuous.creation import kernels_for
 from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.loading import packaged
 from gpu_worker.engines.continuous.loading.loader import load

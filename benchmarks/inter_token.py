@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.peers import row
 from benchmarks.workloads import Words
-from gpu_worker.engines.continuous.engine import ContinuousEngine, kernels_for
+from gpu_worker.engines.continuous.creation import kernels_for
+from gpu_worker.engines.continuous.engine import ContinuousEngine
 from gpu_worker.engines.continuous.loading.loader import load
 from promptq.contract.settings import WorkerSettings
 

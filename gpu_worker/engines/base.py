@@ -30,6 +30,7 @@ class Row:
         deadline: monotonic seconds after which the row ends with TIMEOUT, or None.
         priority: of its queue; more urgent rows are admitted first.
         queued_at: monotonic seconds at which the job was submitted; of one priority the older goes first.
+        progress: token ids that an earlier run generated; the row goes on behind them, where the engine can `resume`.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Row:
     deadline: float | None = None
     priority: Priority = "default"
     queued_at: float = 0.0
+    progress: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class RowEnd:
     """How a row ended.
 
     Attributes:
-        text: everything generated, cut at the stop string; partial when cancelled or timed out.
+        text: everything generated, by earlier runs too, cut at the stop string; partial when cancelled or timed out.
+        completion_tokens: likewise of all runs, each token once.
         batch_size: the most rows that were live in one step with this one, itself included; 0 when it ended before any.
         error: (type, message) when the reason is ERROR.
     """
@@ -62,15 +65,21 @@ class Event:
     """What one step did to one row.
 
     Attributes:
-        text: newly generated text that can no longer change.
-        tokens: completion tokens that this step added.
+        text: newly generated text that can no longer change. Up to the row's `end`, it is what follows from the tokens:
+            given as a row's `progress`, they lead to the same text.
+        token_ids: completion tokens that this step added.
         end: set on the row's last event, and only there.
     """
 
     id: str
     text: str = ""
-    tokens: int = 0
+    token_ids: Sequence[int] = ()
     end: RowEnd | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens this step added."""
+        return len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True)

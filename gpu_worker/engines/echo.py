@@ -1,4 +1,7 @@
-"""The engine that returns the prompt's words at a set pace: for tests, demos and queue benchmarks. No torch."""
+"""The engine that returns the prompt's words at a set pace: for tests, demos and queue benchmarks. No torch.
+
+A word's token id is its place.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ class _Speaker:
     words: list[str]
     stops: StopFilter
     started: float | None = None
+    resumed: int = 0
     spoken: int = 0
     text: str = ""
     batch_size: int = 0
@@ -64,7 +68,7 @@ class EchoEngine:
             dtype="none",
             slots=slots,
             context_length=0,
-            capabilities=Capabilities(streaming=True),
+            capabilities=Capabilities(resume=True, streaming=True),
             identity="echo",
         )
 
@@ -108,7 +112,7 @@ class EchoEngine:
         speaker.fresh.clear()
         speaker.text += text
         finished = self._finish(speaker, reason) if reason else None
-        return Event(speaker.row.id, text, speaker.spoken - before, finished)
+        return Event(speaker.row.id, text, range(before, speaker.spoken), finished)
 
     def _interrupted(self, speaker: _Speaker, now: float) -> FinishReason | None:
         if speaker.row.id in self._cancelled:
@@ -119,20 +123,14 @@ class EchoEngine:
     def _speak(self, speaker: _Speaker, now: float) -> FinishReason | None:
         limit = min(len(speaker.words), speaker.row.request.max_tokens)
         speaker.started = now if speaker.started is None else speaker.started
-        due = min(limit, self._due(speaker.started, now))
+        due = min(limit, speaker.resumed + self._due(speaker.started, now))
         # Without stop strings nothing depends on the single word.
         at_once = 1 if speaker.row.request.stop else due - speaker.spoken
         while speaker.spoken < due and not speaker.stops.stopped:
-            self._say(speaker, at_once)
+            _say(speaker, at_once)
         if speaker.stops.stopped or speaker.spoken == len(speaker.words):
             return FinishReason.STOP
         return FinishReason.LENGTH if speaker.spoken == limit else None
-
-    def _say(self, speaker: _Speaker, count: int) -> None:
-        gap = " " if speaker.spoken else ""
-        text = gap + " ".join(speaker.words[speaker.spoken :][:count])
-        speaker.fresh.append(speaker.stops.push(text) if speaker.row.request.stop else text)
-        speaker.spoken += count
 
     def _due(self, started: float, now: float) -> int:
         if not self._pace:
@@ -147,14 +145,29 @@ class EchoEngine:
 
     def _rest(self, now: float) -> None:
         # No row has a word due, so each has been started and the pace is not 0.
-        due = [(speaker.started or 0.0) + (speaker.spoken + 1) / self._pace for speaker in self._live.values()]
+        due = [
+            (speaker.started or 0.0) + (speaker.spoken + 1 - speaker.resumed) / self._pace
+            for speaker in self._live.values()
+        ]
         wait = min(due, default=now) - now
         if wait > 0:
             self._sleep(min(wait, LONGEST_SLEEP_SECONDS))
 
 
 def _speaker(row: Row) -> _Speaker:
-    return _Speaker(row, _said(row.request).split(), StopFilter(row.request.stop))
+    speaker = _Speaker(row, _said(row.request).split(), StopFilter(row.request.stop), resumed=len(row.progress))
+    for _ in row.progress:
+        _say(speaker, 1)
+    speaker.text = "".join(speaker.fresh)
+    speaker.fresh.clear()
+    return speaker
+
+
+def _say(speaker: _Speaker, count: int) -> None:
+    gap = " " if speaker.spoken else ""
+    text = gap + " ".join(speaker.words[speaker.spoken :][:count])
+    speaker.fresh.append(speaker.stops.push(text) if speaker.row.request.stop else text)
+    speaker.spoken += count
 
 
 def _said(request: GenerateRequest) -> str:

@@ -35,8 +35,8 @@ class EngineEntry:
 
 ENGINES: Final[Mapping[str, EngineEntry]] = {
     "continuous": EngineEntry(
-        "gpu_worker.engines.continuous.engine:create",
-        ("gpu_worker.engines.continuous.engine", "transformers.models.llama.modeling_llama"),
+        "gpu_worker.engines.continuous.creation:create",
+        ("gpu_worker.engines.continuous.creation", "transformers.models.llama.modeling_llama"),
     ),
     "echo": EngineEntry("gpu_worker.engines.echo:create"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -39,7 +39,7 @@ class Run:
         self.engine = engine
         self.now = 0.0
         self.texts: defaultdict[str, str] = defaultdict(str)
-        self.tokens: defaultdict[str, int] = defaultdict(int)
+        self.token_ids: defaultdict[str, list[int]] = defaultdict(list)
         self.ends: dict[str, RowEnd] = {}
         self.stats: list[StepStats] = []
 
@@ -50,7 +50,7 @@ class Run:
         for event in result.events:
             assert event.id not in self.ends, "nothing comes after a row's end"
             self.texts[event.id] += event.text
-            self.tokens[event.id] += event.tokens
+            self.token_ids[event.id] += event.token_ids
             if event.end:
                 self.ends[event.id] = event.end
 
@@ -97,9 +97,9 @@ def test_a_row_ends_once_and_is_gone(run: Run) -> None:
 def test_pieces_add_up(run: Run) -> None:
     run.all(row(prompt, prompt) for prompt in PROMPTS[:SLOTS])
     for row_id, end in run.ends.items():
-        assert (run.texts[row_id], run.tokens[row_id]) == (end.text, end.completion_tokens)
+        assert (run.texts[row_id], len(run.token_ids[row_id])) == (end.text, end.completion_tokens)
         assert end.prompt_tokens > 0
-    assert sum(run.tokens.values()) >= sum(stats.rows for stats in run.stats) > 0
+    assert sum(map(len, run.token_ids.values())) >= sum(stats.rows for stats in run.stats) > 0
 
 
 def test_a_streaming_engine_gives_text_before_the_end(run: Run) -> None:
@@ -126,6 +126,40 @@ def test_no_more_rows_than_slots_and_no_id_twice(engine: Engine) -> None:
 def test_max_tokens_ends_a_row(run: Run, limit: int) -> None:
     end = run.all([row("a", max_tokens=limit)]).ends["a"]
     assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, limit)
+
+
+def same_end(end: RowEnd) -> RowEnd:
+    """Without how many rows there were beside it: a row that goes on at its end makes no step."""
+    return replace(end, batch_size=0)
+
+
+RESUMED: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "drawn": {"temperature": 1.0, "seed": 7},
+    "drawn from few": {"temperature": 2.0, "top_k": 50, "top_p": 0.9, "seed": 8},
+}
+
+
+@pytest.mark.parametrize("how", RESUMED)
+def test_a_row_goes_on_at_any_token_as_if_it_had_never_stopped(engine: Engine, how: str) -> None:
+    asked = {"max_tokens": 6, **RESUMED[how]}
+    whole = Run(engine).all([row("whole", **asked)])
+    end, ids = whole.ends["whole"], whole.token_ids["whole"]
+    for cut in range(len(ids) + 1):
+        rest = Run(engine).all([replace(row("rest", **asked), progress=ids[:cut])])
+        assert (same_end(rest.ends["rest"]), rest.token_ids["rest"]) == (same_end(end), ids[cut:]), cut
+        assert end.text.endswith(rest.texts["rest"])
+
+
+def test_a_stop_string_may_lie_across_the_place_where_a_row_goes_on(engine: Engine) -> None:
+    whole = Run(engine).all([row("whole", max_tokens=6)])
+    text, ids = whole.ends["whole"].text, whole.token_ids["whole"]
+    for start in range(1, len(text) - 2):
+        stop = [text[start : start + 3]]
+        end = Run(engine).all([row("cut", max_tokens=6, stop=stop)]).ends["cut"]
+        for cut in range(end.completion_tokens + 1):
+            rest = Run(engine).all([replace(row("rest", max_tokens=6, stop=stop), progress=ids[:cut])])
+            assert same_end(rest.ends["rest"]) == same_end(end), (stop, cut)
 
 
 def test_a_stop_string_cuts_the_text_wherever_it_lies(run: Run) -> None:

@@ -6,22 +6,19 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
 from gpu_worker.engines.continuous.canary import Canary
 from gpu_worker.engines.continuous.generation_config import GenerationRules
-from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
+from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.kvcache.slots import allocate
-from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint
-from gpu_worker.engines.continuous.loading.loader import limit_context, load, model_folder
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
 from gpu_worker.engines.continuous.runners.checks import Checks
 from gpu_worker.engines.continuous.runners.choice import choose_runner
@@ -36,8 +33,6 @@ from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
 from promptq.contract.errors import EngineBroken
-from promptq.contract.settings import WorkerSettings
-from promptq.runtime.cgroups import processors
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +42,7 @@ class _Progress:
     """What this step has done to one row so far."""
 
     text: str = ""
-    tokens: int = 0
+    tokens: list[int] = field(default_factory=list)
     end: RowEnd | None = None
 
 
@@ -123,6 +118,7 @@ class ContinuousEngine:
             sequence = self._sequence(row)
             stops = [*row.request.stop, *self._rules.stops]
             self._texts[row.id] = TextStream(self._decode, self._skipped, stops, sequence.prompt)
+            self._resume(sequence)
             self._scheduler.add(sequence)
 
     def cancel(self, ids: Iterable[str]) -> None:
@@ -161,6 +157,20 @@ class ContinuousEngine:
         except Exception as error:
             sequence.end(FinishReason.ERROR, failure(error))
         return sequence
+
+    def _resume(self, sequence: SequenceState) -> None:
+        """Go on where an earlier run stopped. It may have come to the end of the text, and not to storing that."""
+        stream, tokens = self._texts[sequence.row.id], sequence.row.progress
+        try:
+            for token in tokens:
+                stream.push(token)
+        except Exception as error:
+            sequence.end(FinishReason.ERROR, failure(error))
+        sequence.resume(tokens)
+        if stream.stopped:
+            sequence.end(FinishReason.STOP)
+        elif tokens and sequence.generated >= sequence.limit:
+            sequence.end(FinishReason.LENGTH)
 
     def _fit(self, sequence: SequenceState) -> None:
         length = len(sequence.prompt)
@@ -229,7 +239,7 @@ class ContinuousEngine:
         sequence.drafter.extend([token])
         sequence.generated += 1
         progress = self._of(sequence)
-        progress.tokens += 1
+        progress.tokens.append(token)
         progress.text += stream.push(token)
         if stream.stopped:
             self._finish(sequence, FinishReason.STOP)
@@ -243,7 +253,9 @@ class ContinuousEngine:
         stream, progress = self._texts[sequence.row.id], self._of(sequence)
         # After an error the decoder itself may be the one at fault.
         progress.text += stream.flush() if error is None else ""
-        progress.end = RowEnd(reason, stream.text, len(sequence.prompt), sequence.generated, sequence.batch_size, error)
+        progress.end = RowEnd(
+            reason, stream.text, sequence.prompt_tokens, sequence.generated, sequence.batch_size, error
+        )
         del self._texts[sequence.row.id]
         self._vacate(sequence, sound=error is None and sequence.is_prefilled)
 
@@ -258,37 +270,8 @@ class ContinuousEngine:
         return self._progress.setdefault(sequence.row.id, _Progress())
 
 
-def kernels_for(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | None:
-    """Our kernels for this model, kept in the data folder; None where they are turned off or of no use."""
-    return load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if settings.kernels else None
-
-
 def _step_cost(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:
     """The runner's, with what the settings say of it; `prefill_tokens` 0 says nothing."""
     if prefill_tokens:
         cost = replace(cost, prefill_tokens=prefill_tokens, beside=None)
     return cost if drafts else replace(cost, free_tokens=0)
-
-
-def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousEngine:
-    """Load the model that the settings name, and take its memory; `done` is told of each."""
-    done("torch")  # imported with this module
-    # torch knows what it is bound to, and of no quota: threads beyond it only stop one another.
-    torch.set_num_threads(settings.worker_threads or min(torch.get_num_threads(), processors()))
-    model, tokenizer = load(settings)
-    done("model")
-    engine = ContinuousEngine(
-        model,
-        tokenizer,
-        slots=0 if settings.slots == "auto" else settings.slots,
-        context=limit_context(model, settings.context_length),
-        prefill_tokens=settings.prefill_tokens,
-        drafts=settings.drafts,
-        prefixes=settings.prefixes,
-        name=settings.model,
-        fingerprint=model_fingerprint(model_folder(settings)),
-        kernels=kernels_for(settings, model),
-        checks_folder=settings.data_dir / "checks",
-    )
-    done("memory")
-    return engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,13 +20,14 @@ class SequenceState:
     """One live row.
 
     Attributes:
-        prompt: token ids.
+        prompt: token ids that are computed before the row decodes: the request's, and behind them the resumed ones.
+        resumed: how many of them an earlier run generated.
         limit: the most tokens it may generate: `max_tokens`, or what is left of the context.
         seed: decides every draw of this row.
         slot: where its KV memory is; None until the scheduler admits it.
         computed: tokens whose keys and values are in the slot.
         reused: of these, prompt tokens that were copied from another slot, not computed.
-        generated: completion tokens so far; an end-of-sequence token is not one.
+        generated: completion tokens so far, the resumed ones included; an end-of-sequence token is not one.
         last: the newest token, not yet in the slot.
         batch_size: the most rows that were live in one step with it, itself included.
         passed_over: steps in which it waited for prefill and got none.
@@ -43,6 +44,7 @@ class SequenceState:
     slot: int | None = None
     computed: int = 0
     reused: int = 0
+    resumed: int = 0
     generated: int = 0
     last: int = 0
     batch_size: int = 0
@@ -58,9 +60,20 @@ class SequenceState:
         return self.computed >= len(self.prompt)
 
     @property
+    def prompt_tokens(self) -> int:
+        """How many tokens the request's own prompt has."""
+        return len(self.prompt) - self.resumed
+
+    @property
     def text(self) -> list[int]:
         """All its tokens: those of the prompt and those generated; the first `computed` are in the slot."""
         return self.drafter.text
+
+    def resume(self, tokens: Sequence[int]) -> None:
+        """Go on behind tokens that an earlier run generated."""
+        self.prompt.extend(tokens)
+        self.drafter.extend(tokens)
+        self.resumed = self.generated = len(tokens)
 
     def end(self, reason: FinishReason, error: Failure | None = None) -> None:
         """Note how the row is to end. The first reason stands."""
