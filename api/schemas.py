@@ -29,7 +29,14 @@ JOB_EXAMPLE = {
     "queue_position": None,
     "output": {"text": "The Nile, the Rhine and the Amazon.", "finish_reason": "stop"},
     "usage": {"prompt_tokens": 34, "completion_tokens": 11, "total_tokens": 45},
-    "timings": {"queue_seconds": 0.004, "time_to_first_token_seconds": 0.03, "run_seconds": 0.2, "batch_size": 8},
+    "timings": {
+        "queue_seconds": 0.004,
+        "time_to_first_token_seconds": 0.03,
+        "run_seconds": 0.2,
+        "batch_size": 8,
+        "resumed_tokens": 0,
+        "moves": 0,
+    },
     "cache": "miss",
     "error": None,
     "urls": {"self": "/v1/jobs/5f0c6a", "cancel": "/v1/jobs/5f0c6a/cancel"},
@@ -99,6 +106,8 @@ class Timings(BaseModel):
     time_to_first_token_seconds: float | None = None
     run_seconds: float | None = None
     batch_size: int | None = Field(default=None, description="The most rows that shared an engine step with this job.")
+    resumed_tokens: int | None = Field(default=None, description="Tokens that earlier runs of it had generated.")
+    moves: int | None = Field(default=None, description="How often it was taken from a worker before this run.")
 
 
 class Failure(BaseModel):

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
 from gpu_worker.engines.base import Engine
-from gpu_worker.event_sink import NullSink
 from gpu_worker.leases import LeaseKeeper
 from gpu_worker.presence import Presence
+from gpu_worker.progress import ProgressKeeper
 from gpu_worker.registration import WorkerRegistration
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
@@ -46,11 +46,13 @@ class Worker:
         self._presence = presence = Presence(registration, engine)
         verdicts = Verdicts()
         batching = Batching(settings.batching, engine.info.slots, settings.max_wait_ms / 1000)
-        self._claim_io = ClaimIO(store, registration.name, batching, telemetry.stored)
+        resumes = engine.info.identity if engine.info.capabilities.resume else ""
+        self._claim_io = ClaimIO(store, registration.name, batching, telemetry.stored, resumes)
+        self._progress = ProgressKeeper(store, engine.info.identity, settings.checkpoint_seconds)
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
         channels = (settings.keys.wake_channel, self._cancel_channel)
         self._listener = Listener(settings.redis_url, channels, self._on_message, self._look_again, self._note_loss)
-        parts = LoopParts(self._claim_io, self._leases, presence, verdicts, telemetry, NullSink())
+        parts = LoopParts(self._claim_io, self._leases, presence, verdicts, telemetry, self._progress)
         limits = LoopLimits(settings.job_timeout_seconds, settings.drain_seconds)
         self._loop = WorkerLoop(engine, parts, limits)
 
@@ -64,7 +66,7 @@ class Worker:
         """
         if self._registration.appear(lambda: stop.requested):
             self._leave(self._take_back)
-        for thread in (self._listener, self._claim_io, self._leases):
+        for thread in (self._listener, self._claim_io, self._leases, self._progress):
             thread.start()
         log.info("ready: %s serves %s", self._registration.name, self._engine.info)
         try:
@@ -80,6 +82,7 @@ class Worker:
 
     def _close(self) -> None:
         self._listener.close()
+        self._progress.close()
         self._claim_io.close(CLOSE_SECONDS)
         # A claim may have been under way when claiming stopped.
         self._claim_io.give_back(self._claim_io.stop_claiming())

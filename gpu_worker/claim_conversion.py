@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -15,12 +16,22 @@ from promptq.queue.store import Claim, Ending
 
 @dataclass(slots=True)
 class Run:
-    """One claimed job while it is here. Times are monotonic seconds."""
+    """One claimed job while it is here. Times are monotonic seconds.
+
+    Attributes:
+        resumed: tokens that earlier runs had generated when its row began here.
+        generated: tokens that the row has, those included.
+    """
 
     claim: Claim
     claimed_at: float
+    resumed: int = 0
+    generated: int = field(init=False)
     first_token_at: float | None = None
     last_token_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.generated = self.resumed
 
 
 def row(run: Run, timeout_seconds: float) -> Row:
@@ -42,6 +53,7 @@ def row(run: Run, timeout_seconds: float) -> Row:
         run.claimed_at + limit,
         claim.queue.priority,
         run.claimed_at - claim.waited_seconds,
+        claim.progress,
     )
 
 
@@ -67,11 +79,19 @@ def ending(run: Run, finished: RowEnd, model: str, now: float) -> Ending:
 
 def _request(claim: Claim) -> GenerateRequest:
     try:
-        return GenerateRequest.model_validate(claim.kwargs)
+        request = GenerateRequest.model_validate(claim.kwargs)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "prompt"
         raise InvalidRequest(f"{field}: {first['msg']}", param=field) from None
+    return request if request.is_deterministic else request.model_copy(update={"seed": _seed(claim)})
+
+
+def _seed(claim: Claim) -> int:
+    """The job's own, so that every run of it draws the same; of a job that plain RQ made, by its id."""
+    if claim.context.seed is not None:
+        return claim.context.seed
+    return int.from_bytes(hashlib.sha256(claim.id.encode()).digest()[:8]) >> 1
 
 
 def _result(run: Run, finished: RowEnd, model: str, now: float) -> Result:
@@ -86,4 +106,6 @@ def _result(run: Run, finished: RowEnd, model: str, now: float) -> Result:
         time_to_first_token_seconds=None if first is None else round(max(0.0, first - run.claimed_at), 6),
         run_seconds=max(0.0, now - run.claimed_at),
         batch_size=finished.batch_size,
+        resumed_tokens=run.resumed,
+        moves=run.claim.moves,
     )

@@ -26,6 +26,7 @@ class ClaimIO(threading.Thread):
 
     Args:
         on_stored: told of endings that were sent, and whether each was accepted.
+        resumes: the identity of the engine's model, where it goes on with what earlier runs generated.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class ClaimIO(threading.Thread):
         worker: str,
         batching: Batching,
         on_stored: Callable[[Sequence[Ending], Sequence[bool]], None],
+        resumes: str = "",
     ) -> None:
         super().__init__(name="claim-io", daemon=True)
         self._store = store
         self._worker = worker
         self._batching = batching
         self._on_stored = on_stored
+        self._resumes = resumes
         self._changed = threading.Condition()
         self._held: dict[str, Claim] = {}
         self._unfinished: set[str] = set()
@@ -179,7 +182,7 @@ class ClaimIO(threading.Thread):
             room = self._room() if self._awake else 0
             busy = bool(self._unfinished)
             self._awake = False
-        stored, claims = self._store.finish_and_claim(self._worker, endings, room, busy=busy)
+        stored, claims = self._store.finish_and_claim(self._worker, endings, room, busy=busy, resumes=self._resumes)
         with self._changed:
             del self._endings[: len(endings)]
             for ending in endings:

@@ -49,7 +49,7 @@ class LoopLimits:
 
     Attributes:
         job_timeout: one run's limit, where the job names none.
-        drain: after a stop, the time for running rows before they are put back.
+        drain: after a stop, the time for running rows before they are put back; only for engines that cannot resume.
     """
 
     job_timeout: float
@@ -99,24 +99,38 @@ class WorkerLoop:
             self._parts.leases.nudge()
 
     def drain(self) -> None:
-        """Finish what runs within the drain time; give the rest back to the front of the queue."""
+        """Give everything back to the front of the queue: what runs with its progress, for another worker to go on.
+
+        An engine that could not go on finishes what it can within the drain time.
+        """
         claim_io = self._parts.claim_io
         self._parts.presence.draining = True
         self._parts.leases.nudge()
         log.info("draining: %d rows run", self._engine.live_rows())
         claim_io.give_back(claim_io.stop_claiming())
-        deadline = self._clock() + self._limits.drain
-        while claim_io.unfinished() and self._clock() < deadline:
-            self.round(DRAIN_POLL_SECONDS)
+        if self._engine.info.capabilities.resume:
+            self._keep_progress()
+        else:
+            self._finish_rows(self._clock() + self._limits.drain)
         # A claim that was under way when claiming stopped may have come since, and found no slot.
         claim_io.give_back([*(run.claim for run in self._runs.values()), *claim_io.stop_claiming()])
+
+    def _keep_progress(self) -> None:
+        try:
+            self._parts.sink.keep()
+        except Exception as error:
+            log.warning("The newest tokens of %d rows are not kept: %s", len(self._runs), error)
+
+    def _finish_rows(self, deadline: float) -> None:
+        while self._parts.claim_io.unfinished() and self._clock() < deadline:
+            self.round(DRAIN_POLL_SECONDS)
 
     def _start(self, claims: Sequence[Claim]) -> None:
         refused, rows = [], []
         for claim in claims:
             if self._adopt(claim):
                 continue
-            run = Run(claim, self._clock())
+            run = Run(claim, self._clock(), len(claim.progress))
             self._parts.telemetry.claimed(claim)
             try:
                 rows.append(claim_conversion.row(run, self._limits.job_timeout))
@@ -151,6 +165,7 @@ class WorkerLoop:
         if event.tokens:
             self._parts.telemetry.tokens(run, event, now)
         self._tell_sink(run, event)
+        run.generated += event.tokens
         return self._end(run, event.end, now) if event.end else None
 
     def _end(self, run: Run, end: RowEnd, now: float) -> Ending:
@@ -170,7 +185,7 @@ class WorkerLoop:
         for claim in self._parts.verdicts.take_lost():
             if self._runs_under(claim):
                 log.warning("The lease of job %s was lost; its row is dropped.", claim.id, extra=claim.log_fields)
-                del self._runs[claim.id]
+                self._parts.sink.dropped(self._runs.pop(claim.id))
                 self._parts.claim_io.forget([claim])
                 self._engine.cancel([claim.id])
 

@@ -13,6 +13,7 @@ from promptq.contract.job import JobError, Result, Status
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import JobRequest
 from promptq.contract.settings import CommonSettings, WorkerSettings
+from promptq.queue.progress import Append, append
 from promptq.queue.records import Admission, Claim, Ending, NewJob, Reaped, Submitted
 from promptq.queue.store import JobStore
 
@@ -46,9 +47,11 @@ class TimedStore(JobStore):
         self.at = self.at if now is None else now
         return super().submit_many(news)
 
-    def claim(self, worker: str, count: int, now: float | None = None, *, busy: bool = False) -> list[Claim]:
+    def claim(
+        self, worker: str, count: int, now: float | None = None, *, busy: bool = False, resumes: str = ""
+    ) -> list[Claim]:
         self.at = now
-        return super().claim(worker, count, busy=busy)
+        return super().claim(worker, count, busy=busy, resumes=resumes)
 
     def renew(self, claims: Sequence[Claim], now: float | None = None) -> list[str]:
         self.at = now
@@ -59,10 +62,17 @@ class TimedStore(JobStore):
         return super().finish(worker, endings)
 
     def finish_and_claim(
-        self, worker: str, endings: Sequence[Ending], count: int, now: float | None = None, *, busy: bool = False
+        self,
+        worker: str,
+        endings: Sequence[Ending],
+        count: int,
+        now: float | None = None,
+        *,
+        busy: bool = False,
+        resumes: str = "",
     ) -> tuple[list[bool], list[Claim]]:
         self.at = now
-        return super().finish_and_claim(worker, endings, count, busy=busy)
+        return super().finish_and_claim(worker, endings, count, busy=busy, resumes=resumes)
 
     def release(self, claims: Sequence[Claim], now: float | None = None) -> int:
         self.at = now
@@ -96,6 +106,11 @@ def new_job(
 def submit(store: TimedStore, prompt: str = "hello", now: float = NOW, **fields: Any) -> Submitted:
     """Submit a job for the store's own model; with `cache=False` it never joins another one."""
     return store.submit(replace(new_job(prompt, **fields), model=store.settings.model_id), now)
+
+
+def ran(store: TimedStore, claim: Claim, before: int, ids: Sequence[int], text: str) -> str:
+    """Keep what a claimed job generated; tells what became of that."""
+    return append(store, IDENTITY, [Append(claim, before, tuple(ids), text)])[0]
 
 
 def success(claim: Claim, text: str = "text") -> Ending:

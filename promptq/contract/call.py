@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from promptq.contract.errors import InvalidRequest
+from promptq.contract.request import MAX_SEED
 
 FUNCTION: Final = "promptq.generate"
 CONTEXT: Final = "promptq"
@@ -24,6 +25,7 @@ class JobContext(BaseModel):
         timeout_seconds: the limit of one run, where the job has one of its own.
         traceparent: of the request that made the job (W3C Trace Context).
         request_id: of that request, for the worker's log.
+        seed: what decides the draws of a request that names no seed, in every run alike.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -31,6 +33,7 @@ class JobContext(BaseModel):
     timeout_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     traceparent: str = ""
     request_id: str = ""
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
 
 
 NO_CONTEXT: Final = JobContext()

@@ -80,6 +80,8 @@ class Result:
 
     Attributes:
         batch_size: the most rows that were live in one engine step with this job.
+        resumed_tokens: of the completion, those that earlier runs had generated.
+        moves: how often the job was taken from a worker before.
     """
 
     text: str
@@ -91,6 +93,8 @@ class Result:
     time_to_first_token_seconds: float | None = None
     run_seconds: float = 0.0
     batch_size: int = 0
+    resumed_tokens: int = 0
+    moves: int = 0
 
     def encode(self) -> str:
         """RQ's form of a return value: base64 of JSON, readable through `Job.return_value()`."""
@@ -111,15 +115,18 @@ class Result:
                 "time_to_first_token_seconds": self.time_to_first_token_seconds,
                 "run_seconds": round(self.run_seconds, 6),
                 "batch_size": self.batch_size,
+                "resumed_tokens": self.resumed_tokens,
+                "moves": self.moves,
             },
         }
 
     @classmethod
     def decode(cls, encoded: bytes | str) -> Result:
-        """The inverse of `encode`."""
+        """The inverse of `encode`; timings that a later release adds are passed over."""
         value = json.loads(base64.b64decode(encoded))
         usage = {name: count for name, count in value["usage"].items() if name != "total_tokens"}
-        return cls(model=value["model"], **value["output"], **usage, **value["timings"])
+        timings = {name: seconds for name, seconds in value["timings"].items() if name in cls.__slots__}
+        return cls(model=value["model"], **value["output"], **usage, **timings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from promptq.contract.call import FUNCTION
 
 LEASE_GRACE_SECONDS: Final = 3600
 """Added to a lease in `rq:wip`, whose past entries RQ's own cleanup would fail; our reaper comes long before."""
+PROGRESS_SECONDS: Final = 60
+"""How long what a job has generated outlives its end, for those who read it as it came."""
 FORMAT: Final = "2"
 """Which form the jobs in Redis have; see `promptq.queue.upgrade`."""
 
@@ -57,11 +59,15 @@ class Keys:
         self.job = key(
             "rq:job:", "{id}", "hash", "none while live; result_ttl or failure_ttl after the end",
             "RQ's fields, and ours: queued_at, attempts, expires_at, fingerprint, cache, cache_key, cancel_requested, "
-            "error_type, error_message, ended_by, retried_by, calls, owner",
+            "error_type, error_message, ended_by, retried_by, calls, owner, moves, resets, progress_of",
         )  # fmt: skip
         self.results = key(
             "rq:results:", "{id}", "stream", "as the job; a cached text's at least cache_ttl_seconds",
             "RQ's results; return_value has text, usage and timings",
+        )  # fmt: skip
+        self.progress = key(
+            "promptq:progress:", "{id}", "stream", "a day from its first entry; a minute after the job's end",
+            "what a job has generated so far: token ids and text, by entry; its ids are {resets + 1}-{tokens so far}",
         )  # fmt: skip
         self.queue_names = key("rq:queues", "", "set", "permanent: three a model", "the queues that RQ's tools show")
         self.queue = key("rq:queue:", "{queue}", "list", "gone when empty; bounded by max_queue_jobs", "queued ids")
@@ -134,4 +140,12 @@ def lua_prelude(keys: Keys) -> str:
     names = {name: key.start for name, key in keys.catalogue().items()}
     names |= {"done": keys.done_channel, "wake": keys.wake_channel, "cancel": keys.cancel_channel}
     lines = [f"local {name.upper()} = '{value}'" for name, value in names.items()]
-    return "\n".join([*lines, f"local LEASE_GRACE = {LEASE_GRACE_SECONDS}", f"local FUNCTION = '{FUNCTION}'", ""])
+    return "\n".join(
+        [
+            *lines,
+            f"local LEASE_GRACE = {LEASE_GRACE_SECONDS}",
+            f"local PROGRESS_SECONDS = {PROGRESS_SECONDS}",
+            f"local FUNCTION = '{FUNCTION}'",
+            "",
+        ]
+    )

@@ -194,7 +194,12 @@ class WorkerSettings(CommonSettings):
         True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
     )
     max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
-    drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
+    checkpoint_seconds: NotNegative = Field(
+        2, description="How often a running job's tokens are kept, for whoever must go on with it; 0: at a drain only."
+    )
+    drain_seconds: Seconds = Field(
+        30, description="After SIGTERM: time for rows of an engine that cannot resume, before they are put back."
+    )
     worker_threads: CountOrNone = Field(0, description="CPU threads for torch; 0: as many as a quota allows.")
     echo_tokens_per_second: NotNegative = Field(20, description="Pace of the echo engine, per row; 0: at once.")
 

@@ -78,7 +78,10 @@ class NewJob:
 
     def _data(self) -> bytes:
         context = JobContext(
-            timeout_seconds=self.request.timeout_seconds, traceparent=self.traceparent, request_id=self.request_id
+            timeout_seconds=self.request.timeout_seconds,
+            traceparent=self.traceparent,
+            request_id=self.request_id,
+            seed=None if self.request.is_deterministic else secrets.randbits(63),
         )
         return encode_call(self.request.kwargs(), context)
 
@@ -108,6 +111,8 @@ class Claim:
         rq_timeout_seconds: the limit that plain RQ wrote on it.
         refusal: why it cannot be run as it is, if so.
         alone: its worker was lost in every earlier attempt and this is the last: nothing may run beside it.
+        moves: how often it was taken from a worker, that was lost or gave it back.
+        progress: token ids that earlier runs generated, for an engine that goes on behind them.
     """
 
     id: str
@@ -120,15 +125,18 @@ class Claim:
     rq_timeout_seconds: float | None = None
     refusal: InvalidRequest | None = None
     alone: bool = False
+    moves: int = 0
+    progress: tuple[int, ...] = ()
 
     @classmethod
     def from_row(cls, row: Sequence[Any], default_model: str, max_attempts: int) -> Claim:
         """Read one row of the claim script's reply."""
-        job_id, queue, execution, data, attempts, waited, timeout, unsupported = row
+        job_id, queue, execution, data, attempts, waited, timeout, unsupported, moves, progress = row
         kwargs, context, refusal = _read_call(data or b"", unsupported.decode())
         return cls(
             job_id.decode(), QueueName.parse(queue.decode(), default_model), execution.decode(), kwargs, context,
-            attempts, max(0.0, float(waited)), _positive(timeout), refusal, 1 < attempts >= max_attempts,
+            attempts, max(0.0, float(waited)), _positive(timeout), refusal, 1 < attempts >= max_attempts, moves,
+            tuple(int(token) for tokens in progress for token in tokens.split()),
         )  # fmt: skip
 
     @property

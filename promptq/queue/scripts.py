@@ -14,8 +14,9 @@ from promptq.queue.connection import answering
 _CHANGES = ("base", "jobs", "lifetime", "transition", "groups")
 PARTS: Final[Mapping[str, Sequence[str]]] = {
     "submit": (*_CHANGES, "bound", "cache", "admission"),
-    "claim": (*_CHANGES, "expiry", "rq_features", "candidate", "lines"),
+    "claim": (*_CHANGES, "expiry", "rq_features", "progress", "candidate", "lines"),
     "renew": ("base",),
+    "append": ("base",),
     "finish": (*_CHANGES, "cache"),
     "release": _CHANGES,
     "reap": (*_CHANGES, "led_groups", "redelivery", "expiry"),

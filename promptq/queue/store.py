@@ -99,17 +99,19 @@ class JobStore:
         by_place = dict(zip(chain.from_iterable(places), chain.from_iterable(admitted), strict=True))
         return [by_place[place] for place in range(len(news))]
 
-    def claim(self, worker: str, count: int, *, busy: bool = False) -> list[Claim]:
+    def claim(self, worker: str, count: int, *, busy: bool = False, resumes: str = "") -> list[Claim]:
         """Lease up to `count` jobs to `worker`, in the order of priority and age.
 
         Args:
             busy: it runs something, so it gets no job that must run alone, and nothing that is behind such a job.
+            resumes: the identity of its model, where its engine goes on with what such a model generated earlier;
+                other jobs start over.
         """
         if count < 1:
             return []
         with self._answered() as token:
-            rows = self._claiming.run(*self._claim_call(worker, count, busy, token))
-        return self._claims(rows, worker, count, busy)
+            rows = self._claiming.run(*self._claim_call(worker, count, busy, resumes, token))
+        return self._claims(rows, worker, count, busy, resumes)
 
     def renew(self, claims: Sequence[Claim]) -> list[str]:
         """Extend leases. Tells for each claim `ok`, `lost` or `cancel` (a client asked for it)."""
@@ -125,15 +127,15 @@ class JobStore:
         return [reply == 1 for reply in self.scripts.run(*self._finish_call(worker, endings))]
 
     def finish_and_claim(
-        self, worker: str, endings: Sequence[Ending], count: int, *, busy: bool = False
+        self, worker: str, endings: Sequence[Ending], count: int, *, busy: bool = False, resumes: str = ""
     ) -> tuple[list[bool], list[Claim]]:
         """`finish`, then `claim`, in one round trip where both have something to do."""
         if not endings or not count:
-            return self.finish(worker, endings), self.claim(worker, count, busy=busy)
+            return self.finish(worker, endings), self.claim(worker, count, busy=busy, resumes=resumes)
         with self._answered() as token:
-            calls = [self._finish_call(worker, endings), self._claim_call(worker, count, busy, token)]
+            calls = [self._finish_call(worker, endings), self._claim_call(worker, count, busy, resumes, token)]
             stored, rows = self._claiming.run_together(calls)
-        return [reply == 1 for reply in stored], self._claims(rows, worker, count, busy)
+        return [reply == 1 for reply in stored], self._claims(rows, worker, count, busy, resumes)
 
     def release(self, claims: Sequence[Claim]) -> int:
         """Put claimed jobs back at the front of their queues, in the order given; the attempt is not counted."""
@@ -250,13 +252,13 @@ class JobStore:
         yield self._unanswered_claim, was_made_before
         self._unanswered_claim = ""
 
-    def _claim_call(self, worker: str, count: int, busy: bool, token: Sequence[str]) -> Call:
-        limits = [self.settings.ageing_seconds, self.settings.max_attempts, "1" if busy else ""]
+    def _claim_call(self, worker: str, count: int, busy: bool, resumes: str, token: Sequence[str]) -> Call:
+        limits = [self.settings.ageing_seconds, self.settings.max_attempts, "1" if busy else "", resumes]
         head = [count, self.settings.lease_seconds, worker, *token, *limits]
         queues = self._rq_names(queues_of(self._default_model))
         return "claim", [*head, self.settings.failure_ttl_seconds, _EXPIRED, *queues]
 
-    def _claims(self, rows: Sequence[Any], worker: str, count: int, busy: bool) -> list[Claim]:
+    def _claims(self, rows: Sequence[Any], worker: str, count: int, busy: bool, resumes: str) -> list[Claim]:
         """Read the claim script's reply. Where it shows what plain RQ made, and nothing else, claim once more."""
         claimed = [row for row in rows if is_claimed(row)]
         claims = [Claim.from_row(row, self._default_model, self.settings.max_attempts) for row in claimed]
@@ -269,7 +271,7 @@ class JobStore:
             if claims:
                 return claims
             raise
-        return claims or self.claim(worker, count, busy=busy)
+        return claims or self.claim(worker, count, busy=busy, resumes=resumes)
 
     def _finish_call(self, worker: str, endings: Sequence[Ending]) -> Call:
         head = [*self._lifetimes(), self.settings.cache_ttl_seconds, self.keys.worker(worker), worker]

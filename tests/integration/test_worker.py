@@ -105,23 +105,56 @@ def test_a_worker_that_gets_its_own_job_back_goes_on_with_it(server: EmbeddedSer
         reaches(short, put(short, "still alive"), Status.SUCCEEDED)
 
 
-def test_sigterm_finishes_what_runs_and_claims_no_more(
+def test_after_sigterm_the_next_worker_goes_on_at_the_same_token(
     server: EmbeddedServer, client: redis.Redis, store: TimedStore
 ) -> None:
-    with worker(server, slots=2, **SLOW) as process:
-        jobs = [put(store, "word " * 10) for _ in range(4)]
-        # A claimed job runs in Redis's eyes; until its row is in the engine a drain would put it back.
+    words = " ".join(map(str, range(20)))
+    with worker(server, slots=2, checkpoint_seconds=0, **SLOW) as process:
+        jobs = [put(store, words) for _ in range(3)]
+        # A claimed job runs in Redis's eyes before its row is in the engine.
         wait_until(lambda: [seen.busy_slots for seen in Observer(client, SETTINGS).workers()] == [2], what="both rows")
+        time.sleep(0.7)
+        asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == ExitCode.OK
-    assert [store.get(job.id).status.value for job in jobs] == ["succeeded", "succeeded", "queued", "queued"]
+        assert time.monotonic() - asked < 2
     assert Observer(client, SETTINGS).workers() == []
+    assert [store.get(job.id).attempts for job in jobs] == [0, 0, 0]
+    kept = [sum(map(len, entries_of(client, job.id))) for job in jobs]
+    with worker(server, slots=2, echo_tokens_per_second=1000):
+        results = [reaches(store, job, Status.SUCCEEDED).result for job in jobs]
+    assert [result.text for result in results] == [words] * 3
+    assert [(result.completion_tokens, result.moves, result.resumed_tokens) for result in results] == [
+        (20, 1, kept[0]), (20, 1, kept[1]), (20, 0, 0),
+    ]  # fmt: skip
+    assert kept[0] > 0
+    assert kept[2] == 0
 
 
-def test_what_does_not_finish_in_the_drain_time_is_put_back_first_in_line(
-    server: EmbeddedServer, store: TimedStore
+def test_after_sigkill_the_next_worker_goes_on_where_the_last_checkpoint_was(
+    server: EmbeddedServer, client: redis.Redis, short: TimedStore
 ) -> None:
-    with worker(server, slots=2, drain_seconds=0.5, **NEVER) as process:
+    words = " ".join(map(str, range(30)))
+    with worker(server, checkpoint_seconds=0.2, **SLOW, **SHORT_LEASE) as process:
+        job = put(short, words)
+        wait_until(lambda: len(entries_of(client, job.id)) >= 2, what="two checkpoints")
+        process.kill()
+        process.wait(10)
+    kept = sum(map(len, entries_of(client, job.id)))
+    wait_until(lambda: short.reap(time.time()).requeued)
+    with worker(server, echo_tokens_per_second=1000):
+        result = reaches(short, job, Status.SUCCEEDED).result
+    assert (result.text, result.completion_tokens, result.moves) == (words, 30, 1)
+    assert 2 <= result.resumed_tokens == kept
+
+
+def entries_of(client: redis.Redis, job_id: str) -> list[list[bytes]]:
+    """The token ids of each entry of a job's progress."""
+    return [values[b"tokens"].split() for _, values in client.xrange(SETTINGS.keys.progress(job_id))]
+
+
+def test_what_a_drain_puts_back_is_first_in_line(server: EmbeddedServer, store: TimedStore) -> None:
+    with worker(server, slots=2, **NEVER) as process:
         jobs = [put(store) for _ in range(3)]
         reaches(store, jobs[1], Status.RUNNING)
         process.send_signal(signal.SIGTERM)
@@ -134,6 +167,7 @@ def test_what_does_not_finish_in_the_drain_time_is_put_back_first_in_line(
 def test_a_second_signal_kills(server: EmbeddedServer, store: TimedStore) -> None:
     with worker(server, **NEVER) as process:
         reaches(store, put(store), Status.RUNNING)
+        store.client.client_pause(4000)  # a drain takes no longer than its words with Redis
         process.send_signal(signal.SIGTERM)
         time.sleep(1)
         process.send_signal(signal.SIGTERM)

@@ -26,8 +26,8 @@ class SlowStore(JobStore):
 
     claimed = threading.Event()
 
-    def claim(self, worker: str, count: int, *, busy: bool = False) -> list[Claim]:
-        claims = super().claim(worker, count, busy=busy)
+    def claim(self, worker: str, count: int, *, busy: bool = False, resumes: str = "") -> list[Claim]:
+        claims = super().claim(worker, count, busy=busy, resumes=resumes)
         if claims:
             self.claimed.set()
             time.sleep(1.0)
@@ -49,3 +49,25 @@ def test_what_the_claim_brings_is_given_back_at_once(
     thread.join(30)
     seen = store.get(job.id)
     assert (seen.status, seen.attempts) == (Status.QUEUED, 0)
+
+
+def test_no_token_is_generated_twice(
+    server: EmbeddedServer, client: redis.Redis, store: TimedStore, settings: WorkerSettings
+) -> None:
+    words = " ".join(map(str, range(60)))
+    settings = settings.model_copy(update={"redis_url": server.url, "checkpoint_seconds": 0})
+    ids = [submit(store, words, cache=False, now=time.time()).job.id for _ in range(8)]
+    generated = 0.0
+    while not all(store.get(job_id).status.is_terminal for job_id in ids):
+        engine, stop, registry = EchoEngine(8, 40.0), Stop(), CollectorRegistry()
+        telemetry = Telemetry(WorkerMetrics(registry), engine)
+        registration = WorkerRegistration(client, settings, engine.info, "http://x")
+        thread = threading.Thread(target=Worker(store, engine, registration, telemetry, settings).run, args=(stop,))
+        thread.start()
+        time.sleep(0.6)
+        stop.request()
+        thread.join(30)
+        generated += registry.get_sample_value("promptq_tokens_total", {"model": "echo", "type": "completion"}) or 0
+    results = [store.get(job_id).result for job_id in ids]
+    assert [(result.text, result.moves > 0) for result in results if result] == [(words, True)] * 8
+    assert generated == 8 * 60

@@ -5,11 +5,12 @@
 -- know by `calls`, its limit counts. On a job that was ours it is RQ's default, which nobody asked for.
 local function read_candidate(id, queue)
   local v = redis.pcall('HMGET', JOB .. id, 'status', 'data', 'queued_at', 'attempts', 'expires_at', 'error_type',
-    'cancel_requested', 'group_id', 'timeout', 'calls')
+    'cancel_requested', 'group_id', 'timeout', 'calls', 'moves', 'progress_of')
   local failed_before = v[6]
   return {id = id, queue = queue, status = v[1], data = v[2], queued_at = v[3], expires_at = v[5],
     attempts = not failed_before and tonumber(v[4] or '') or 0, failed_before = failed_before, cancel_requested = v[7],
-    is_from_rq = v[8] or v[10], rq_timeout = v[10] and v[9] or '', calls = v[10]}
+    is_from_rq = v[8] or v[10], rq_timeout = v[10] and v[9] or '', calls = v[10],
+    moves = v[11], progress_of = v[12]}
 end
 
 -- Whether it stays where it is: another program's, or perhaps.
@@ -32,15 +33,16 @@ local function is_suspect(job, max_attempts)
   return job.status == 'queued' and job.attempts > 0 and job.attempts + 1 >= max_attempts
 end
 
--- A claimed job's row of the reply.
-local function claimed_row(job, execution, now)
+-- A claimed job's row of the reply, for a worker whose engine goes on with what a model of this identity generated.
+local function claimed_row(job, execution, identity, now)
+  local progress = take_up(job, identity)
   return {job.id, job.queue, execution, job.data, job.attempts, stamp(now - (job.waits_since or now)), job.rq_timeout,
-    job.is_from_rq and unsupported(job.id) or ''}
+    job.is_from_rq and unsupported(job.id) or '', tonumber(job.moves or 0), progress}
 end
 
 -- Lease a job: forget what an earlier life, a cancel that came too late, or RQ left on it, and how long it might wait:
 -- that was for this start. Returns its row.
-local function lease(job, execution, worker, lease_end, transition)
+local function lease(job, execution, worker, identity, lease_end, transition)
   local key = JOB .. job.id
   job.status, job.attempts = 'started', job.attempts + 1
   if job.is_from_rq then call('PERSIST', key) end
@@ -52,5 +54,5 @@ local function lease(job, execution, worker, lease_end, transition)
   end
   call('HSET', key, 'status', 'started', 'started_at', transition.iso, 'worker_name', worker, 'attempts', job.attempts)
   call('ZADD', WIP .. job.queue, stamp(lease_end), job.id .. ':' .. execution)
-  return claimed_row(job, execution, transition.now)
+  return claimed_row(job, execution, identity, transition.now)
 end

@@ -4,12 +4,14 @@
 -- claimed alone, so that it takes no other job with it. Jobs that plain RQ made stay where they are until their `calls`
 -- says that they are for us; while `rq suspend` is in force, every job does.
 -- ARGV: time|'', count, lease seconds, worker, token, whether the call with this token was made before and its
---       answer lost ('1'|''), ageing, max_attempts, busy ('1'|''), failure_ttl, expired exc_string, queue names.
--- Reply: {{id, queue, execution, data, attempts, seconds it waited, RQ's timeout|'', RQ features we refuse|''}, ...};
+--       answer lost ('1'|''), ageing, max_attempts, busy ('1'|''), identity of the model
+--       whose earlier runs the worker goes on with|'', failure_ttl, expired exc_string, queue names.
+-- Reply: {{id, queue, execution, data, attempts, seconds it waited, RQ's timeout|'', RQ features we refuse|'', how
+--        often it was taken from a worker, token ids of earlier runs}, ...};
 --        of a job of which nobody has read what it calls, {id, queue, '', data}.
-local given_time, count, lease_seconds, worker, token, was_made_before, ageing, max_attempts, busy, failure_ttl,
-  expired_trace = unpack(ARGV, 1, 11)
-local FIRST_QUEUE, DROPPED_AT_MOST = 12, 1000
+local given_time, count, lease_seconds, worker, token, was_made_before, ageing, max_attempts, busy, identity,
+  failure_ttl, expired_trace = unpack(ARGV, 1, 12)
+local FIRST_QUEUE, DROPPED_AT_MOST = 13, 1000
 write_on_a_full_server()
 count, max_attempts = tonumber(count), tonumber(max_attempts)
 local transition = new_transition(given_time, nil, failure_ttl)
@@ -26,7 +28,7 @@ local function take(line)
     job.status = 'expired'
     overdue[#overdue + 1] = job
   elseif job.status == 'queued' then
-    claimed[#claimed + 1] = lease(job, token .. #claimed, worker, lease_end, transition)
+    claimed[#claimed + 1] = lease(job, token .. #claimed, worker, identity, lease_end, transition)
   end
 end
 
@@ -42,7 +44,7 @@ local function claim()
 end
 
 if was_made_before == '1' then
-  for i = FIRST_QUEUE, #ARGV do add_leased(claimed, ARGV[i], token, transition.now) end
+  for i = FIRST_QUEUE, #ARGV do add_leased(claimed, ARGV[i], token, identity, transition.now) end
 end
 if #claimed > 0 or call('EXISTS', SUSPENDED) == 1 then return claimed end
 for i = FIRST_QUEUE, #ARGV do

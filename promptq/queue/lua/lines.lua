@@ -32,11 +32,11 @@ end
 
 -- Add what a call with this token leased from a queue when it was made before: nobody has heard of it. Its executions
 -- are the token and a number, in the order of the claims.
-local function add_leased(claimed, queue, token, now)
+local function add_leased(claimed, queue, token, identity, now)
   for _, member in ipairs(call('ZRANGE', WIP .. queue, 0, -1)) do
     local id, execution = string.match(member, '^(.*):(.*)$')
     local job = execution and string.sub(execution, 1, #token) == token and read_candidate(id, queue)
-    if job and job.status == 'started' then claimed[#claimed + 1] = claimed_row(job, execution, now) end
+    if job and job.status == 'started' then claimed[#claimed + 1] = claimed_row(job, execution, identity, now) end
   end
   local function number(row) return tonumber(string.sub(row[3], #token + 1)) end
   table.sort(claimed, function(a, b) return number(a) < number(b) end)

@@ -3,6 +3,7 @@
 local function redeliver(job, transition, max_attempts, exc_string)
   if not job.cancel_requested and job.attempts < tonumber(max_attempts) then
     call('HINCRBY', TOTALS, 'requeued:worker_lost', 1)
+    call('HINCRBY', JOB .. job.id, 'moves', 1)
     to_front(job)
     return 'requeued'
   end

@@ -15,6 +15,7 @@ for i = 3, #ARGV, 3 do
       end_without_text(job, 'cancelled', transition, {})
     else
       call('HINCRBY', JOB .. id, 'attempts', -1)
+      call('HINCRBY', JOB .. id, 'moves', 1)
       call('HINCRBY', TOTALS, 'requeued:drain', 1)
       to_front(job)
     end

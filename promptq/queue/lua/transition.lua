@@ -40,6 +40,7 @@ local function end_job(job, state, transition, outcome)
   keep(RESULTS .. job.id, seconds)
   call('ZADD', ending.registry .. job.queue, stamp(transition.now + seconds), job.id)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
+  if job.has_progress then call('EXPIRE', PROGRESS .. job.id, PROGRESS_SECONDS) end
   transition.totals[state] = (transition.totals[state] or 0) + 1
   transition.ended[#transition.ended + 1] = job.id
 end

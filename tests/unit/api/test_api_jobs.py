@@ -65,6 +65,8 @@ def test_a_cache_hit_is_200_and_has_no_timings_of_its_own(http: FlaskClient, fin
         "time_to_first_token_seconds": None,
         "run_seconds": 0.0,
         "batch_size": None,
+        "resumed_tokens": None,
+        "moves": None,
     }
     assert "Retry-After" not in hit.headers
     assert http.get(hit.headers["Location"]).json["timings"] == hit.json["timings"]

@@ -9,7 +9,7 @@ import pytest
 from gpu_worker import claim_conversion
 from gpu_worker.claim_conversion import Run
 from gpu_worker.engines.base import FinishReason, RowEnd
-from promptq.contract.call import JobContext
+from promptq.contract.call import NO_CONTEXT, JobContext
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Status
 from promptq.contract.queues import Priority, QueueName
@@ -27,6 +27,25 @@ def test_a_claim_becomes_a_row() -> None:
     row = claim_conversion.row(Run(claim("low", timeout_seconds=9.0), NOW + 5), 600)
     assert (row.id, row.request.prompt, row.deadline, row.priority) == ("id", "hi", NOW + 14, "low")
     assert claim_conversion.row(Run(claim(), NOW), 600).deadline == NOW + 600
+
+
+def test_a_row_goes_on_behind_what_earlier_runs_generated() -> None:
+    run = Run(claim(progress=(4, 5), moves=2), NOW, 2)
+    assert claim_conversion.row(run, 600).progress == (4, 5)
+    result = claim_conversion.ending(run, RowEnd(FinishReason.STOP, "text", 3, 4, 2), "m", NOW + 3).result
+    assert result is not None
+    assert (result.resumed_tokens, result.moves, result.completion_tokens) == (2, 2, 4)
+
+
+def test_every_run_of_a_job_draws_the_same() -> None:
+    def seed(context: JobContext = NO_CONTEXT, **kwargs: object) -> int | None:
+        drawn = claim(kwargs={"prompt": "hi", **kwargs}, context=context)
+        return claim_conversion.row(Run(drawn, NOW), 600).request.seed
+
+    assert seed() is None, "greedy"
+    assert seed(JobContext(seed=5), temperature=1.0) == 5
+    assert seed(JobContext(seed=5), temperature=1.0, seed=7) == 7
+    assert seed(temperature=1.0) == seed(temperature=1.0) is not None, "what plain RQ made is drawn by its id"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -11,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from gpu_worker.batching import Batching
 from gpu_worker.claim_conversion import Run
 from gpu_worker.claim_io import ClaimIO
-from gpu_worker.engines.base import Event
+from gpu_worker.engines.base import Capabilities, EngineInfo, Event
 from gpu_worker.engines.echo import EchoEngine
 from gpu_worker.leases import LeaseKeeper
 from gpu_worker.presence import Presence
@@ -55,19 +56,44 @@ class Heard:
     def __init__(self) -> None:
         self.texts: dict[str, list[str]] = {}
         self.fails = False
+        self.kept = 0
+        self.dropped_ids: list[str] = []
 
     def took(self, run: Run, event: Event) -> None:
         self.texts.setdefault(run.claim.id, []).append(event.text)
         if self.fails:
             raise OSError("the progress is not wanted")
 
+    def dropped(self, run: Run) -> None:
+        self.dropped_ids.append(run.claim.id)
+
+    def keep(self) -> None:
+        self.kept += 1
+        if self.fails:
+            raise OSError("the progress is not wanted")
+
+
+class Forgetful(EchoEngine):
+    """Cannot go on behind what an earlier run generated."""
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, capabilities=Capabilities(streaming=True))
+
 
 class Bench:
     """A loop on the test's bench, with its parts in reach."""
 
-    def __init__(self, store: TimedStore, slots: int = 4, drain: float = 30.0, pace: float = 10.0) -> None:
+    def __init__(
+        self,
+        store: TimedStore,
+        slots: int = 4,
+        drain: float = 30.0,
+        pace: float = 10.0,
+        engine: type[EchoEngine] = EchoEngine,
+    ) -> None:
         self.store, self.clock, self.sink, self.said = store, Clock(), Heard(), Said()
-        self.engine = EchoEngine(slots, pace, sleep=self.clock.sleep)
+        self.engine = engine(slots, pace, sleep=self.clock.sleep)
         telemetry = Telemetry(WorkerMetrics(CollectorRegistry()), self.engine)
         self.claim_io = ClaimIO(store, "w", Batching("continuous", slots), telemetry.stored)
         presence, self.verdicts = Presence(self.said, self.engine), Verdicts()
@@ -105,7 +131,7 @@ class Bench:
 def bench(fake_store: TimedStore) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
-    def make(**options: float) -> Bench:
+    def make(**options: Any) -> Bench:
         made.append(Bench(fake_store, **options))
         return made[-1]
 
@@ -172,6 +198,7 @@ def test_a_lost_row_is_dropped_and_nothing_is_stored_for_it(bench: Callable[...,
     it.leases.renew_now()
     wait_until(lambda: it.loop.round(0.02) or not it.engine.live_rows(), 10)
     assert it.claim_io.held() == []
+    assert it.sink.dropped_ids == [job_id]
     assert it.store.get(job_id).status is Status.QUEUED
 
 
@@ -191,8 +218,21 @@ def test_a_job_that_comes_back_while_its_row_runs_is_not_begun_anew(bench: Calla
     assert (job.attempts, job.result.text) == (2, "one two three four five six")
 
 
-def test_a_drain_finishes_what_it_can(bench: Callable[..., Bench]) -> None:
-    it = bench()
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_drain_keeps_the_progress_and_puts_every_job_back_at_once(bench: Callable[..., Bench], fails: bool) -> None:
+    it = bench(drain=1e9, pace=1.0)
+    ids = [it.submit(f"{number} one two three four five six") for number in range(3)]
+    it.until_running(3)
+    it.sink.fails, before = fails, it.clock.now
+    it.loop.drain()
+    jobs = [it.store.get(job_id) for job_id in ids]
+    assert [(job.status, job.attempts) for job in jobs] == [(Status.QUEUED, 0)] * 3
+    assert [claim.id for claim in it.store.claim("next", 3)] == ids
+    assert (it.sink.kept, it.clock.now, it.claim_io.held()) == (1, before, [])
+
+
+def test_an_engine_that_cannot_resume_finishes_what_it_can(bench: Callable[..., Bench]) -> None:
+    it = bench(engine=Forgetful)
     job_id = it.submit("one two three")
     it.until_running(1)
     it.loop.drain()
@@ -202,7 +242,7 @@ def test_a_drain_finishes_what_it_can(bench: Callable[..., Bench]) -> None:
 
 
 def test_a_drain_without_time_left_puts_jobs_back_unharmed(bench: Callable[..., Bench]) -> None:
-    it = bench(drain=0.1, pace=1.0)
+    it = bench(drain=0.1, pace=1.0, engine=Forgetful)
     ids = [it.submit(f"{number} one two three four five six") for number in range(3)]
     it.until_running(3)
     it.loop.drain()

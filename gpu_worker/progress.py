@@ -1,0 +1,160 @@
+"""Keeps what running rows have generated in Redis, on a thread of its own, so that another worker can go on there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from gpu_worker.claim_conversion import Run
+from gpu_worker.engines.base import Event
+from promptq.contract.errors import RedisUnavailable
+from promptq.queue.progress import Append, append
+from promptq.queue.records import Claim
+from promptq.queue.store import JobStore
+
+log = logging.getLogger(__name__)
+
+ROWS_PER_SCRIPT = 100
+"""So few that one script does not keep Redis from its other clients for long."""
+
+
+@dataclass(slots=True)
+class _Tail:
+    """What one row has generated since it was last kept.
+
+    Attributes:
+        kept: tokens that are in Redis.
+        due: when the rest is to follow, in steady seconds.
+        sent: what was sent and not acknowledged; it is sent again as it was, so that a repeat adds nothing.
+        is_off: what is in Redis is not what this row began with; nothing more is kept of it.
+    """
+
+    claim: Claim
+    kept: int
+    due: float
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    sent: Append | None = None
+    is_off: bool = False
+
+    def add(self, event: Event) -> None:
+        self.token_ids.extend(event.token_ids)
+        self.text += event.text
+
+    def next_append(self) -> Append | None:
+        """What is to be sent now, if anything is."""
+        if self.sent is None and self.token_ids and not self.is_off:
+            self.sent = Append(self.claim, self.kept, tuple(self.token_ids), self.text)
+            self.token_ids, self.text = [], ""
+        return self.sent
+
+    def acknowledge(self, reply: str) -> None:
+        """A lost claim may come back to the row (see `follow`): what was sent stays."""
+        if reply == "ok" and self.sent:
+            self.kept += len(self.sent.token_ids)
+            self.sent = None
+        elif reply == "failed":
+            self.sent, self.is_off = None, True
+
+    def follow(self, claim: Claim) -> None:
+        """The row goes on under another claim, which says how much of it is in Redis."""
+        unsent = self.sent.token_ids if self.sent else ()
+        if self.sent and len(claim.progress) == self.kept + len(unsent):
+            self.acknowledge("ok")
+        self.is_off = len(claim.progress) != self.kept
+        self.claim = claim
+        self.sent = Append(claim, self.kept, self.sent.token_ids, self.sent.text) if self.sent else None
+
+
+class ProgressKeeper(threading.Thread):
+    """Takes what the loop hands on, and sends what is due; nothing here makes a decode step wait for Redis.
+
+    While Redis is away it is kept here, which is no more than the rows' own texts.
+
+    Args:
+        identity: of the model: only one like it goes on with its tokens.
+        interval_seconds: how often each row's progress is kept; 0: only when `keep` is called.
+        clock: steady seconds.
+    """
+
+    def __init__(
+        self, store: JobStore, identity: str, interval_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(name="progress", daemon=True)
+        self._store = store
+        self._identity = identity
+        self._interval = interval_seconds
+        self._clock = clock
+        self._tails: dict[str, _Tail] = {}
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._closed = threading.Event()
+
+    def took(self, run: Run, event: Event) -> None:
+        """A row of this run got text or tokens, or ended: then its ending is stored, and nothing here."""
+        with self._lock:
+            if event.end:
+                self._tails.pop(run.claim.id, None)
+            elif event.token_ids:
+                self._tail(run).add(event)
+
+    def dropped(self, run: Run) -> None:
+        """The row is not ours any more."""
+        with self._lock:
+            self._tails.pop(run.claim.id, None)
+
+    def keep(self) -> None:
+        """Keep now what all rows have generated."""
+        self._send(list(self._tails))
+
+    def run(self) -> None:
+        """Send what is due, until closed."""
+        while self._interval and not self._closed.wait(self._interval / 4):
+            try:
+                self._send(self._due(self._clock()))
+            except RedisUnavailable as error:
+                log.warning("Progress was not kept; trying again: %s", error)
+            except Exception:
+                log.exception("Progress was not kept; the next round goes on.")
+
+    def close(self) -> None:
+        """End the thread and wait for it."""
+        self._closed.set()
+        self.join()
+
+    def _tail(self, run: Run) -> _Tail:
+        claim = run.claim
+        tail = self._tails.get(claim.id)
+        if tail is None:
+            due, is_off = self._clock() + self._interval, len(claim.progress) != run.generated
+            tail = self._tails[claim.id] = _Tail(claim, run.generated, due, is_off=is_off)
+        if tail.claim.execution != claim.execution:
+            tail.follow(claim)
+        return tail
+
+    def _due(self, now: float) -> list[str]:
+        with self._lock:
+            due = [job_id for job_id, tail in self._tails.items() if tail.due <= now]
+            for job_id in due:
+                self._tails[job_id].due = now + self._interval
+        return due
+
+    def _send(self, ids: Sequence[str]) -> None:
+        """One at a time, so that the entries of a job come in their order."""
+        with self._sending:
+            for start in range(0, len(ids), ROWS_PER_SCRIPT):
+                self._send_some(ids[start : start + ROWS_PER_SCRIPT])
+
+    def _send_some(self, ids: Sequence[str]) -> None:
+        with self._lock:
+            tails = [tail for job_id in ids if (tail := self._tails.get(job_id)) and tail.next_append()]
+            appends = [tail.sent for tail in tails if tail.sent]
+        replies = append(self._store, self._identity, appends)
+        with self._lock:
+            for tail, sent, reply in zip(tails, appends, replies, strict=True):
+                # Meanwhile the row may have come to go on under another claim, which knows what was kept.
+                if tail.sent is sent:
+                    tail.acknowledge(reply)

@@ -1,0 +1,30 @@
+-- Keep what running jobs have generated since the last time, so that whoever runs them next goes on there. Only the
+-- worker that still holds a claim may: its member id:execution of rq:wip is the fence.
+-- An entry's id is {how often the job started over, and one}-{tokens up to its end}, so a repeat after a lost answer
+-- adds nothing.
+-- ARGV: time|'' (not used), identity of the model, seconds to keep, then per claim: queue, id, execution, tokens before
+--       these, tokens after, token ids, text.
+-- Reply: per claim 'ok' | 'lost' | 'failed' (its key is no stream)
+local _, identity, keep_seconds = unpack(ARGV, 1, 3)
+local FIRST_CLAIM, VALUES = 4, 7
+local reply = {}
+
+local function append(queue, id, execution, before, after, token_ids, text)
+  local status, resets = unpack(call('HMGET', JOB .. id, 'status', 'resets'))
+  if status ~= 'started' or not call('ZSCORE', WIP .. queue, id .. ':' .. execution) then return 'lost' end
+  local entry = (resets or 0) + 1 .. '-' .. after
+  local added = redis.pcall('XADD', PROGRESS .. id, entry, 'tokens', token_ids, 'text', text)
+  if type(added) == 'table' then
+    local why = tostring(added.err)
+    if string.find(why, 'OOM', 1, true) then error(why) end
+    return string.find(why, 'smaller', 1, true) and 'ok' or 'failed'
+  end
+  if before == '0' then
+    call('HSET', JOB .. id, 'progress_of', identity)
+    call('EXPIRE', PROGRESS .. id, keep_seconds)
+  end
+  return 'ok'
+end
+
+for i = FIRST_CLAIM, #ARGV, VALUES do reply[#reply + 1] = append(unpack(ARGV, i, i + VALUES - 1)) end
+return reply

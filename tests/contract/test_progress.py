@@ -1,0 +1,131 @@
+"""What is kept of running jobs, and who goes on with it: on fakeredis and on a real server alike."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from rq.job import Job as RqJob
+from rq.serializers import JSONSerializer
+
+from promptq.contract.job import Status
+from promptq.queue.progress import Append, append
+from promptq.queue.records import Claim
+from tests.fakes import IDENTITY, NOW, TimedStore, failure, keys, ran, submit, success
+
+LEASE = 15
+
+
+def start(store: TimedStore, resumes: str = IDENTITY, now: float = NOW, worker: str = "w") -> Claim:
+    return store.claim(worker, 1, now, resumes=resumes)[0]
+
+
+@pytest.fixture
+def claim(store: TimedStore) -> Claim:
+    """A running job that has generated three tokens."""
+    submit(store, cache=False)
+    claim = start(store)
+    assert (claim.progress, claim.moves) == ((), 0)
+    assert ran(store, claim, 0, (5, 6), "ab") == "ok"
+    assert ran(store, claim, 2, (7,), "ç") == "ok"
+    return claim
+
+
+def texts(store: TimedStore, job_id: str) -> list[tuple[str, str]]:
+    entries = store.client.xrange(keys.progress(job_id))
+    return [(entry.decode(), values[b"text"].decode()) for entry, values in entries]
+
+
+def test_whoever_claims_a_job_that_was_put_back_gets_its_tokens(store: TimedStore, claim: Claim) -> None:
+    store.release([claim], NOW)
+    again = start(store)
+    assert (again.id, again.progress, again.moves, again.attempts) == (claim.id, (5, 6, 7), 1, 1)
+    assert ran(store, again, 3, (8,), "d") == "ok"
+    assert texts(store, claim.id) == [("1-2", "ab"), ("1-3", "ç"), ("1-4", "d")]
+
+
+@pytest.mark.parametrize("how", ["its lease ran out", "its worker died"])
+def test_so_does_one_whose_worker_was_lost(store: TimedStore, claim: Claim, how: str) -> None:
+    if how == "its worker died":
+        store.take_back("w", NOW)
+    else:
+        store.reap(NOW + LEASE + 1)
+    again = start(store)
+    assert (again.progress, again.moves, again.attempts) == ((5, 6, 7), 1, 2)
+
+
+def test_a_claim_whose_answer_was_lost_has_the_tokens_when_it_is_found_again(store: TimedStore, claim: Claim) -> None:
+    store.release([claim], NOW)
+    with suppress(ConnectionError), store._answered() as token:
+        store.scripts.run(*store._claim_call("w", 1, False, IDENTITY, token))
+        raise ConnectionError
+    assert start(store).progress == (5, 6, 7)
+
+
+@pytest.mark.parametrize("resumes", ["", "another-model@1:float32"])
+def test_an_engine_that_cannot_go_on_starts_over_and_readers_learn_of_it(
+    store: TimedStore, claim: Claim, resumes: str
+) -> None:
+    store.release([claim], NOW)
+    again = start(store, resumes)
+    assert (again.progress, again.moves) == ((), 1)
+    assert texts(store, claim.id) == []
+    assert ran(store, again, 0, (9,), "x") == "ok"
+    assert texts(store, claim.id) == [("2-1", "x")], "the entries of the second start are behind those of the first"
+
+
+def test_what_is_sent_again_is_kept_once(store: TimedStore, claim: Claim) -> None:
+    assert ran(store, claim, 2, (7,), "ç") == "ok"
+    assert texts(store, claim.id) == [("1-2", "ab"), ("1-3", "ç")]
+
+
+def test_nothing_is_kept_of_a_claim_that_was_lost(store: TimedStore, claim: Claim) -> None:
+    store.take_back("w", NOW)
+    assert ran(store, claim, 3, (8,), "late") == "lost"
+    again = start(store)
+    assert ran(store, claim, 3, (8,), "late") == "lost"
+    store.finish("w", [success(again)], NOW)
+    assert ran(store, again, 3, (8,), "later") == "lost"
+    assert texts(store, claim.id) == [("1-2", "ab"), ("1-3", "ç")]
+
+
+def test_one_job_whose_key_is_no_stream_costs_the_others_nothing(store: TimedStore, claim: Claim) -> None:
+    submit(store, cache=False)
+    other = start(store)
+    store.client.set(keys.progress(other.id), "mine", ex=60)
+    both = [Append(other, 0, (1,), "a"), Append(claim, 3, (8,), "d")]
+    assert append(store, IDENTITY, both) == ["failed", "ok"]
+    store.release([other], NOW)
+    assert start(store).progress == ()
+
+
+def test_it_lives_a_day_at_most_and_a_minute_after_the_end(store: TimedStore, claim: Claim) -> None:
+    assert 86_000 < store.client.ttl(keys.progress(claim.id)) <= 86_400
+    store.finish("w", [success(claim)], NOW)
+    assert 0 < store.client.ttl(keys.progress(claim.id)) <= 60
+
+
+def test_a_job_cancelled_while_it_waits_to_go_on_keeps_it_a_minute(store: TimedStore, claim: Claim) -> None:
+    store.release([claim], NOW)
+    assert store.cancel(claim.id, NOW) is Status.CANCELLED
+    assert 0 < store.client.ttl(keys.progress(claim.id)) <= 60
+
+
+@pytest.mark.parametrize("by", ["retry", "rq requeue"])
+def test_a_new_life_begins_at_the_beginning(store: TimedStore, claim: Claim, by: str) -> None:
+    store.finish("w", [failure(claim)], NOW)
+    if by == "retry":
+        store.retry(claim.id, NOW)
+    else:
+        RqJob.fetch(claim.id, store.client, JSONSerializer).requeue()
+    again = start(store, now=NOW + 1)
+    assert (again.id, again.progress, again.moves, again.attempts) == (claim.id, (), 0, 1)
+    assert ran(store, again, 0, (5,), "a") == "ok"
+    assert texts(store, claim.id) == [("2-1", "a")]
+
+
+def test_the_text_may_be_anything_and_tokens_many(store: TimedStore, claim: Claim) -> None:
+    ids = tuple(range(3, 3 + 5000))
+    assert ran(store, claim, 3, ids, '\x00\n"\U0001f600' * 100) == "ok"
+    store.release([claim], NOW)
+    assert start(store).progress == (5, 6, 7, *ids)
