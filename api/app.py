@@ -15,13 +15,13 @@ from api.http import error_responses, guard, instrument
 from api.http.blueprints import OpenPages
 from api.schemas import ErrorResponse
 from api.services import make_services
-from api.views import fleet, generate, health, jobs, jobs_batch, status
+from api.views import events, fleet, generate, health, jobs, jobs_batch, status
 from api.waiting.waiters import Waiters
 from promptq.contract.settings import ApiSettings
 from promptq.queue.store import JobStore
 
 DESCRIPTION = "Submit prompts, and poll, wait for or cancel the jobs that they become."
-VIEWS = (jobs, jobs_batch, generate, fleet, status, health)
+VIEWS = (jobs, jobs_batch, events, generate, fleet, status, health)
 """The modules with endpoints; each has a `blueprint`, which says who may call it. A new one is added here."""
 
 

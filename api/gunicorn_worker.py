@@ -71,6 +71,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     def _drain(self) -> None:
         if hasattr(self, "wsgi"):
             self._services().waiters.drain()
+            self._services().streams.drain()
 
     def _services(self) -> Services:
         from api.current import services_of

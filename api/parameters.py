@@ -80,6 +80,25 @@ MAX_IDS = 100
 """What fits into the 4 kB of a request line, and into one script that leaves Redis free for others soon."""
 
 
+_POSITION: Any = r"^\d{1,9}(-\d{1,9})?$"
+
+
+class EventsHeader(BaseModel):
+    """Headers of `GET /v1/jobs/{id}/events`."""
+
+    last_event_id: str = Field(
+        "", alias="Last-Event-ID", pattern=_POSITION, description="The id of the last event that was received."
+    )
+
+
+class EventsQuery(BaseModel):
+    """Query of `GET /v1/jobs/{id}/events`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str | None = Field(default=None, pattern=_POSITION, description="As `Last-Event-ID`, before which it goes.")
+
+
 class ListQuery(BaseModel):
     """Query of `GET /v1/jobs`: either `ids`, or the dead-letter list."""
 

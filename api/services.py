@@ -12,6 +12,7 @@ from api.access import Access
 from api.open_requests import OpenRequests
 from api.prompt_limit import PromptLimit
 from api.submit_metrics import SubmitMetrics
+from api.waiting.streams import Streams
 from api.waiting.submit_batcher import SubmitBatcher
 from api.waiting.waiters import Waiters
 from promptq.contract.errors import RedisUnavailable
@@ -20,6 +21,7 @@ from promptq.contract.settings import ApiSettings
 from promptq.queue import model_facts
 from promptq.queue.endings import ended
 from promptq.queue.observe import Observer
+from promptq.queue.progress import Followed, Place, follow
 from promptq.queue.store import JobStore, connect
 
 
@@ -31,6 +33,7 @@ class Services:
     store: JobStore
     observer: Observer
     waiters: Waiters
+    streams: Streams
     registry: CollectorRegistry
     metrics: ApiMetrics
     access: Access
@@ -55,6 +58,7 @@ def make_services(settings: ApiSettings, store: JobStore | None = None, waiters:
         store=store,
         observer=Observer(store.client, settings),
         waiters=waiters or _waiters(settings, store, metrics),
+        streams=_streams(settings, store, metrics),
         registry=registry,
         metrics=metrics,
         access=Access(settings, store),
@@ -63,6 +67,14 @@ def make_services(settings: ApiSettings, store: JobStore | None = None, waiters:
         submit_batcher=SubmitBatcher(store, submit_metrics.count),
         submit_metrics=submit_metrics,
     )
+
+
+def _streams(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Streams:
+    def look(places: Sequence[Place], watch: bool) -> list[Followed]:
+        return follow(store, places, watch=watch)
+
+    channels = (settings.keys.moved_channel, settings.keys.done_channel)
+    return Streams(settings.redis_url, channels, look, store.get_many, metrics.subscription_losses.inc)
 
 
 def _waiters(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Waiters:

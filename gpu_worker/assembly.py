@@ -50,7 +50,8 @@ class Worker:
         self._claim_io = ClaimIO(store, registration.name, batching, telemetry.stored, resumes)
         self._progress = ProgressKeeper(store, engine.info.identity, settings.checkpoint_seconds)
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
-        channels = (settings.keys.wake_channel, self._cancel_channel)
+        self._watch_channel = settings.keys.watch_channel
+        channels = (settings.keys.wake_channel, self._cancel_channel, self._watch_channel)
         self._listener = Listener(settings.redis_url, channels, self._on_message, self._look_again, self._note_loss)
         parts = LoopParts(self._claim_io, self._leases, presence, verdicts, telemetry, self._progress)
         limits = LoopLimits(settings.job_timeout_seconds, settings.drain_seconds)
@@ -106,7 +107,9 @@ class Worker:
 
     def _on_message(self, channel: str, text: str) -> None:
         """A message says only that there is something to see: whether a job is cancelled, its hash says."""
-        if channel != self._cancel_channel:
+        if channel == self._watch_channel:
+            self._progress.watch(text)
+        elif channel != self._cancel_channel:
             self._claim_io.wake()
         elif self._claim_io.holds(text):
             self._leases.renew_now()

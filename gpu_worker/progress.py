@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,10 @@ from promptq.queue.store import JobStore
 
 log = logging.getLogger(__name__)
 
+WATCHED_SECONDS = 0.03
+"""Between two looks at rows whose text somebody reads as it comes."""
+LATELY = 1000
+"""So many messages are remembered for rows that have no token yet."""
 ROWS_PER_SCRIPT = 100
 """So few that one script does not keep Redis from its other clients for long."""
 
@@ -30,6 +35,7 @@ class _Tail:
         due: when the rest is to follow, in steady seconds.
         sent: what was sent and not acknowledged; it is sent again as it was, so that a repeat adds nothing.
         is_off: what is in Redis is not what this row began with; nothing more is kept of it.
+        watched: somebody reads along.
     """
 
     claim: Claim
@@ -39,6 +45,7 @@ class _Tail:
     text: str = ""
     sent: Append | None = None
     is_off: bool = False
+    watched: bool = False
 
     def add(self, event: Event) -> None:
         self.token_ids.extend(event.token_ids)
@@ -53,7 +60,8 @@ class _Tail:
 
     def acknowledge(self, reply: str) -> None:
         """A lost claim may come back to the row (see `follow`): what was sent stays."""
-        if reply == "ok" and self.sent:
+        self.watched = self.watched or reply == "watched"
+        if reply in ("ok", "watched") and self.sent:
             self.kept += len(self.sent.token_ids)
             self.sent = None
         elif reply == "failed":
@@ -91,7 +99,17 @@ class ProgressKeeper(threading.Thread):
         self._tails: dict[str, _Tail] = {}
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._closed = threading.Event()
+        self._lately_watched: deque[str] = deque(maxlen=LATELY)
+        self._woken = threading.Event()
+        self._closed = False
+
+    def watch(self, job_id: str) -> None:
+        """Somebody reads this job's text as it comes. It may be one that is being claimed just now."""
+        with self._lock:
+            self._lately_watched.append(job_id)
+            if tail := self._tails.get(job_id):
+                tail.watched = True
+                self._woken.set()
 
     def took(self, run: Run, event: Event) -> None:
         """A row of this run got text or tokens, or ended: then its ending is stored, and nothing here."""
@@ -112,7 +130,9 @@ class ProgressKeeper(threading.Thread):
 
     def run(self) -> None:
         """Send what is due, until closed."""
-        while self._interval and not self._closed.wait(self._interval / 4):
+        while not self._closed:
+            self._woken.wait(self._seconds_to_look())
+            self._woken.clear()
             try:
                 self._send(self._due(self._clock()))
             except RedisUnavailable as error:
@@ -122,7 +142,8 @@ class ProgressKeeper(threading.Thread):
 
     def close(self) -> None:
         """End the thread and wait for it."""
-        self._closed.set()
+        self._closed = True
+        self._woken.set()
         self.join()
 
     def _tail(self, run: Run) -> _Tail:
@@ -130,14 +151,24 @@ class ProgressKeeper(threading.Thread):
         tail = self._tails.get(claim.id)
         if tail is None:
             due, is_off = self._clock() + self._interval, len(claim.progress) != run.generated
-            tail = self._tails[claim.id] = _Tail(claim, run.generated, due, is_off=is_off)
+            watched = claim.watched or claim.id in self._lately_watched
+            tail = self._tails[claim.id] = _Tail(claim, run.generated, due, is_off=is_off, watched=watched)
+            if watched:
+                self._woken.set()
         if tail.claim.execution != claim.execution:
             tail.follow(claim)
         return tail
 
+    def _seconds_to_look(self) -> float | None:
+        with self._lock:
+            if any(tail.watched for tail in self._tails.values()):
+                return WATCHED_SECONDS
+        return self._interval / 4 or None
+
     def _due(self, now: float) -> list[str]:
         with self._lock:
-            due = [job_id for job_id, tail in self._tails.items() if tail.due <= now]
+            timed = self._interval > 0
+            due = [id for id, tail in self._tails.items() if tail.watched or (timed and tail.due <= now)]
             for job_id in due:
                 self._tails[job_id].due = now + self._interval
         return due

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import islice
 
-from flask import Response
+from flask import Response, request
 from flask_openapi3.types import ResponseDict
 
 from api import visible_jobs
@@ -16,12 +16,15 @@ from api.parameters import MAX_IDS, JobPath, ListQuery, NewJobPath, SubmitHeader
 from api.presenter import job_resource, job_response, json_response, url_of
 from api.schemas import ErrorResponse, JobList, JobResource, SubmitJob
 from api.submission import submit
+from api.views.events import MIMETYPE as EVENTS
+from api.views.events import event_stream
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.job import Job, Status
 from promptq.queue.store import Submitted
 
 DEAD_HORIZON = 1000
 """How many of the latest dead jobs the list looks through."""
+JSON = "application/json"
 _SUBMITTED: ResponseDict = {
     200: JobResource, 202: JobResource, 400: ErrorResponse, 413: ErrorResponse, 422: ErrorResponse,
     429: ErrorResponse, 503: ErrorResponse,
@@ -36,7 +39,8 @@ blueprint = StrictBlueprint("jobs", __name__, tag="jobs", url_prefix="/v1/jobs")
 def submit_job(header: SubmitHeaders, body: SubmitJob) -> Response:
     """Submit a prompt
 
-    202 with the job, at once; 200 when it ended within `Prefer: wait=N` or came from the cache.
+    202 with the job, at once; 200 when it ended within `Prefer: wait=N` or came from the cache. With
+    `Accept: text/event-stream` the response is the job's events.
     """
     return _response(submit(body, idempotency_key=header.idempotency_key), header.prefer_wait)
 
@@ -101,6 +105,10 @@ def _dead() -> Iterator[Job]:
 
 
 def _response(submitted: Submitted, prefer_wait: float | None) -> Response:
+    if request.accept_mimetypes.best_match([JSON, EVENTS], JSON) == EVENTS:
+        response = event_stream(submitted.job.id)
+        response.headers["Location"] = url_of(submitted.job)
+        return response
     job = _waited(submitted.job, prefer_wait or 0)
     response = job_response(job, HTTPStatus.OK if job.status.is_terminal else HTTPStatus.ACCEPTED)
     response.headers["Location"] = url_of(job)

@@ -59,7 +59,8 @@ class Keys:
         self.job = key(
             "rq:job:", "{id}", "hash", "none while live; result_ttl or failure_ttl after the end",
             "RQ's fields, and ours: queued_at, attempts, expires_at, fingerprint, cache, cache_key, cancel_requested, "
-            "error_type, error_message, ended_by, retried_by, calls, owner, moves, resets, progress_of",
+            "error_type, error_message, ended_by, retried_by, calls, owner, moves, resets, progress_of, "
+            "watched",
         )  # fmt: skip
         self.results = key(
             "rq:results:", "{id}", "stream", "as the job; a cached text's at least cache_ttl_seconds",
@@ -129,6 +130,10 @@ class Keys:
         """Tells idle workers that something was queued; carries the queue's name."""
         self.cancel_channel = f"{prefix}promptq:{database}:cancel"
         """Carries the id of each running job that a client cancelled."""
+        self.watch_channel = f"{prefix}promptq:{database}:watch"
+        """Carries the id of a job whose text somebody began to read as it comes."""
+        self.moved_channel = f"{prefix}promptq:{database}:moved"
+        """Carries the ids of such jobs that got text in one script, with spaces between."""
 
     def catalogue(self) -> dict[str, Key]:
         """Every kind of key by its name here."""
@@ -139,6 +144,7 @@ def lua_prelude(keys: Keys) -> str:
     """Lua locals with the name of every key and channel, put before each script."""
     names = {name: key.start for name, key in keys.catalogue().items()}
     names |= {"done": keys.done_channel, "wake": keys.wake_channel, "cancel": keys.cancel_channel}
+    names |= {"watch": keys.watch_channel, "moved": keys.moved_channel}
     lines = [f"local {name.upper()} = '{value}'" for name, value in names.items()]
     return "\n".join(
         [

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
+from promptq.contract.job import Status, read_status
 from promptq.queue.records import Claim
 from promptq.queue.store import JobStore
 
@@ -34,8 +36,54 @@ class Append:
         return [rq_queue, claim.id, claim.execution, str(self.before), str(after), ids, self.text]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a reader of a job's text has come: `source`, the job whose entries it read, and `last`, the last one."""
+
+    job_id: str
+    source: str = ""
+    last: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What a reader finds.
+
+    Attributes:
+        status: None: the job is there no more.
+        resets: how often the job started over.
+        source: the job whose entries these are: the one that this one joined, or itself.
+        entries: (id, text) in order.
+    """
+
+    status: Status | None
+    resets: int
+    source: str
+    entries: list[tuple[str, str]]
+
+
+def follow(store: JobStore, places: Sequence[Place], *, watch: bool) -> list[Followed]:
+    """What jobs have generated since, in one round trip.
+
+    Args:
+        watch: have their workers tell at every step from now on, not only at checkpoints.
+    """
+    if not places:
+        return []
+    values = chain.from_iterable((place.job_id, place.source, place.last) for place in places)
+    return [_followed(row) for row in store.scripts.run("follow", ["1" if watch else "", *values])]
+
+
+def _followed(row: Sequence[Any]) -> Followed:
+    status, error_type, resets, source, flat = row
+    texts = [value.decode() for value in flat]
+    entries = list(zip(texts[::2], texts[1::2], strict=True))
+    known = read_status(status.decode(), error_type.decode()) if status else None
+    return Followed(known, resets, source.decode(), entries)
+
+
 def append(store: JobStore, identity: str, appends: Sequence[Append]) -> list[str]:
-    """Keep what running jobs have generated. Tells for each `ok`, `lost` (the claim), or `failed`.
+    """Keep what running jobs have generated. Tells for each `ok`, `watched`, `lost` (the claim), or `failed`.
 
     Args:
         identity: of the model that generates it: only one like it goes on with these tokens.

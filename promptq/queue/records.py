@@ -113,6 +113,7 @@ class Claim:
         alone: its worker was lost in every earlier attempt and this is the last: nothing may run beside it.
         moves: how often it was taken from a worker, that was lost or gave it back.
         progress: token ids that earlier runs generated, for an engine that goes on behind them.
+        watched: somebody reads its text as it comes.
     """
 
     id: str
@@ -127,16 +128,17 @@ class Claim:
     alone: bool = False
     moves: int = 0
     progress: tuple[int, ...] = ()
+    watched: bool = False
 
     @classmethod
     def from_row(cls, row: Sequence[Any], default_model: str, max_attempts: int) -> Claim:
         """Read one row of the claim script's reply."""
-        job_id, queue, execution, data, attempts, waited, timeout, unsupported, moves, progress = row
+        job_id, queue, execution, data, attempts, waited, timeout, unsupported, moves, progress, watched = row
         kwargs, context, refusal = _read_call(data or b"", unsupported.decode())
         return cls(
             job_id.decode(), QueueName.parse(queue.decode(), default_model), execution.decode(), kwargs, context,
             attempts, max(0.0, float(waited)), _positive(timeout), refusal, 1 < attempts >= max_attempts, moves,
-            tuple(int(token) for tokens in progress for token in tokens.split()),
+            tuple(int(token) for tokens in progress for token in tokens.split()), watched == 1,
         )  # fmt: skip
 
     @property

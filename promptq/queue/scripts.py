@@ -17,6 +17,7 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "claim": (*_CHANGES, "expiry", "rq_features", "progress", "candidate", "lines"),
     "renew": ("base",),
     "append": ("base",),
+    "follow": _CHANGES,
     "finish": (*_CHANGES, "cache"),
     "release": _CHANGES,
     "reap": (*_CHANGES, "led_groups", "redelivery", "expiry"),

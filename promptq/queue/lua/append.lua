@@ -4,27 +4,29 @@
 -- adds nothing.
 -- ARGV: time|'' (not used), identity of the model, seconds to keep, then per claim: queue, id, execution, tokens before
 --       these, tokens after, token ids, text.
--- Reply: per claim 'ok' | 'lost' | 'failed' (its key is no stream)
+-- Reply: per claim 'ok' | 'watched' (as ok, and somebody reads along) | 'lost' | 'failed' (its key is no stream)
 local _, identity, keep_seconds = unpack(ARGV, 1, 3)
 local FIRST_CLAIM, VALUES = 4, 7
-local reply = {}
+local reply, moved = {}, {}
 
 local function append(queue, id, execution, before, after, token_ids, text)
-  local status, resets = unpack(call('HMGET', JOB .. id, 'status', 'resets'))
+  local status, resets, watched = unpack(call('HMGET', JOB .. id, 'status', 'resets', 'watched'))
   if status ~= 'started' or not call('ZSCORE', WIP .. queue, id .. ':' .. execution) then return 'lost' end
   local entry = (resets or 0) + 1 .. '-' .. after
   local added = redis.pcall('XADD', PROGRESS .. id, entry, 'tokens', token_ids, 'text', text)
   if type(added) == 'table' then
     local why = tostring(added.err)
     if string.find(why, 'OOM', 1, true) then error(why) end
-    return string.find(why, 'smaller', 1, true) and 'ok' or 'failed'
-  end
-  if before == '0' then
+    if not string.find(why, 'smaller', 1, true) then return 'failed' end
+  elseif before == '0' then
     call('HSET', JOB .. id, 'progress_of', identity)
     call('EXPIRE', PROGRESS .. id, keep_seconds)
   end
-  return 'ok'
+  if not watched then return 'ok' end
+  moved[#moved + 1] = id
+  return 'watched'
 end
 
 for i = FIRST_CLAIM, #ARGV, VALUES do reply[#reply + 1] = append(unpack(ARGV, i, i + VALUES - 1)) end
+if moved[1] then announce(MOVED, table.concat(moved, ' ')) end
 return reply

@@ -7,7 +7,7 @@
 --       answer lost ('1'|''), ageing, max_attempts, busy ('1'|''), identity of the model
 --       whose earlier runs the worker goes on with|'', failure_ttl, expired exc_string, queue names.
 -- Reply: {{id, queue, execution, data, attempts, seconds it waited, RQ's timeout|'', RQ features we refuse|'', how
---        often it was taken from a worker, token ids of earlier runs}, ...};
+--        often it was taken from a worker, token ids of earlier runs, 1 if somebody reads along}, ...};
 --        of a job of which nobody has read what it calls, {id, queue, '', data}.
 local given_time, count, lease_seconds, worker, token, was_made_before, ageing, max_attempts, busy, identity,
   failure_ttl, expired_trace = unpack(ARGV, 1, 12)

@@ -1,0 +1,107 @@
+"""`/v1/jobs/{id}/events`: a job's text as it comes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Response, stream_with_context
+from flask_openapi3.types import ResponseDict
+from pydantic_core import to_json
+
+from api import visible_jobs
+from api.current import client_has_left, services
+from api.http.blueprints import StrictBlueprint
+from api.parameters import EventsHeader, EventsQuery, JobPath
+from api.presenter import job_fields
+from api.schemas import ErrorResponse
+from api.waiting.streams import Streams, View
+
+LOOK_SECONDS = 2.0
+"""How often is looked whether the client is still there."""
+KEEP_ALIVE_SECONDS = 15.0
+"""A proxy ends a response on which nothing comes, many after a minute."""
+MIMETYPE = "text/event-stream"
+POSITION = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+
+_RESPONSES: ResponseDict = {
+    200: {"content": {MIMETYPE: {"schema": {"type": "string"}}}},
+    404: ErrorResponse, 422: ErrorResponse, 503: ErrorResponse,
+}  # fmt: skip
+
+blueprint = StrictBlueprint("events", __name__, tag="jobs", url_prefix="/v1/jobs")
+
+
+@blueprint.get("/<id>/events", responses=_RESPONSES)
+def read_events(path: JobPath, header: EventsHeader, query: EventsQuery) -> Response:
+    """Read a job's text as it comes (server-sent events)
+
+    `status`, `delta {text}`, `reset` (the text starts over) and, last, `end {job}`. An event's id is a position in the
+    text: with `Last-Event-ID` or `?after=` the stream goes on there, at any process of the API, after the end too.
+    """
+    visible_jobs.read(path.id)
+    return event_stream(path.id, header.last_event_id if query.after is None else query.after)
+
+
+def event_stream(job_id: str, after: str = "") -> Response:
+    """The events of a job, from a position on."""
+    position, resets = _position(after)
+    chunks = stream_with_context(_events(services().streams, job_id, Teller(position, resets)))
+    # Of a proxy that gathers responses, as nginx does, this asks that it pass each event on.
+    return Response(chunks, mimetype=MIMETYPE, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+def _position(after: str) -> tuple[int, int]:
+    match = POSITION.fullmatch(after)
+    return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
+
+
+class Teller:
+    """What one client has been told, and what it is told next."""
+
+    def __init__(self, position: int = 0, resets: int = 0) -> None:
+        self._position = position
+        self._resets = resets
+        self._status = ""
+
+    def tell(self, job_id: str, view: View) -> Iterator[str]:
+        """The events that lead from what was told to this view."""
+        if view.status and view.status != self._status:
+            self._status = view.status
+            yield _event("status", {"id": job_id, "status": view.status})
+        if view.resets != self._resets:
+            self._position, self._resets = 0, view.resets
+            yield _event("reset", {}, self._id())
+        if len(view.text) > self._position:
+            text, self._position = view.text[self._position :], len(view.text)
+            yield _event("delta", {"text": text}, self._id())
+        if view.job:
+            yield _event("end", {"job": job_fields(view.job)}, self._id())
+
+    def _id(self) -> str:
+        return f"{self._position}-{self._resets}" if self._resets else str(self._position)
+
+
+def _events(streams: Streams, job_id: str, teller: Teller) -> Iterator[str]:
+    with streams.reading(job_id) as (feed, changed):
+        spoke_at = 0.0
+        while True:
+            changed.clear()
+            view = feed.view
+            told = "" if feed.is_new else "".join(teller.tell(job_id, view))
+            if told or time.monotonic() - spoke_at >= KEEP_ALIVE_SECONDS:
+                yield told or ": still there\n\n"
+                spoke_at = time.monotonic()
+            if view.is_over or client_has_left():
+                return
+            if streams.drained.is_set():
+                yield ": this process ends; go on with Last-Event-ID\n\n"
+                return
+            changed.wait(LOOK_SECONDS)
+
+
+def _event(name: str, data: dict[str, Any], id: str = "") -> str:
+    head = f"id: {id}\nevent: {name}" if id else f"event: {name}"
+    return f"{head}\ndata: {to_json(data).decode()}\n\n"
