@@ -9,7 +9,7 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
 from promptq.contract.job import Status
-from promptq.queue.progress import Append, append
+from promptq.queue.progress import Append, Followed, Place, append, follow
 from promptq.queue.records import Claim
 from tests.fakes import IDENTITY, NOW, TimedStore, failure, keys, ran, submit, success
 
@@ -129,3 +129,43 @@ def test_the_text_may_be_anything_and_tokens_many(store: TimedStore, claim: Clai
     assert ran(store, claim, 3, ids, '\x00\n"\U0001f600' * 100) == "ok"
     store.release([claim], NOW)
     assert start(store).progress == (5, 6, 7, *ids)
+
+
+def followed(store: TimedStore, job_id: str, source: str = "", last: str = "", *, watch: bool = False) -> Followed:
+    return follow(store, [Place(job_id, source, last)], watch=watch)[0]
+
+
+class TestFollow:
+    def test_a_reader_gets_what_came_since_it_last_looked(self, store: TimedStore, claim: Claim) -> None:
+        assert followed(store, claim.id) == Followed(Status.RUNNING, 0, claim.id, [("1-2", "ab"), ("1-3", "ç")])
+        assert followed(store, claim.id, claim.id, "1-2").entries == [("1-3", "ç")]
+        assert followed(store, claim.id, claim.id, "1-3").entries == []
+        assert followed(store, "nobody") == Followed(None, 0, "nobody", [])
+
+    def test_once_watched_a_job_is_watched_to_its_end_by_every_worker(self, store: TimedStore, claim: Claim) -> None:
+        assert not claim.watched
+        followed(store, claim.id, watch=True)
+        assert ran(store, claim, 3, (8,), "d") == "watched"
+        store.release([claim], NOW)
+        assert start(store).watched
+
+    def test_readers_of_a_joined_job_get_its_leader_s_text(self, store: TimedStore) -> None:
+        leader, joined = submit(store).job.id, submit(store).job.id
+        claim = start(store)
+        ran(store, claim, 0, (1,), "a")
+        assert followed(store, joined, watch=True) == Followed(Status.QUEUED, 0, leader, [("1-1", "a")])
+        assert ran(store, claim, 1, (2,), "b") == "watched"
+        store.finish("w", [failure(claim)], NOW)
+        assert followed(store, joined, leader, "1-2") == Followed(Status.QUEUED, 0, joined, [])
+
+    def test_after_a_start_over_its_readers_get_the_new_text_alone(self, store: TimedStore, claim: Claim) -> None:
+        store.release([claim], NOW)
+        again = start(store, resumes="")
+        assert followed(store, claim.id, claim.id, "1-3") == Followed(Status.RUNNING, 1, claim.id, [])
+        ran(store, again, 0, (9,), "x")
+        assert followed(store, claim.id, claim.id, "1-3") == Followed(Status.RUNNING, 1, claim.id, [("2-1", "x")])
+
+    def test_an_ended_job_is_followed_but_not_watched(self, store: TimedStore, claim: Claim) -> None:
+        store.finish("w", [success(claim)], NOW)
+        assert followed(store, claim.id, claim.id, "1-3", watch=True).status is Status.SUCCEEDED
+        assert not store.client.hexists(keys.job(claim.id), "watched")
