@@ -24,7 +24,7 @@ from promptq.queue.connection import connect, seconds_within
 from promptq.queue.server_check import check_at_start
 from promptq.queue.store import JobStore
 from promptq.queue.upgrade import upgrade
-from promptq.runtime.lifecycle import Stop
+from promptq.runtime.lifecycle import Stop, leave
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.ports import listen
@@ -89,4 +89,4 @@ def _fail(code: ExitCode, message: str) -> ExitCode:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -73,3 +73,16 @@ def test_a_program_is_initialized_looped_and_shut_down() -> None:
     recorder = Recorder(stop)
     run(recorder, stop, 0.0, clock=lambda: 1.0)
     assert recorder.calls == ["initialize", "loop", "loop", "loop", "shutdown"]
+
+
+def test_whoever_leaves_says_all_and_waits_for_nothing() -> None:
+    leaves = """
+import atexit, threading, time
+from promptq.runtime.lifecycle import leave
+atexit.register(time.sleep, 60)
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("the last word", end="")
+leave(7)
+"""
+    done = subprocess.run([sys.executable, "-c", leaves], check=False, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (7, "the last word")
