@@ -24,10 +24,19 @@ LOOK_SECONDS = 2.0
 KEEP_ALIVE_SECONDS = 15.0
 """A proxy ends a response on which nothing comes, many after a minute."""
 MIMETYPE = "text/event-stream"
-POSITION = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+POSITION = re.compile(r"^([0-9]{1,9})(?:-([0-9]{1,9}))?$")
 
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["status", "delta", "reset", "end"]},
+        "data": {"type": "string", "description": "JSON, by the event."},
+        "id": {"type": "string", "pattern": POSITION.pattern},
+    },
+}
 _RESPONSES: ResponseDict = {
-    200: {"content": {MIMETYPE: {"schema": {"type": "string"}}}},
+    200: {"content": {MIMETYPE: {"schema": _EVENT}}},
     404: ErrorResponse, 422: ErrorResponse, 503: ErrorResponse,
 }  # fmt: skip
 
