@@ -80,14 +80,15 @@ MAX_IDS = 100
 """What fits into the 4 kB of a request line, and into one script that leaves Redis free for others soon."""
 
 
-_POSITION: Any = r"^\d{1,9}(-\d{1,9})?$"
+POSITION = r"^([0-9]{1,9})(?:-([0-9]{1,9}))?$"
+"""A place in a job's text: characters, and after a start over how often there was one."""
 
 
 class EventsHeader(BaseModel):
     """Headers of `GET /v1/jobs/{id}/events`."""
 
     last_event_id: str = Field(
-        "", alias="Last-Event-ID", pattern=_POSITION, description="The id of the last event that was received."
+        "", alias="Last-Event-ID", pattern=POSITION, description="The id of the last event that was received."
     )
 
 
@@ -96,7 +97,7 @@ class EventsQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    after: str | None = Field(default=None, pattern=_POSITION, description="As `Last-Event-ID`, before which it goes.")
+    after: str | None = Field(default=None, pattern=POSITION, description="As `Last-Event-ID`, before which it goes.")
 
 
 class ListQuery(BaseModel):

@@ -21,7 +21,7 @@ from promptq.contract.settings import ApiSettings
 from promptq.queue import model_facts
 from promptq.queue.endings import ended
 from promptq.queue.observe import Observer
-from promptq.queue.progress import Followed, Place, follow
+from promptq.queue.progress import follow
 from promptq.queue.store import JobStore, connect
 
 
@@ -70,11 +70,9 @@ def make_services(settings: ApiSettings, store: JobStore | None = None, waiters:
 
 
 def _streams(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Streams:
-    def look(places: Sequence[Place], watch: bool) -> list[Followed]:
-        return follow(store, places, watch=watch)
-
     channels = (settings.keys.moved_channel, settings.keys.done_channel)
-    return Streams(settings.redis_url, channels, look, store.get_many, metrics.subscription_losses.inc)
+    look, on_loss = partial(follow, store), partial(_note_loss, store, metrics)
+    return Streams(settings.redis_url, channels, look, store.get_many, on_loss)
 
 
 def _waiters(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Waiters:
@@ -85,8 +83,11 @@ def _waiters(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Wai
             store.drop_idle()
             raise
 
-    def on_loss() -> None:
-        metrics.subscription_losses.inc()
-        store.drop_idle()
-
+    on_loss = partial(_note_loss, store, metrics)
     return Waiters(settings.redis_url, settings.keys.done_channel, find_ended, on_loss)
+
+
+def _note_loss(store: JobStore, metrics: ApiMetrics) -> None:
+    """A subscription is away: the connections beside it may have fallen silent too."""
+    metrics.subscription_losses.inc()
+    store.drop_idle()

@@ -16,9 +16,9 @@ from api.errors import invalid_request
 from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services
 from api.submit_metrics import SubmitResult
-from api.waiting.submit_batcher import JOBS_PER_SCRIPT
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest, PromptqError, RedisUnavailable
 from promptq.contract.request import JobRequest
+from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import NewJob, Submitted
 from promptq.runtime import logs
 

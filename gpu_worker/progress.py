@@ -14,6 +14,7 @@ from gpu_worker.engines.base import Event
 from promptq.contract.errors import RedisUnavailable
 from promptq.queue.progress import Append, append
 from promptq.queue.records import Claim
+from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import JobStore
 
 log = logging.getLogger(__name__)
@@ -22,8 +23,6 @@ WATCHED_SECONDS = 0.03
 """Between two looks at rows whose text somebody reads as it comes."""
 LATELY = 1000
 """So many messages are remembered for rows that have no token yet."""
-ROWS_PER_SCRIPT = 100
-"""So few that one script does not keep Redis from its other clients for long."""
 
 
 @dataclass(slots=True)
@@ -84,7 +83,8 @@ class ProgressKeeper(threading.Thread):
 
     Args:
         identity: of the model: only one like it goes on with its tokens.
-        interval_seconds: how often each row's progress is kept; 0: only when `keep` is called.
+        interval_seconds: how often each row's progress is kept; 0: only when `keep` is called. Rows that somebody
+            watches are kept more often.
         clock: steady seconds.
     """
 
@@ -176,8 +176,8 @@ class ProgressKeeper(threading.Thread):
     def _send(self, ids: Sequence[str]) -> None:
         """One at a time, so that the entries of a job come in their order."""
         with self._sending:
-            for start in range(0, len(ids), ROWS_PER_SCRIPT):
-                self._send_some(ids[start : start + ROWS_PER_SCRIPT])
+            for start in range(0, len(ids), JOBS_PER_SCRIPT):
+                self._send_some(ids[start : start + JOBS_PER_SCRIPT])
 
     def _send_some(self, ids: Sequence[str]) -> None:
         with self._lock:

@@ -14,17 +14,15 @@ from pydantic_core import to_json
 from api import visible_jobs
 from api.current import client_has_left, services
 from api.http.blueprints import StrictBlueprint
-from api.parameters import EventsHeader, EventsQuery, JobPath
+from api.parameters import POSITION, EventsHeader, EventsQuery, JobPath
 from api.presenter import job_fields
 from api.schemas import ErrorResponse
 from api.waiting.streams import Streams, View
+from api.waiting.waiters import LOOK_SECONDS
 
-LOOK_SECONDS = 2.0
-"""How often is looked whether the client is still there."""
 KEEP_ALIVE_SECONDS = 15.0
 """A proxy ends a response on which nothing comes, many after a minute."""
 MIMETYPE = "text/event-stream"
-POSITION = re.compile(r"^([0-9]{1,9})(?:-([0-9]{1,9}))?$")
 
 _EVENT = {
     "type": "object",
@@ -32,7 +30,7 @@ _EVENT = {
     "properties": {
         "event": {"enum": ["status", "delta", "reset", "end"]},
         "data": {"type": "string", "description": "JSON, by the event."},
-        "id": {"type": "string", "pattern": POSITION.pattern},
+        "id": {"type": "string", "pattern": POSITION},
     },
 }
 _RESPONSES: ResponseDict = {
@@ -63,7 +61,7 @@ def event_stream(job_id: str, after: str = "") -> Response:
 
 
 def _position(after: str) -> tuple[int, int]:
-    match = POSITION.fullmatch(after)
+    match = re.match(POSITION, after)
     return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
 
 

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
+from api.waiting.waiters import seconds_to_reread
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job, Status
 from promptq.queue.listener import Listener
 from promptq.queue.progress import Followed, Place
+from promptq.queue.scripts import JOBS_PER_SCRIPT
 
 log = logging.getLogger(__name__)
 
-JOBS_PER_LOOK = 100
-"""So few that one script does not keep Redis from its other clients for long."""
 LOOK_SECONDS = 0.01
 """Between two looks, so that messages that come together are served by one."""
-REREAD_SECONDS = (2.0, 4.0)
-"""Between two looks at all that is read, whatever messages came; by chance, so that processes do not look at once."""
-# Of its own: whoever seeds the shared one, as tests do, is not to find that a thread draws from it.
-_chance = random.Random()
 
-Follow = Callable[[Sequence[Place], bool], list[Followed]]
-"""What jobs have generated since; and whether their workers are to tell at every step."""
+
+class Follow(Protocol):
+    """Reads what jobs have generated since; with `watch` their workers tell at every step from now on."""
+
+    def __call__(self, places: Sequence[Place], *, watch: bool) -> list[Followed]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +167,11 @@ class Streams:
     def _keep_reading(self) -> None:
         all_at = 0.0
         while not self.drained.is_set():
-            self._woken.wait(_chance.uniform(*REREAD_SECONDS))
+            self._woken.wait(seconds_to_reread())
             self._woken.clear()
             is_time = time.monotonic() >= all_at
             if is_time:
-                all_at = time.monotonic() + _chance.uniform(*REREAD_SECONDS)
+                all_at = time.monotonic() + seconds_to_reread()
             try:
                 self._look(everything=is_time)
             except RedisUnavailable as error:
@@ -186,13 +185,13 @@ class Streams:
             ids = list(self._feeds) if everything else list(self._changed)
             self._changed.clear()
             feeds = [self._feeds[id] for id in ids if id in self._feeds]
-        for start in range(0, len(feeds), JOBS_PER_LOOK):
-            self._look_at(feeds[start : start + JOBS_PER_LOOK], watch=everything)
+        for start in range(0, len(feeds), JOBS_PER_SCRIPT):
+            self._look_at(feeds[start : start + JOBS_PER_SCRIPT], watch=everything)
 
     def _look_at(self, feeds: Sequence[Feed], *, watch: bool) -> None:
         feeds = [feed for feed in feeds if not feed.view.is_over]
         watch = watch or any(feed.is_new for feed in feeds)
-        for feed, followed in zip(feeds, self._follow([feed.place for feed in feeds], watch), strict=True):
+        for feed, followed in zip(feeds, self._follow([feed.place for feed in feeds], watch=watch), strict=True):
             feed.take(followed)
         self._end([feed for feed in feeds if feed.view.status is None or feed.view.status.is_terminal])
         for feed in feeds:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 
 from promptq.contract.errors import RedisUnavailable
 from promptq.queue.records import Admission, NewJob, Submitted
+from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import JobStore
 
-JOBS_PER_SCRIPT = 100
-"""So few that one script does not keep Redis from its other clients for long."""
 PATIENCE_SECONDS = 0.05
 """How long a batch waits for the round trip before it. Then it is sent all the same, so that nobody waits for the
 time-out of another request when Redis is slow or away."""

@@ -26,6 +26,11 @@ REREAD_SECONDS = (2.0, 4.0)
 _chance = random.Random()
 
 
+def seconds_to_reread() -> float:
+    """Until the next look at all that is waited for."""
+    return _chance.uniform(*REREAD_SECONDS)
+
+
 class Waiters:
     """Waits hold no Redis connection: one subscription tells which job has ended.
 
@@ -121,7 +126,7 @@ class Waiters:
         self.wake_all()
 
     def _keep_rereading(self) -> None:
-        while not self._drained.wait(_chance.uniform(*REREAD_SECONDS)):
+        while not self._drained.wait(seconds_to_reread()):
             try:
                 self.reread()
             except Exception:

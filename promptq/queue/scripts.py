@@ -25,11 +25,13 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "reconcile": (*_CHANGES, "led_groups"),
     "take_back": (*_CHANGES, "redelivery"),
     "cancel": _CHANGES,
-    "retry": ("base", "jobs", "bound"),
+    "retry": ("base", "jobs", "bound", "progress"),
     "read": ("base",),
 }
 """Every script, and what is put before it."""
 
+JOBS_PER_SCRIPT: Final = 100
+"""So few that one script does not keep Redis from its other clients for long."""
 Call = tuple[str, Sequence[Any]]
 """A script's name, and its ARGV without the time, which comes first."""
 

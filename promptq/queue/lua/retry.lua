@@ -11,10 +11,8 @@ if depth >= tonumber(bound) then return refuse(depth, tonumber(bound), now) end
 local key = JOB .. id
 call('SADD', QUEUE_NAMES, QUEUE .. job.queue) -- the first write, and one that a full server refuses
 call('ZREM', FAILED .. job.queue, id)
-call('HDEL', key, 'error_type', 'error_message', 'expires_at', 'cancel_requested', 'ended_at', 'ended_by', 'moves',
-  'progress_of')
-call('UNLINK', PROGRESS .. id)
-call('HINCRBY', key, 'resets', 1)
+call('HDEL', key, 'error_type', 'error_message', 'expires_at', 'cancel_requested', 'ended_at', 'ended_by')
+begin_anew(job)
 call('HSET', key, 'status', 'queued', 'queued_at', stamp(now), 'attempts', 0, 'started_at', '', 'worker_name', '',
   'retried_by', token)
 call('PERSIST', key)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from api.waiting.submit_batcher import JOBS_PER_SCRIPT, SubmitBatcher
+from api.waiting.submit_batcher import SubmitBatcher
 from promptq.contract.errors import IdempotencyConflict, RedisUnavailable
+from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import NewJob, Submitted
 from tests.fakes import TimedStore, new_job
 from tests.processes import wait_until
