@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from promptq.queue.embedded import EmbeddedServer
 from tests.integration.apis import running
 from tests.processes import worker
@@ -26,6 +28,7 @@ def fuzz(url: str, cases: int, folder: Path, seed: int = 1) -> tuple[int, str]:
     return int(count[1]) if count else 0, "" if done.returncode == 0 else done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("client")  # or a worker that was killed may still have the name
 def test_no_case_breaks_the_schema(server: EmbeddedServer, tmp_path: Path) -> None:
     settings = {"generate_timeout_seconds": 1, "wait_limit_seconds": 1}
     with running(server, tmp_path, **settings) as api, worker(server, echo_tokens_per_second=0):
