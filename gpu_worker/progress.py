@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gpu_worker.claim_conversion import Run
 from gpu_worker.engines.base import Event
@@ -68,12 +68,10 @@ class _Tail:
 
     def follow(self, claim: Claim) -> None:
         """The row goes on under another claim, which says how much of it is in Redis."""
-        unsent = self.sent.token_ids if self.sent else ()
-        if self.sent and len(claim.progress) == self.kept + len(unsent):
+        if self.sent and len(claim.progress) == self.kept + len(self.sent.token_ids):
             self.acknowledge("ok")
-        self.is_off = len(claim.progress) != self.kept
-        self.claim = claim
-        self.sent = Append(claim, self.kept, self.sent.token_ids, self.sent.text) if self.sent else None
+        self.claim, self.is_off = claim, len(claim.progress) != self.kept
+        self.sent = replace(self.sent, claim=claim) if self.sent and not self.is_off else None
 
 
 class ProgressKeeper(threading.Thread):

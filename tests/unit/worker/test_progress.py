@@ -145,6 +145,23 @@ def test_where_another_worker_went_further_meanwhile_nothing_is_mixed(it: Bench)
     assert it.kept() == before
 
 
+def test_what_was_sent_and_refused_is_not_sent_into_another_worker_s_entries(it: Bench) -> None:
+    it.says("a", 1)
+    it.keeper.keep()
+    it.says("bcd", 2, 3, 4)
+    it.store.take_back("w")
+    it.keeper.keep()  # refused: the claim is lost
+    other = ProgressKeeper(it.store, IDENTITY, INTERVAL, lambda: it.now)
+    other.took(Run(it.claim(), 0.0, 1), Event(it.job_id, "b", (2,)))
+    other.keep()
+    it.store.take_back("w")
+    before = it.kept()
+    it.run.claim = it.claim()
+    it.says("e", 5)
+    it.keeper.keep()
+    assert it.kept() == before
+
+
 def test_the_thread_keeps_what_is_due_and_goes_on_after_a_failure(it: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = ProgressKeeper(it.store, IDENTITY, 0.04)
     run, failures = it.store.scripts.run, iter([RedisUnavailable("away"), ValueError("odd")])
