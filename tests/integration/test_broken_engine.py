@@ -123,6 +123,8 @@ def test_a_job_that_breaks_every_engine_ends_as_worker_lost_and_takes_nobody_wit
     with replaced_workers(server, short, module="tests.breaking_worker") as deaths:
         ended = [poison, *mates]
         wait_until(lambda: all(short.get(job.id).status.is_terminal for job in ended), 90, "every end")
+        # The last worker gives up its job before it ends itself.
+        wait_until(lambda: len(deaths) >= 3, 30, "the last worker's end")
     lost = short.get(poison.id)
     assert (lost.status, lost.error.type, lost.attempts) == (Status.FAILED, "worker_lost", 3)
     assert {short.get(job.id).status for job in mates} == {Status.SUCCEEDED}
