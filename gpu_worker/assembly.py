@@ -9,6 +9,7 @@ from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
 from gpu_worker.engines.base import Engine
 from gpu_worker.leases import LeaseKeeper
+from gpu_worker.preemption import NO_PREEMPTION, Preemption
 from gpu_worker.presence import Presence
 from gpu_worker.progress import ProgressKeeper
 from gpu_worker.registration import WorkerRegistration
@@ -16,6 +17,7 @@ from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
 from gpu_worker.worker_loop import LoopLimits, LoopParts, WorkerLoop
 from promptq.contract.errors import EngineBroken, RedisUnavailable, WorkerReplaced
+from promptq.contract.queues import QueueName
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore
@@ -47,14 +49,18 @@ class Worker:
         verdicts = Verdicts()
         batching = Batching(settings.batching, engine.info.slots, settings.max_wait_ms / 1000)
         resumes = engine.info.identity if engine.info.capabilities.resume else ""
-        self._claim_io = ClaimIO(store, registration.name, batching, telemetry.stored, resumes)
-        self._progress = ProgressKeeper(store, engine.info.identity, settings.checkpoint_seconds)
+        self._default_model = settings.model_id
+        self._progress = progress = ProgressKeeper(store, engine.info.identity, settings.checkpoint_seconds)
+        preemption = _preemption(settings, engine)
+        self._claim_io = ClaimIO(
+            store, registration.name, batching, telemetry.stored, resumes, preemption, progress.give_up
+        )
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
         self._watch_channel = settings.keys.watch_channel
         channels = (settings.keys.wake_channel, self._cancel_channel, self._watch_channel)
         self._listener = Listener(settings.redis_url, channels, self._on_message, self._look_again, self._note_loss)
         parts = LoopParts(self._claim_io, self._leases, presence, verdicts, telemetry, self._progress)
-        limits = LoopLimits(settings.job_timeout_seconds, settings.drain_seconds)
+        limits = LoopLimits(settings.job_timeout_seconds, settings.drain_seconds, preemption)
         self._loop = WorkerLoop(engine, parts, limits)
 
     def run(self, stop: Stop) -> None:
@@ -110,7 +116,7 @@ class Worker:
         if channel == self._watch_channel:
             self._progress.watch(text)
         elif channel != self._cancel_channel:
-            self._claim_io.wake()
+            self._claim_io.wake(QueueName.parse(text, self._default_model).priority if text else None)
         elif self._claim_io.holds(text):
             self._leases.renew_now()
 
@@ -122,3 +128,9 @@ class Worker:
     def _note_loss(self) -> None:
         self._telemetry.subscription_lost()
         self._store.drop_idle()
+
+
+def _preemption(settings: WorkerSettings, engine: Engine) -> Preemption:
+    """Only an engine that gives rows up, and goes on with them later, lets them give way."""
+    able = engine.info.capabilities.preempt and engine.info.capabilities.resume
+    return Preemption(settings.preemption, settings.max_preemptions) if able else NO_PREEMPTION

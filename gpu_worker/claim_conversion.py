@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from gpu_worker.engines.base import FinishReason, Row, RowEnd
+from gpu_worker.preemption import RunningRow
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import JobError, Result, Status
 from promptq.contract.request import GenerateRequest
@@ -33,6 +34,11 @@ class Run:
     def __post_init__(self) -> None:
         self.generated = self.resumed
 
+    def as_row(self) -> RunningRow:
+        """Itself, as it is compared with jobs that want its slot."""
+        claim = self.claim
+        return RunningRow(claim.id, claim.priority, self.generated, claim.preemptions, claim.alone)
+
 
 def row(run: Run, timeout_seconds: float) -> Row:
     """The engine's view of a claim.
@@ -51,7 +57,7 @@ def row(run: Run, timeout_seconds: float) -> Row:
         claim.id,
         _request(claim),
         run.claimed_at + limit,
-        claim.queue.priority,
+        claim.priority,
         run.claimed_at - claim.waited_seconds,
         claim.progress,
     )

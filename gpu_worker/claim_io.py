@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from gpu_worker.batching import Batching
+from gpu_worker.preemption import NO_PREEMPTION, NOTHING, Need, Preemption
 from promptq.contract.errors import RedisUnavailable
-from promptq.queue.store import Claim, Ending, JobStore
+from promptq.contract.queues import Priority
+from promptq.queue.store import Claim, Ending, JobStore, Terms
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.25
+PATIENCE_SECONDS = 0.01
+"""An urgent job is left to workers with a free slot for so long, before one that has none lets a row give way to it."""
 
 
 class ClaimIO(threading.Thread):
@@ -27,6 +32,8 @@ class ClaimIO(threading.Thread):
     Args:
         on_stored: told of endings that were sent, and whether each was accepted.
         resumes: the identity of the engine's model, where it goes on with what earlier runs generated.
+        preemption: when running rows give way to more urgent jobs.
+        keep: stores the progress of rows that gave way, before their jobs are put back.
     """
 
     def __init__(
@@ -36,6 +43,8 @@ class ClaimIO(threading.Thread):
         batching: Batching,
         on_stored: Callable[[Sequence[Ending], Sequence[bool]], None],
         resumes: str = "",
+        preemption: Preemption = NO_PREEMPTION,
+        keep: Callable[[Sequence[Claim]], None] = lambda _: None,
     ) -> None:
         super().__init__(name="claim-io", daemon=True)
         self._store = store
@@ -43,6 +52,8 @@ class ClaimIO(threading.Thread):
         self._batching = batching
         self._on_stored = on_stored
         self._resumes = resumes
+        self._preemption = preemption
+        self._keep = keep
         self._changed = threading.Condition()
         self._held: dict[str, Claim] = {}
         self._unfinished: set[str] = set()
@@ -50,7 +61,9 @@ class ClaimIO(threading.Thread):
         self._gathering_since = 0.0
         self._ready: deque[Claim] = deque()
         self._endings: list[Ending] = []
+        self._preempted: list[Claim] = []
         self._awake = True
+        self._look_for_urgent_at = math.inf
         self._claiming = True
         self._closed = False
 
@@ -65,7 +78,22 @@ class ClaimIO(threading.Thread):
         with self._changed:
             if not self._ready and wait_seconds:
                 self._changed.wait_for(lambda: self._ready or self._closed, wait_seconds)
-            return [self._ready.popleft() for _ in range(min(at_most, len(self._ready)))]
+            taken = [self._ready.popleft() for _ in range(min(at_most, len(self._ready)))]
+            if taken and self._look_for_urgent_at < math.inf:
+                self._changed.notify_all()
+            return taken
+
+    def waiting(self) -> list[Priority]:
+        """The priorities of claims that were not taken yet: rows may give way to them when all slots are taken."""
+        with self._changed:
+            return [claim.priority for claim in self._ready]
+
+    def put_back(self, claims: Sequence[Claim]) -> None:
+        """Have the jobs of rows that gave way put back with their progress. Their slots are free from now on."""
+        with self._changed:
+            self._preempted.extend(claims)
+            self._unfinished.difference_update(claim.execution for claim in claims)
+            self._wake()
 
     def deliver(self, endings: Sequence[Ending]) -> None:
         """Hand endings over to be stored. Their slots are free from now on."""
@@ -107,9 +135,11 @@ class ClaimIO(threading.Thread):
 
     # Called by any thread.
 
-    def wake(self) -> None:
-        """Look at the queue again: something was put in."""
+    def wake(self, priority: Priority | None = None) -> None:
+        """Look at the queue again: something was put in, of this priority where one is given."""
         with self._changed:
+            if priority is None or self._preemption.may_need(priority):
+                self._look_for_urgent_at = min(self._look_for_urgent_at, time.monotonic() + PATIENCE_SECONDS)
             self._wake()
 
     def held(self) -> list[Claim]:
@@ -137,10 +167,12 @@ class ClaimIO(threading.Thread):
         """Store and claim whenever there is something to store or to claim."""
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_work, self._seconds_to_gather())
-                if self._closed and not self._endings:
+                while not self._has_work():
+                    self._changed.wait(self._seconds_to_wait())
+                if self._closed and not (self._endings or self._preempted):
                     return
             try:
+                self._release_preempted()
                 self._exchange()
             except RedisUnavailable as error:
                 log.warning("%s; trying again", error)
@@ -155,12 +187,21 @@ class ClaimIO(threading.Thread):
         self._changed.notify_all()
 
     def _has_work(self) -> bool:
-        return bool(self._closed or self._endings or (self._awake and self._room() > 0))
+        comes = self._closed or self._endings or self._preempted or (self._awake and self._room() > 0)
+        return bool(comes) or self._seconds_to_wait() == 0
 
     def _room(self) -> int:
         if not self._claiming or self._runs_alone():
             return 0
         return self._batching.room(len(self._unfinished), self._is_gathering())
+
+    def _need(self) -> Need:
+        """What to claim though every slot is taken."""
+        if not self._claiming or self._runs_alone() or not self._batching.is_full(len(self._unfinished)):
+            return NOTHING
+        ready = {claim.execution for claim in self._ready}
+        started = self._unfinished - ready
+        return self._preemption.need((claim for e, claim in self._held.items() if e in started), len(ready))
 
     def _runs_alone(self) -> bool:
         """Whether a suspect is here: whatever ran beside it could go down with it."""
@@ -169,43 +210,74 @@ class ClaimIO(threading.Thread):
     def _is_gathering(self) -> bool:
         return len(self._gathered) == len(self._unfinished)
 
-    def _seconds_to_gather(self) -> float | None:
-        """How long a gathering batch may still wait; None when none is gathering."""
-        if not self._gathered:
-            return None
-        return max(0.0, self._gathering_since + self._batching.max_wait_seconds - time.monotonic())
+    def _seconds_to_wait(self) -> float | None:
+        """How long a gathering batch still waits, or an urgent job is left to others; None: until something comes."""
+        ends = [self._gathering_since + self._batching.max_wait_seconds] if self._gathered else []
+        if self._look_for_urgent_at < math.inf and self._need().count:
+            ends.append(self._look_for_urgent_at)
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
+
+    def _release_preempted(self) -> None:
+        """Put rows that gave way back, behind their newest tokens. Their leases are kept until that is done."""
+        with self._changed:
+            claims = list(self._preempted)
+        if not claims:
+            return
+        try:
+            self._keep(claims)
+        except RedisUnavailable:
+            raise
+        except Exception:
+            log.exception("The newest tokens of %d rows are not kept.", len(claims))
+        self._store.release(claims, reason="preempted")
+        with self._changed:
+            del self._preempted[: len(claims)]
+            self.forget(claims)
 
     def _exchange(self) -> None:
         """Store what has ended and claim what there is room for, in one round trip."""
         with self._changed:
             endings = list(self._endings)
-            room = self._room() if self._awake else 0
-            busy = bool(self._unfinished)
-            self._awake = False
-        stored, claims = self._store.finish_and_claim(self._worker, endings, room, busy=busy, resumes=self._resumes)
+            need = self._what_to_claim()
+            terms = Terms(bool(self._unfinished), self._resumes, need.above)
+        stored, claims = self._store.finish_and_claim(self._worker, endings, need.count, terms)
         with self._changed:
             del self._endings[: len(endings)]
             for ending in endings:
                 self._held.pop(ending.claim.execution, None)
-            self._hold(claims, room)
+            self._hold(claims, need)
             self._start_batch()
         if endings:
             self._on_stored(endings, stored)
+
+    def _what_to_claim(self) -> Need:
+        awake, self._awake = self._awake, False
+        if awake and (room := self._room()):
+            return Need(room)
+        need = self._need() if self._look_for_urgent_at <= time.monotonic() else NOTHING
+        if need.count:
+            self._look_for_urgent_at = math.inf
+        return need
 
     def _replace_what_cannot_be_stored(self) -> None:
         """One such ending would keep all others from being stored."""
         with self._changed:
             self._endings = [ending.storable() for ending in self._endings]
 
-    def _hold(self, claims: list[Claim], room: int) -> None:
+    def _hold(self, claims: list[Claim], need: Need) -> None:
         if claims and not self._gathered:
             self._gathering_since = time.monotonic()
         gathers = self._is_gathering()
         self._held.update((claim.execution, claim) for claim in claims)
         self._unfinished.update(claim.execution for claim in claims)
-        (self._gathered if gathers else self._ready).extend(claims)
+        if need.above:
+            self._ready.extendleft(reversed(claims))
+        else:
+            (self._gathered if gathers else self._ready).extend(claims)
         # As many as there was room for: there may be more.
-        self._awake = self._awake or len(claims) == room > 0
+        if len(claims) == need.count > 0:
+            self._awake = True
+            self._look_for_urgent_at = time.monotonic() if need.above else self._look_for_urgent_at
 
     def _start_batch(self) -> None:
         if self._gathered and self._batching.starts(len(self._gathered), time.monotonic() - self._gathering_since):

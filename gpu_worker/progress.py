@@ -124,7 +124,20 @@ class ProgressKeeper(threading.Thread):
 
     def keep(self) -> None:
         """Keep now what all rows have generated."""
-        self._send(list(self._tails))
+        self._send_all(list(self._tails))
+
+    def give_up(self, claims: Sequence[Claim]) -> None:
+        """Keep what the rows of these claims have generated, and forget them: others will go on with it.
+
+        Raises:
+            RedisUnavailable: it could not be stored; nothing is forgotten.
+        """
+        self._send_all([claim.id for claim in claims])
+        with self._lock:
+            for claim in claims:
+                # Its job may have come back meanwhile, to run here under another claim.
+                if (tail := self._tails.get(claim.id)) and tail.claim.execution == claim.execution:
+                    del self._tails[claim.id]
 
     def run(self) -> None:
         """Send what is due, until closed."""
@@ -170,6 +183,11 @@ class ProgressKeeper(threading.Thread):
             for job_id in due:
                 self._tails[job_id].due = now + self._interval
         return due
+
+    def _send_all(self, ids: Sequence[str]) -> None:
+        # The first time may only repeat what was sent before and not acknowledged.
+        self._send(ids)
+        self._send(ids)
 
     def _send(self, ids: Sequence[str]) -> None:
         """One at a time, so that the entries of a job come in their order."""

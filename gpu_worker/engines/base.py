@@ -206,6 +206,13 @@ class Engine(Protocol):
         """End these rows at the next step, with their partial text. Unknown ids are ignored."""
         ...
 
+    def preempt(self, ids: Iterable[str]) -> list[str]:
+        """Give up running rows: their slots are free at once, and no event follows.
+
+        Returns the ids given up. Unknown ones are ignored, and a row that is to end at the next step stays.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of what the engine holds. It is not used afterwards; closing it again does nothing."""
         ...

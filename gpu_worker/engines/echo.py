@@ -68,7 +68,7 @@ class EchoEngine:
             dtype="none",
             slots=slots,
             context_length=0,
-            capabilities=Capabilities(resume=True, streaming=True),
+            capabilities=Capabilities(resume=True, preempt=True, streaming=True),
             identity="echo",
         )
 
@@ -88,6 +88,12 @@ class EchoEngine:
 
     def cancel(self, ids: Iterable[str]) -> None:
         self._cancelled |= self._live.keys() & set(ids)
+
+    def preempt(self, ids: Iterable[str]) -> list[str]:
+        gone = [id for id in ids if id in self._live and id not in self._cancelled]
+        for id in gone:
+            del self._live[id]
+        return gone
 
     def close(self) -> None:
         self._live.clear()

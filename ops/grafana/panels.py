@@ -197,6 +197,14 @@ WORKERS: dict[str, tuple[Panel, ...]] = {
             ),
         ),
         Panel(
+            "Rows that gave way", "To more urgent jobs, per second, by who to whom.", "ops",
+            (Query(rate("promptq_preemptions_total", "reason"), "{{reason}}"),),
+        ),
+        Panel(
+            "Tokens not generated twice", "Of earlier runs of jobs that changed their worker, per second.", "short",
+            (Query(rate("promptq_tokens_resumed_total"), "resumed"),),
+        ),
+        Panel(
             "Ends of workers", "Since the scaler's start, by reason; `retired` is the orderly one.", "short",
             (Query("sum by (reason) (promptq_worker_exits_total)", "{{reason}}"),),
         ),

@@ -27,6 +27,10 @@ class ApiMetrics:
             "promptq_http_requests_in_progress", "Requests being answered now.", multiprocess_mode="livesum",
             registry=registry,
         )  # fmt: skip
+        self.streams = Gauge(
+            "promptq_http_streams", "Streams of jobs' texts that are open now.", multiprocess_mode="livesum",
+            registry=registry,
+        )  # fmt: skip
         self.cache_requests = Counter(
             "promptq_cache_requests_total", "Submits by what the cache gave: hit, miss, join or bypass.", ["result"],
             registry=registry,
@@ -74,6 +78,12 @@ class WorkerMetrics:
         self.reused = counter(
             "promptq_prompt_tokens_reused_total", "Prompt tokens that were in memory, and not computed.", ["model"]
         )
+        self.preemptions = counter(
+            "promptq_preemptions_total", "Running rows that gave way, by who to: high_over_low.", ["model", "reason"]
+        )
+        self.resumed = counter(
+            "promptq_tokens_resumed_total", "Tokens of earlier runs that did not have to be generated again.", ["model"]
+        )
         self.busy_seconds = counter("promptq_worker_busy_seconds_total", "Time spent in engine steps.", [])
         self.subscription_losses = counter("promptq_worker_subscription_losses_total", LOSSES, [])
 
@@ -108,7 +118,7 @@ class ScalerMetrics:
 QUEUE_JOBS = ("promptq_queue_jobs", "Jobs by state: queued, running, dead.", ("queue", "state"))
 QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at the head.", ("queue",))
 LEASE_EXPIRIES = ("promptq_lease_expiries", "Leases that ran out, exact: counted in Redis.", ())
-REQUEUE_REASONS = ("worker_lost", "drain", "retry")
+REQUEUE_REASONS = ("worker_lost", "drain", "preempted", "retry")
 JOBS_REQUEUED = ("promptq_jobs_requeued", "Jobs put back, by reason, exact: counted in Redis.", ("reason",))
 REDIS_TROUBLES = ("promptq_redis_troubles", "What is wrong with the queue's server, by what follows.", ("grade",))
 GPU_UTILIZATION = ("promptq_gpu_utilization_ratio", "Share of time the GPU was busy.", ("gpu",))

@@ -197,6 +197,11 @@ class WorkerSettings(CommonSettings):
     checkpoint_seconds: NotNegative = Field(
         2, description="How often a running job's tokens are kept, for whoever must go on with it; 0: at a drain only."
     )
+    preemption: Literal["high", "all", "off"] = Field(
+        "high",
+        description="Who takes a less urgent row's slot if none is free: `high` jobs, `all`, or nobody: `off`.",
+    )
+    max_preemptions: CountOrNone = Field(3, description="How often one job gives way before it is left to run.")
     drain_seconds: Seconds = Field(
         30, description="After SIGTERM: time for rows of an engine that cannot resume, before they are put back."
     )

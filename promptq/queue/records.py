@@ -12,7 +12,7 @@ from typing import Any, Literal
 from promptq.contract.call import NO_CONTEXT, JobContext, decode_call, encode_call
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest, JobNotFound, QueueFull
 from promptq.contract.job import Job, JobError, Result, Status, encode_traceback
-from promptq.contract.queues import QueueName
+from promptq.contract.queues import Priority, QueueName
 from promptq.contract.request import JobRequest
 from promptq.contract.settings import CommonSettings
 
@@ -99,6 +99,22 @@ Admission = Submitted | QueueFull | IdempotencyConflict | JobNotFound
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """Which jobs a worker can take.
+
+    Attributes:
+        busy: it runs something, so it gets no job that must run alone, and nothing that is behind such a job.
+        resumes: the identity of its model, where its engine goes on with what such a model generated earlier; other
+            jobs start over.
+        above: only jobs that are more urgent than this; None: all.
+    """
+
+    busy: bool = False
+    resumes: str = ""
+    above: Priority | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One leased job.
 
@@ -114,6 +130,7 @@ class Claim:
         moves: how often it was taken from a worker, that was lost or gave it back.
         progress: token ids that earlier runs generated, for an engine that goes on behind them.
         watched: somebody reads its text as it comes.
+        preemptions: how often it gave way to a more urgent job.
     """
 
     id: str
@@ -129,17 +146,25 @@ class Claim:
     moves: int = 0
     progress: tuple[int, ...] = ()
     watched: bool = False
+    preemptions: int = 0
 
     @classmethod
     def from_row(cls, row: Sequence[Any], default_model: str, max_attempts: int) -> Claim:
         """Read one row of the claim script's reply."""
-        job_id, queue, execution, data, attempts, waited, timeout, unsupported, moves, progress, watched = row
+        job_id, queue, execution, data, attempts, waited, timeout, unsupported, *rest = row
+        moves, progress, watched, preemptions = rest
         kwargs, context, refusal = _read_call(data or b"", unsupported.decode())
         return cls(
             job_id.decode(), QueueName.parse(queue.decode(), default_model), execution.decode(), kwargs, context,
             attempts, max(0.0, float(waited)), _positive(timeout), refusal, 1 < attempts >= max_attempts, moves,
             tuple(int(token) for tokens in progress for token in tokens.split()), watched == 1,
+            preemptions,
         )  # fmt: skip
+
+    @property
+    def priority(self) -> Priority:
+        """Of the queue that it came from."""
+        return self.queue.priority
 
     @property
     def timeout_seconds(self) -> float | None:

@@ -6,22 +6,24 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import redis
 
 from promptq.contract.errors import JobAlreadyTerminal, JobNotFailed, JobNotFound, RedisUnavailable
 from promptq.contract.job import FIELDS, Job, Status, encode_traceback, read_status
-from promptq.contract.queues import QueueName, queues_of
+from promptq.contract.queues import PRIORITIES, QueueName, queues_of
 from promptq.contract.settings import CommonSettings
 from promptq.queue.connection import answering, connect, without_retries
-from promptq.queue.records import Admission, Claim, Ending, NewJob, Reaped, Submitted
+from promptq.queue.records import Admission, Claim, Ending, NewJob, Reaped, Submitted, Terms
 from promptq.queue.replies import admission, full, is_claimed
 from promptq.queue.rq_jobs import note_calls
 from promptq.queue.scripts import Call, Scripts
 
-__all__ = ["Admission", "Claim", "Ending", "JobStore", "NewJob", "Reaped", "Submitted", "answering", "connect"]
+__all__ = ["Admission", "Claim", "Ending", "JobStore", "NewJob", "Reaped", "Submitted", "Terms", "answering", "connect"]
 
+ANY = Terms()
+ReleaseReason = Literal["drain", "preempted"]
 POSITION_HORIZON = 10_000
 REAP_AT_MOST = 100
 _EXPIRED = encode_traceback("expired: the job waited longer than its ttl_seconds")
@@ -99,19 +101,13 @@ class JobStore:
         by_place = dict(zip(chain.from_iterable(places), chain.from_iterable(admitted), strict=True))
         return [by_place[place] for place in range(len(news))]
 
-    def claim(self, worker: str, count: int, *, busy: bool = False, resumes: str = "") -> list[Claim]:
-        """Lease up to `count` jobs to `worker`, in the order of priority and age.
-
-        Args:
-            busy: it runs something, so it gets no job that must run alone, and nothing that is behind such a job.
-            resumes: the identity of its model, where its engine goes on with what such a model generated earlier;
-                other jobs start over.
-        """
+    def claim(self, worker: str, count: int, terms: Terms = ANY) -> list[Claim]:
+        """Lease up to `count` jobs to `worker`, in the order of priority and age."""
         if count < 1:
             return []
         with self._answered() as token:
-            rows = self._claiming.run(*self._claim_call(worker, count, busy, resumes, token))
-        return self._claims(rows, worker, count, busy, resumes)
+            rows = self._claiming.run(*self._claim_call(worker, count, terms, token))
+        return self._claims(rows, worker, count, terms)
 
     def renew(self, claims: Sequence[Claim]) -> list[str]:
         """Extend leases. Tells for each claim `ok`, `lost` or `cancel` (a client asked for it)."""
@@ -127,21 +123,22 @@ class JobStore:
         return [reply == 1 for reply in self.scripts.run(*self._finish_call(worker, endings))]
 
     def finish_and_claim(
-        self, worker: str, endings: Sequence[Ending], count: int, *, busy: bool = False, resumes: str = ""
+        self, worker: str, endings: Sequence[Ending], count: int, terms: Terms = ANY
     ) -> tuple[list[bool], list[Claim]]:
         """`finish`, then `claim`, in one round trip where both have something to do."""
         if not endings or not count:
-            return self.finish(worker, endings), self.claim(worker, count, busy=busy, resumes=resumes)
+            return self.finish(worker, endings), self.claim(worker, count, terms)
         with self._answered() as token:
-            calls = [self._finish_call(worker, endings), self._claim_call(worker, count, busy, resumes, token)]
+            calls = [self._finish_call(worker, endings), self._claim_call(worker, count, terms, token)]
             stored, rows = self._claiming.run_together(calls)
-        return [reply == 1 for reply in stored], self._claims(rows, worker, count, busy, resumes)
+        return [reply == 1 for reply in stored], self._claims(rows, worker, count, terms)
 
-    def release(self, claims: Sequence[Claim]) -> int:
+    def release(self, claims: Sequence[Claim], *, reason: ReleaseReason = "drain") -> int:
         """Put claimed jobs back at the front of their queues, in the order given; the attempt is not counted."""
         if not claims:
             return 0
-        return int(self.scripts.run("release", [self.settings.result_ttl_seconds, *self._handles(claims[::-1])]))
+        arguments = [self.settings.result_ttl_seconds, reason, *self._handles(claims[::-1])]
+        return int(self.scripts.run("release", arguments))
 
     def reap(self, *, spare_leases: bool = False) -> Reaped:
         """Requeue or fail the jobs of expired leases, expire what waited too long, trim registries.
@@ -252,13 +249,14 @@ class JobStore:
         yield self._unanswered_claim, was_made_before
         self._unanswered_claim = ""
 
-    def _claim_call(self, worker: str, count: int, busy: bool, resumes: str, token: Sequence[str]) -> Call:
-        limits = [self.settings.ageing_seconds, self.settings.max_attempts, "1" if busy else "", resumes]
+    def _claim_call(self, worker: str, count: int, terms: Terms, token: Sequence[str]) -> Call:
+        limits = [self.settings.ageing_seconds, self.settings.max_attempts, "1" if terms.busy else "", terms.resumes]
         head = [count, self.settings.lease_seconds, worker, *token, *limits]
         queues = self._rq_names(queues_of(self._default_model))
-        return "claim", [*head, self.settings.failure_ttl_seconds, _EXPIRED, *queues]
+        looks = PRIORITIES.index(terms.above) if terms.above else len(queues)
+        return "claim", [*head, self.settings.failure_ttl_seconds, _EXPIRED, looks, *queues]
 
-    def _claims(self, rows: Sequence[Any], worker: str, count: int, busy: bool, resumes: str) -> list[Claim]:
+    def _claims(self, rows: Sequence[Any], worker: str, count: int, terms: Terms) -> list[Claim]:
         """Read the claim script's reply. Where it shows what plain RQ made, and nothing else, claim once more."""
         claimed = [row for row in rows if is_claimed(row)]
         claims = [Claim.from_row(row, self._default_model, self.settings.max_attempts) for row in claimed]
@@ -271,7 +269,7 @@ class JobStore:
             if claims:
                 return claims
             raise
-        return claims or self.claim(worker, count, busy=busy, resumes=resumes)
+        return claims or self.claim(worker, count, terms)
 
     def _finish_call(self, worker: str, endings: Sequence[Ending]) -> Call:
         head = [*self._lifetimes(), self.settings.cache_ttl_seconds, self.keys.worker(worker), worker]

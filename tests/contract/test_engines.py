@@ -171,6 +171,31 @@ def test_a_stop_string_cuts_the_text_wherever_it_lies(run: Run) -> None:
         assert run.texts[f"stop {start}"] == end.text, "what belongs to the stop string was never passed on"
 
 
+def test_a_row_that_gives_way_frees_its_slot_at_once_and_ends_elsewhere_as_it_would_have(engine: Engine) -> None:
+    rows = [row(prompt, prompt) for prompt in PROMPTS[:SLOTS]]
+    whole = {id: same_end(end) for id, end in Run(engine).all(rows).ends.items()}
+    run = Run(engine)
+    engine.add(rows)
+    while not all(run.token_ids[each.id] for each in rows[:2]):
+        run.step()
+    gone = [each.id for each in rows[:2] if each.id not in run.ends]
+    assert engine.preempt([*gone, "unknown"]) == gone
+    assert engine.preempt(gone) == []
+    assert engine.free_slots() >= len(gone) > 0
+    run.all(replace(each, progress=run.token_ids[each.id]) for each in rows if each.id in gone)
+    assert {id: same_end(end) for id, end in run.ends.items()} == whole
+    assert {id: run.texts[id] for id in whole} == {id: end.text for id, end in whole.items()}
+
+
+def test_a_row_that_is_to_end_does_not_give_way(run: Run) -> None:
+    run.engine.add([row("a", max_tokens=6)])
+    run.step()
+    run.engine.cancel(["a"])
+    assert run.engine.preempt(["a"]) == []
+    run.step()
+    assert run.ends["a"].reason is FinishReason.CANCELLED
+
+
 def test_a_cancelled_row_ends_with_what_it_has(run: Run) -> None:
     whole = run.all([row("whole", max_tokens=6)]).ends["whole"].text
     run.engine.add([row("a", max_tokens=6), row("b", PROMPTS[1])])

@@ -10,7 +10,7 @@ from rq.serializers import JSONSerializer
 
 from promptq.contract.job import Status
 from promptq.queue.progress import Append, Followed, Place, append, follow
-from promptq.queue.records import Claim
+from promptq.queue.records import Claim, Terms
 from tests.fakes import IDENTITY, NOW, TimedStore, failure, keys, ran, submit, success
 
 LEASE = 15
@@ -57,7 +57,7 @@ def test_so_does_one_whose_worker_was_lost(store: TimedStore, claim: Claim, how:
 def test_a_claim_whose_answer_was_lost_has_the_tokens_when_it_is_found_again(store: TimedStore, claim: Claim) -> None:
     store.release([claim], NOW)
     with suppress(ConnectionError), store._answered() as token:
-        store.scripts.run(*store._claim_call("w", 1, False, IDENTITY, token))
+        store.scripts.run(*store._claim_call("w", 1, Terms(resumes=IDENTITY), token))
         raise ConnectionError
     assert start(store).progress == (5, 6, 7)
 

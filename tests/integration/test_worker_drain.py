@@ -16,7 +16,7 @@ from promptq.contract.job import Status
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
-from promptq.queue.store import Claim, JobStore
+from promptq.queue.store import ANY, Claim, JobStore, Terms
 from promptq.runtime.lifecycle import Stop
 from tests.fakes import TimedStore, submit
 
@@ -26,8 +26,8 @@ class SlowStore(JobStore):
 
     claimed = threading.Event()
 
-    def claim(self, worker: str, count: int, *, busy: bool = False, resumes: str = "") -> list[Claim]:
-        claims = super().claim(worker, count, busy=busy, resumes=resumes)
+    def claim(self, worker: str, count: int, terms: Terms = ANY) -> list[Claim]:
+        claims = super().claim(worker, count, terms)
         if claims:
             self.claimed.set()
             time.sleep(1.0)

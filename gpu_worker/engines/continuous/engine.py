@@ -127,6 +127,14 @@ class ContinuousEngine:
             if sequence.row.id in wanted:
                 sequence.end(FinishReason.CANCELLED)
 
+    def preempt(self, ids: Iterable[str]) -> list[str]:
+        wanted = set(ids)
+        gone = [row for row in self._scheduler.live if row.row.id in wanted and row.ending is None]
+        for sequence in gone:
+            del self._texts[sequence.row.id]
+            self._vacate(sequence, sound=sequence.is_prefilled)
+        return [sequence.row.id for sequence in gone]
+
     def step(self, now: float) -> StepResult:
         self._progress, self._right_drafts = {}, 0
         self._end_rows(now)

@@ -47,6 +47,6 @@ def describe(
         context,
         details,
         tokenizer,
-        Capabilities(resume=True, streaming=True),
+        Capabilities(resume=True, preempt=True, streaming=True),
         model_identity(fingerprint, context, dtype),
     )

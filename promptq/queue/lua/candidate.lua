@@ -6,12 +6,12 @@
 local function read_candidate(id, queue)
   local v = redis.pcall('HMGET', JOB .. id, 'status', 'data', 'queued_at', 'attempts', 'expires_at', 'error_type',
     'cancel_requested', 'group_id', 'timeout', 'calls', 'moves', 'progress_of',
-    'watched')
+    'watched', 'preemptions')
   local failed_before = v[6]
   return {id = id, queue = queue, status = v[1], data = v[2], queued_at = v[3], expires_at = v[5],
     attempts = not failed_before and tonumber(v[4] or '') or 0, failed_before = failed_before, cancel_requested = v[7],
     is_from_rq = v[8] or v[10], rq_timeout = v[10] and v[9] or '', calls = v[10],
-    moves = v[11], progress_of = v[12], watched = v[13]}
+    moves = v[11], progress_of = v[12], watched = v[13], preemptions = v[14]}
 end
 
 -- Whether it stays where it is: another program's, or perhaps.
@@ -39,7 +39,7 @@ local function claimed_row(job, execution, identity, now)
   local progress = take_up(job, identity)
   return {job.id, job.queue, execution, job.data, job.attempts, stamp(now - (job.waits_since or now)), job.rq_timeout,
     job.is_from_rq and unsupported(job.id) or '', tonumber(job.moves or 0), progress,
-    job.watched and 1 or 0}
+    job.watched and 1 or 0, tonumber(job.preemptions or 0)}
 end
 
 -- Lease a job: forget what an earlier life, a cancel that came too late, or RQ left on it, and how long it might wait:

@@ -4,14 +4,14 @@
 -- claimed alone, so that it takes no other job with it. Jobs that plain RQ made stay where they are until their `calls`
 -- says that they are for us; while `rq suspend` is in force, every job does.
 -- ARGV: time|'', count, lease seconds, worker, token, whether the call with this token was made before and its
---       answer lost ('1'|''), ageing, max_attempts, busy ('1'|''), identity of the model
---       whose earlier runs the worker goes on with|'', failure_ttl, expired exc_string, queue names.
+--       answer lost ('1'|''), ageing, max_attempts, busy ('1'|''), identity of the model whose earlier runs the worker
+--       goes on with|'', failure_ttl, expired exc_string, how many of the queues it claims from, names of all queues.
 -- Reply: {{id, queue, execution, data, attempts, seconds it waited, RQ's timeout|'', RQ features we refuse|'', how
---        often it was taken from a worker, token ids of earlier runs, 1 if somebody reads along}, ...};
+--        often it was taken from a worker, token ids of earlier runs, 1 if somebody reads along, preemptions}, ...};
 --        of a job of which nobody has read what it calls, {id, queue, '', data}.
 local given_time, count, lease_seconds, worker, token, was_made_before, ageing, max_attempts, busy, identity,
-  failure_ttl, expired_trace = unpack(ARGV, 1, 12)
-local FIRST_QUEUE, DROPPED_AT_MOST = 13, 1000
+  failure_ttl, expired_trace, looks = unpack(ARGV, 1, 13)
+local FIRST_QUEUE, DROPPED_AT_MOST = 14, 1000
 write_on_a_full_server()
 count, max_attempts = tonumber(count), tonumber(max_attempts)
 local transition = new_transition(given_time, nil, failure_ttl)
@@ -47,7 +47,7 @@ if was_made_before == '1' then
   for i = FIRST_QUEUE, #ARGV do add_leased(claimed, ARGV[i], token, identity, transition.now) end
 end
 if #claimed > 0 or call('EXISTS', SUSPENDED) == 1 then return claimed end
-for i = FIRST_QUEUE, #ARGV do
+for i = FIRST_QUEUE, FIRST_QUEUE + looks - 1 do
   lines[#lines + 1] = new_line(ARGV[i], (i - FIRST_QUEUE) * ageing)
   look(lines[#lines], transition.now)
 end

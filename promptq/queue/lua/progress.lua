@@ -4,8 +4,8 @@
 local function begin_anew(job)
   call('UNLINK', PROGRESS .. job.id)
   call('HINCRBY', JOB .. job.id, 'resets', 1)
-  call('HDEL', JOB .. job.id, 'moves', 'progress_of')
-  job.moves = nil
+  call('HDEL', JOB .. job.id, 'moves', 'preemptions', 'progress_of')
+  job.moves, job.preemptions = nil, nil
 end
 
 -- The token ids of a job's entries, in order, for a worker whose model is the one that made them. For another one, and

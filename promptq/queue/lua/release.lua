@@ -1,11 +1,11 @@
 -- Give running jobs back unharmed: to the front of their queues, with the attempt not counted.
--- ARGV: time|'', result_ttl, then per claim: queue, id, execution; the last one given ends up first in line.
+-- ARGV: time|'', result_ttl, reason ('drain'|'preempted'), then per claim: queue, id, execution; the last one given ends up first in line.
 -- Reply: the number of jobs put back or, where a cancel was waiting, cancelled.
-local given_time, result_ttl = unpack(ARGV, 1, 2)
+local given_time, result_ttl, reason = unpack(ARGV, 1, 3)
 write_on_a_full_server()
 local transition = new_transition(given_time, result_ttl)
 local released = 0
-for i = 3, #ARGV, 3 do
+for i = 4, #ARGV, 3 do
   local queue, id, execution = unpack(ARGV, i, i + 2)
   local holds = call('ZREM', WIP .. queue, id .. ':' .. execution) == 1
   local job = read_job(id, queue)
@@ -16,7 +16,8 @@ for i = 3, #ARGV, 3 do
     else
       call('HINCRBY', JOB .. id, 'attempts', -1)
       call('HINCRBY', JOB .. id, 'moves', 1)
-      call('HINCRBY', TOTALS, 'requeued:drain', 1)
+      if reason == 'preempted' then call('HINCRBY', JOB .. id, 'preemptions', 1) end
+      call('HINCRBY', TOTALS, 'requeued:' .. reason, 1)
       to_front(job)
     end
   elseif holds then

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
+from gpu_worker.preemption import Preemption
+from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Status
+from promptq.queue.records import Claim
 from tests.fakes import TimedStore, submit, success
 from tests.processes import wait_until
 
@@ -21,8 +25,8 @@ def start() -> Iterator[Start]:
     """Starts threads, and ends them."""
     started: list[ClaimIO] = []
 
-    def start(store: TimedStore, mode: str = "continuous", wait: float = 0.0) -> ClaimIO:
-        started.append(ClaimIO(store, "w", Batching(mode, 4, wait), lambda *_: None))
+    def start(store: TimedStore, mode: str = "continuous", wait: float = 0.0, **options: Any) -> ClaimIO:
+        started.append(ClaimIO(store, "w", Batching(mode, 4, wait), lambda *_: None, **options))
         started[-1].start()
         return started[-1]
 
@@ -126,3 +130,73 @@ def test_an_ending_that_cannot_be_stored_fails_its_job_and_holds_nobody_up(
     failed = fake_store.get(odd.id)
     assert (failed.status, failed.error.type) == (Status.FAILED, "engine_error")
     assert fake_store.get(sane.id).result.text == "text"
+
+
+def full_of(priority: str, start: Start, store: TimedStore, **options: Any) -> tuple[ClaimIO, list[Claim]]:
+    for _ in range(6):
+        submit(store, cache=False, priority=priority)
+    claim_io = start(store, preemption=Preemption("high"), **options)
+    claims = claim_io.take(9, 5)
+    assert len(claims) == 4
+    return claim_io, claims
+
+
+def test_urgent_jobs_are_claimed_for_slots_that_less_urgent_ones_have(start: Start, fake_store: TimedStore) -> None:
+    claim_io, claims = full_of("low", start, fake_store)
+    urgent = [submit(fake_store, cache=False, priority="high").job.id for _ in range(6)]
+    claim_io.wake("high")
+    wait_until(lambda: claim_io.waiting() == ["high"] * 4)
+    claim_io.put_back(claims)
+    wait_until(lambda: len(claim_io.held()) == 4)
+    assert [claim.id for claim in claim_io.take(4)] == urgent[:4]
+    assert [fake_store.get(claim.id).status for claim in claims] == [Status.QUEUED] * 4
+    claim_io.wake("high")
+    assert claim_io.take(9, 0.1) == [], "urgent jobs do not give way to each other"
+
+
+@pytest.mark.parametrize(("running", "comes"), [("low", "default"), ("high", "high")])
+def test_others_wait_for_a_free_slot(start: Start, fake_store: TimedStore, running: str, comes: str) -> None:
+    claim_io, _ = full_of(running, start, fake_store)
+    submit(fake_store, cache=False, priority=comes)
+    claim_io.wake(comes)
+    claim_io.wake()
+    assert claim_io.take(9, 0.1) == []
+    assert len(claim_io.held()) == 4
+
+
+@pytest.mark.parametrize("mode", ["static", "off"])
+def test_a_batch_that_must_end_first_gives_no_slot(start: Start, fake_store: TimedStore, mode: str) -> None:
+    submit(fake_store, cache=False, priority="low")
+    claim_io = start(fake_store, mode, preemption=Preemption("high"))
+    assert len(claim_io.take(9, 5)) == 1
+    submit(fake_store, cache=False, priority="high")
+    claim_io.wake("high")
+    assert claim_io.take(9, 0.1) == []
+
+
+def test_what_gave_way_is_held_until_its_progress_is_kept(start: Start, fake_store: TimedStore) -> None:
+    """Redis may be away just then; and what keeps the progress may fail in a way of its own."""
+    errors: list[Exception] = [RedisUnavailable("away"), ValueError("no progress")]
+    kept: list[list[Claim]] = []
+
+    def keep(claims: list[Claim]) -> None:
+        kept.append(list(claims))
+        raise errors.pop(0)
+
+    claim_io, claims = full_of("low", start, fake_store, keep=keep)
+    claim_io.stop_claiming()
+    claim_io.put_back(claims[:1])
+    wait_until(lambda: kept)
+    assert claims[0] in claim_io.held()
+    wait_until(lambda: claims[0] not in claim_io.held())
+    assert kept == [claims[:1]] * 2
+    (again,) = fake_store.claim("other", 1)
+    assert (again.id, again.preemptions) == (claims[0].id, 1)
+
+
+def test_what_gave_way_is_put_back_before_the_thread_ends(start: Start, fake_store: TimedStore) -> None:
+    claim_io, claims = full_of("low", start, fake_store)
+    claim_io.stop_claiming()
+    claim_io.put_back(claims)
+    claim_io.close(5)
+    assert [fake_store.get(claim.id).status for claim in claims] == [Status.QUEUED] * 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from gpu_worker.claim_io import ClaimIO
 from gpu_worker.engines.base import Capabilities, EngineInfo, Event
 from gpu_worker.engines.echo import EchoEngine
 from gpu_worker.leases import LeaseKeeper
+from gpu_worker.preemption import NO_PREEMPTION, Preemption
 from gpu_worker.presence import Presence
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
@@ -58,6 +59,7 @@ class Heard:
         self.fails = False
         self.kept = 0
         self.dropped_ids: list[str] = []
+        self.given_up: list[str] = []
 
     def took(self, run: Run, event: Event) -> None:
         self.texts.setdefault(run.claim.id, []).append(event.text)
@@ -66,6 +68,9 @@ class Heard:
 
     def dropped(self, run: Run) -> None:
         self.dropped_ids.append(run.claim.id)
+
+    def give_up(self, claims: Sequence[Claim]) -> None:
+        self.given_up += [claim.id for claim in claims]
 
     def keep(self) -> None:
         self.kept += 1
@@ -91,15 +96,18 @@ class Bench:
         drain: float = 30.0,
         pace: float = 10.0,
         engine: type[EchoEngine] = EchoEngine,
+        preemption: Preemption = NO_PREEMPTION,
     ) -> None:
         self.store, self.clock, self.sink, self.said = store, Clock(), Heard(), Said()
         self.engine = engine(slots, pace, sleep=self.clock.sleep)
-        telemetry = Telemetry(WorkerMetrics(CollectorRegistry()), self.engine)
-        self.claim_io = ClaimIO(store, "w", Batching("continuous", slots), telemetry.stored)
+        self.registry = CollectorRegistry()
+        telemetry = Telemetry(WorkerMetrics(self.registry), self.engine)
+        batching = Batching("continuous", slots)
+        self.claim_io = ClaimIO(store, "w", batching, telemetry.stored, "echo", preemption, self.sink.give_up)
         presence, self.verdicts = Presence(self.said, self.engine), Verdicts()
         self.leases = LeaseKeeper(store, self.claim_io, presence.beat, self.verdicts.add)
         parts = LoopParts(self.claim_io, self.leases, presence, self.verdicts, telemetry, self.sink)
-        self.loop = WorkerLoop(self.engine, parts, LoopLimits(600, drain), self.clock)
+        self.loop = WorkerLoop(self.engine, parts, LoopLimits(600, drain, preemption), self.clock)
         for thread in (self.claim_io, self.leases):
             thread.start()
 
@@ -268,3 +276,36 @@ def test_a_cancel_that_comes_late_does_not_hit_the_job_s_next_life(bench: Callab
     (claim,) = it.until_running(1)
     it.verdicts.add(replace(claim, execution="of-an-earlier-life"), "cancel")
     assert it.until(job) == [Status.SUCCEEDED]
+
+
+def test_a_row_gives_way_to_a_more_urgent_job_and_goes_on_later(bench: Callable[..., Bench]) -> None:
+    it = bench(slots=2, pace=1.0, preemption=Preemption("high"))
+    far = it.submit("a b c d e f", priority="low")
+    wait_until(lambda: it.loop.round(0.0) or it.sink.texts.get(far))
+    begun = it.submit("1 2 3 4 5 6", priority="low")
+    it.until_running(2)
+    urgent = it.submit("at once", priority="high")
+    wait_until(it.claim_io.waiting)
+    it.loop.round(0.0)
+    wait_until(lambda: it.sink.given_up)
+    assert it.until(urgent, far, begun) == [Status.SUCCEEDED] * 3
+    assert it.sink.given_up == [begun]
+    jobs = [it.store.get(job_id) for job_id in (far, begun, urgent)]
+    assert [job.result.text for job in jobs if job.result] == ["a b c d e f", "1 2 3 4 5 6", "at once"]
+    assert [(job.attempts, job.result.moves) for job in jobs if job.result] == [(1, 0), (1, 1), (1, 0)]
+    labels = {"model": "echo", "reason": "high_over_low"}
+    assert it.registry.get_sample_value("promptq_preemptions_total", labels) == 1
+
+
+def test_a_row_that_is_being_cancelled_keeps_its_partial_text(bench: Callable[..., Bench]) -> None:
+    it = bench(slots=1, pace=1.0, preemption=Preemption("high"))
+    patient = it.submit("a b c d e f", priority="low")
+    wait_until(lambda: it.loop.round(0.0) or it.sink.texts.get(patient))
+    it.engine.cancel([patient])
+    urgent = it.submit("at once", priority="high")
+    wait_until(it.claim_io.waiting)
+    assert it.until(patient, urgent) == [Status.CANCELLED, Status.SUCCEEDED]
+    job = it.store.get(patient)
+    assert job.result is not None
+    assert job.result.text.startswith("a")
+    assert it.sink.given_up == []
