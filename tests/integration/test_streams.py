@@ -111,7 +111,7 @@ def test_a_stream_goes_on_at_any_character_after_the_end_too(
 
 def test_a_killed_worker_leaves_neither_gap_nor_repeat(api: Api, server: EmbeddedServer, store: TimedStore) -> None:
     job_id = put(store)
-    with worker(server, "first", echo_tokens_per_second=20, lease_seconds=60) as process:
+    with worker(server, "first", echo_tokens_per_second=8, lease_seconds=60) as process:
         first = listen(api, job_id, until=60)
         process.kill()
         process.wait(10)
@@ -132,7 +132,7 @@ def test_a_stream_that_stays_open_sees_its_job_change_workers(
     response = api.call("GET", f"/v1/jobs/{job_id}/events", stream=True)
     stream, came = Stream(), blocks(response)
     for number in range(3):
-        with worker(server, f"w{number}", echo_tokens_per_second=20) as process:
+        with worker(server, f"w{number}", echo_tokens_per_second=10) as process:
             while len(stream.text) < 60 * (number + 1):
                 stream.add(next(came))
             process.send_signal(signal.SIGTERM)
