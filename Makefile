@@ -8,7 +8,7 @@ COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api load load-report experiments dashboards settings-docs compose-smoke test-extras
+.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream load load-report experiments dashboards settings-docs compose-smoke test-extras
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,8 +23,8 @@ test: $(STAMP) ## Install and run every test (a real server, real processes)
 test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract tests
 	$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)
 
-test-extras: $(STAMP) .venvs/browser/.installed ## What needs heavy or foreign parts: the status page in Chromium
-	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser $(ARGS)
+test-extras: $(STAMP) .venvs/browser/.installed ## What needs heavy or foreign parts: Chromium, nginx
+	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
@@ -43,6 +43,9 @@ bench-queue: $(STAMP) ## The queue beside RQ, Celery and a bare list: jobs/s, Re
 
 bench-api: $(STAMP) ## Submit and poll beside a bare Flask route; needs wrk
 	$(BIN)/python -m benchmarks.api $(ARGS)
+
+bench-stream: $(STAMP) ## How late tokens are at those who read along, and what it costs (ARGS=--checkpoints: theirs)
+	$(BIN)/python -m benchmarks.stream $(ARGS)
 
 chaos: $(STAMP) ## Kill everything at random while jobs run, then audit (SEED=1 JOBS=2000 ARGS=…)
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEED),1) --jobs $(or $(JOBS),2000) $(ARGS)

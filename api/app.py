@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint
@@ -16,8 +17,8 @@ from api.http.blueprints import OpenPages
 from api.schemas import ErrorResponse
 from api.services import make_services
 from api.views import events, fleet, generate, health, jobs, jobs_batch, status
-from api.waiting.waiters import Waiters
 from promptq.contract.settings import ApiSettings
+from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore
 
 DESCRIPTION = "Submit prompts, and poll, wait for or cancel the jobs that they become."
@@ -26,14 +27,16 @@ VIEWS = (jobs, jobs_batch, events, generate, fleet, status, health)
 
 
 def create_app(
-    settings: ApiSettings | None = None, store: JobStore | None = None, waiters: Waiters | None = None
+    settings: ApiSettings | None = None,
+    store: JobStore | None = None,
+    make_listener: Callable[..., Listener] = Listener,
 ) -> OpenAPI:
     """Make the application. Needs no Redis yet: connections are made when they are needed.
 
     Args:
         settings: read from the environment when not given.
         store: for tests; made from the settings when not given.
-        waiters: likewise.
+        make_listener: for tests: makes what hears messages.
     """
     settings = settings or ApiSettings.load()
     app = OpenAPI(
@@ -46,7 +49,7 @@ def create_app(
         static_folder=None,
     )
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.extensions[EXTENSION] = make_services(settings, store, waiters)
+    app.extensions[EXTENSION] = make_services(settings, store, make_listener)
     error_responses.register(app)
     instrument.register(app)
     guard.register(app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,12 +14,14 @@ from api.prompt_limit import PromptLimit
 from api.submit_metrics import SubmitMetrics
 from api.waiting.streams import Streams
 from api.waiting.submit_batcher import SubmitBatcher
+from api.waiting.subscription import Subscription
 from api.waiting.waiters import Waiters
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.metrics import ApiMetrics
 from promptq.contract.settings import ApiSettings
 from promptq.queue import model_facts
 from promptq.queue.endings import ended
+from promptq.queue.listener import Listener
 from promptq.queue.observe import Observer
 from promptq.queue.progress import follow
 from promptq.queue.store import JobStore, connect
@@ -43,7 +45,9 @@ class Services:
     submit_metrics: SubmitMetrics
 
 
-def make_services(settings: ApiSettings, store: JobStore | None = None, waiters: Waiters | None = None) -> Services:
+def make_services(
+    settings: ApiSettings, store: JobStore | None = None, make_listener: Callable[..., Listener] = Listener
+) -> Services:
     """Make the parts from the settings. Opens no connection yet.
 
     Raises:
@@ -52,13 +56,14 @@ def make_services(settings: ApiSettings, store: JobStore | None = None, waiters:
     store = store or JobStore(connect(settings.redis_url, settings.redis_timeout_seconds), settings)
     registry = CollectorRegistry()
     metrics = ApiMetrics(registry)
+    subscription = Subscription(settings.redis_url, partial(_note_loss, store, metrics), make_listener)
     submit_metrics = SubmitMetrics(metrics, settings.model_id)
     return Services(
         settings=settings,
         store=store,
         observer=Observer(store.client, settings),
-        waiters=waiters or _waiters(settings, store, metrics),
-        streams=_streams(settings, store, metrics),
+        waiters=_waiters(subscription, store),
+        streams=_streams(subscription, store),
         registry=registry,
         metrics=metrics,
         access=Access(settings, store),
@@ -69,13 +74,12 @@ def make_services(settings: ApiSettings, store: JobStore | None = None, waiters:
     )
 
 
-def _streams(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Streams:
-    channels = (settings.keys.moved_channel, settings.keys.done_channel)
-    look, on_loss = partial(follow, store), partial(_note_loss, store, metrics)
-    return Streams(settings.redis_url, channels, look, store.get_many, on_loss)
+def _streams(subscription: Subscription, store: JobStore) -> Streams:
+    channels = (store.keys.moved_channel, store.keys.done_channel)
+    return Streams(subscription, channels, partial(follow, store), store.get_many)
 
 
-def _waiters(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Waiters:
+def _waiters(subscription: Subscription, store: JobStore) -> Waiters:
     def find_ended(ids: Sequence[str]) -> Sequence[str]:
         try:
             return ended(store, ids)
@@ -83,8 +87,7 @@ def _waiters(settings: ApiSettings, store: JobStore, metrics: ApiMetrics) -> Wai
             store.drop_idle()
             raise
 
-    on_loss = partial(_note_loss, store, metrics)
-    return Waiters(settings.redis_url, settings.keys.done_channel, find_ended, on_loss)
+    return Waiters(subscription, store.keys.done_channel, find_ended)
 
 
 def _note_loss(store: JobStore, metrics: ApiMetrics) -> None:

@@ -87,14 +87,15 @@ def _ours(options: argparse.Namespace, client: redis.Redis) -> Iterator[str]:
 def _running(command: list[str], values: dict[str, str], url: str) -> Iterator[str]:
     process = subprocess.Popen(command, env=child_environment(**values))
     try:
-        _wait_for(url)
+        wait_for(url)
         yield url
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait_for(url: str) -> None:
+def wait_for(url: str) -> None:
+    """Until a server answers there."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from gpu_worker import progress
 from gpu_worker.__main__ import serve
 from gpu_worker.engines.echo import EchoEngine
 from gpu_worker.engines.registry import create_engine
 from promptq.contract.settings import WorkerSettings
+from promptq.queue.progress import append
 from promptq.queue.store import JobStore
 from promptq.runtime.lifecycle import Stop
 
@@ -47,10 +49,12 @@ def after_storing(exchange: Callable[..., Any]) -> Callable[..., Any]:
 
 def arm(point: str) -> None:
     """Set the trap."""
-    traps: dict[str, tuple[type, str, Callable[..., Any]]] = {
+    traps: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         "claimed": (JobStore, "claim", after(JobStore.claim)),
         "starting": (EchoEngine, "add", after(lambda engine, rows: bool(rows))),
         "decoding": (EchoEngine, "step", after(EchoEngine.step, lambda result: result.events)),
+        "keeping": (progress, "append", lambda store, identity, appends: die() if appends else []),
+        "kept": (progress, "append", after(append)),
         "generated": (JobStore, "_finish_call", die),
         "finished": (JobStore, "finish_and_claim", after_storing(JobStore.finish_and_claim)),
         "releasing": (JobStore, "release", die),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from api.waiting.subscription import Hearer, Subscription
 from api.waiting.waiters import seconds_to_reread
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job, Status
-from promptq.queue.listener import Listener
 from promptq.queue.progress import Followed, Place
 from promptq.queue.scripts import JOBS_PER_SCRIPT
 
@@ -51,25 +52,40 @@ class View:
 
 
 class Feed:
-    """One job's text in this process, and who reads it: a text is kept once, however many read it, and how slowly."""
+    """One job's text in this process, and who reads it: a text is kept once, however many read it, and how slowly.
+
+    Attributes:
+        sources: jobs that this one joined and that generated its text.
+    """
 
     def __init__(self, job_id: str) -> None:
         self.place = Place(job_id)
         self.view = View(Status.QUEUED, 0, "")
         self.readers: set[threading.Event] = set()
+        self.sources: set[str] = set()
 
     @property
     def is_new(self) -> bool:
         """Whether it was never looked at."""
         return not self.place.source
 
-    def take(self, followed: Followed) -> None:
-        """Add what the job has generated since; all of it, where it started over or has another job's text now."""
+    def take(self, followed: Followed) -> bool:
+        """Add what the job has generated since; all of it, where it started over or has another job's text now.
+
+        Returns whether all must be read again: a server that came back without its last second may have other entries
+        than were read. Until then the text stays what it was.
+        """
         goes_on = (followed.source, followed.resets) == (self.place.source, self.view.resets)
-        text = (self.view.text if goes_on else "") + "".join(piece for _, piece in followed.entries)
-        last = followed.entries[-1][0] if followed.entries else self.place.last if goes_on else ""
+        last, text = (self.place.last, self.view.text) if goes_on else ("", "")
+        again = bool(last) and not followed.goes_on_behind(last)
+        if again:
+            last = ""
+        elif followed.entries:
+            text = (text if last else "") + "".join(piece for _, piece in followed.entries)
+            last = followed.entries[-1][0]
         self.place = Place(self.place.job_id, followed.source, last)
         self.view = View(followed.status, followed.resets, text)
+        return again
 
     def end(self, job: Job | None) -> None:
         """The job has ended: what is stored is what counts."""
@@ -95,20 +111,19 @@ class Streams:
 
     def __init__(
         self,
-        url: str,
+        subscription: Subscription,
         channels: Sequence[str],
         follow: Follow,
         read_jobs: Callable[[Sequence[str]], Sequence[Job | None]],
-        on_loss: Callable[[], None] = lambda: None,
     ) -> None:
-        self._url = url
-        self._channels = channels
+        subscription.add(Hearer(channels, self.note, self.note_all))
+        self._subscription = subscription
         self._follow = follow
         self._read_jobs = read_jobs
-        self._on_loss = on_loss
-        self._listener: Listener | None = None
+        self._started = False
         self._lock = threading.Lock()
         self._feeds: dict[str, Feed] = {}
+        self._joined: defaultdict[str, set[str]] = defaultdict(set)
         self._changed: set[str] = set()
         self._woken = threading.Event()
         self.drained = threading.Event()
@@ -129,7 +144,7 @@ class Streams:
             with self._lock:
                 feed.readers.discard(event)
                 if not feed.readers and self._feeds.get(job_id) is feed:
-                    del self._feeds[job_id]
+                    self._forget(feed)
 
     def drain(self) -> None:
         """Let every stream end: the process is about to stop."""
@@ -139,15 +154,14 @@ class Streams:
             feeds = list(self._feeds.values())
         for feed in feeds:
             feed.wake()
-        if self._listener:
-            self._listener.close()
+        self._subscription.close()
 
     def note(self, _channel: str, ids: str) -> None:
         """These jobs moved or ended."""
-        moved = set(ids.split())
         with self._lock:
-            changed = [id for id, feed in self._feeds.items() if id in moved or feed.place.source in moved]
-            self._changed.update(changed)
+            moved = {id for source in ids.split() for id in (source, *self._joined.get(source, ()))}
+            changed = moved & self._feeds.keys()
+            self._changed |= changed
         if changed:
             self._woken.set()
 
@@ -158,11 +172,19 @@ class Streams:
         self._woken.set()
 
     def _start(self) -> None:
-        """Subscribe on first use: in the gunicorn worker, after the fork."""
-        if self._listener is None and not self.drained.is_set():
-            self._listener = Listener(self._url, self._channels, self.note, self.note_all, self._on_loss)
-            self._listener.start()
-            threading.Thread(target=self._keep_reading, name="streams", daemon=True).start()
+        """On first use: in the gunicorn worker, after the fork."""
+        if self._started or self.drained.is_set():
+            return
+        self._started = True
+        self._subscription.start()
+        threading.Thread(target=self._keep_reading, name="streams", daemon=True).start()
+
+    def _forget(self, feed: Feed) -> None:
+        del self._feeds[feed.place.job_id]
+        for source in feed.sources:
+            self._joined[source].discard(feed.place.job_id)
+            if not self._joined[source]:
+                del self._joined[source]
 
     def _keep_reading(self) -> None:
         all_at = 0.0
@@ -191,11 +213,23 @@ class Streams:
     def _look_at(self, feeds: Sequence[Feed], *, watch: bool) -> None:
         feeds = [feed for feed in feeds if not feed.view.is_over]
         watch = watch or any(feed.is_new for feed in feeds)
-        for feed, followed in zip(feeds, self._follow([feed.place for feed in feeds], watch=watch), strict=True):
-            feed.take(followed)
+        found = self._follow([feed.place for feed in feeds], watch=watch)
+        again = [feed.place.job_id for feed, followed in zip(feeds, found, strict=True) if feed.take(followed)]
+        if again:
+            self.note("", " ".join(again))
+        self._note_sources(feeds)
         self._end([feed for feed in feeds if feed.view.status is None or feed.view.status.is_terminal])
         for feed in feeds:
             feed.wake()
+
+    def _note_sources(self, feeds: Iterable[Feed]) -> None:
+        """A joined job's text is announced as that of the job that generates it."""
+        joined = [feed for feed in feeds if feed.place.source not in ("", feed.place.job_id, *feed.sources)]
+        with self._lock:
+            for feed in joined:
+                if self._feeds.get(feed.place.job_id) is feed:
+                    feed.sources.add(feed.place.source)
+                    self._joined[feed.place.source].add(feed.place.job_id)
 
     def _end(self, feeds: Iterable[Feed]) -> None:
         ended = list(feeds)

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from api.waiting.subscription import Hearer, Subscription
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job
-from promptq.queue.listener import Listener
 
 log = logging.getLogger(__name__)
 
@@ -41,23 +41,15 @@ class Waiters:
     Args:
         done_channel: carries the ids of jobs that have ended.
         find_ended: which of these jobs have ended, or are there no more.
-        on_loss: told when the subscription is away, before anybody reads again.
     """
 
     def __init__(
-        self,
-        url: str,
-        done_channel: str,
-        find_ended: Callable[[Sequence[str]], Iterable[str]],
-        on_loss: Callable[[], None] = lambda: None,
-        make_listener: Callable[..., Listener] = Listener,
+        self, subscription: Subscription, done_channel: str, find_ended: Callable[[Sequence[str]], Iterable[str]]
     ) -> None:
-        self._url = url
-        self._channel = done_channel
+        subscription.add(Hearer([done_channel], self.wake, self.wake_all))
+        self._subscription = subscription
         self._find_ended = find_ended
-        self._on_loss = on_loss
-        self._make_listener = make_listener
-        self._listener: Listener | None = None
+        self._started = False
         self._lock = threading.Lock()
         self._events: defaultdict[str, set[threading.Event]] = defaultdict(set)
         self._drained = threading.Event()
@@ -89,8 +81,7 @@ class Waiters:
         """Let every wait, present and future, end at once: the process is about to stop."""
         self._drained.set()
         self.wake_all()
-        if self._listener:
-            self._listener.close()
+        self._subscription.close()
 
     def wake(self, _channel: str, ids: str) -> None:
         """Wake those who wait for these jobs.
@@ -121,10 +112,6 @@ class Waiters:
         except RedisUnavailable:
             self.wake_all()
 
-    def _lose(self) -> None:
-        self._on_loss()
-        self.wake_all()
-
     def _keep_rereading(self) -> None:
         while not self._drained.wait(seconds_to_reread()):
             try:
@@ -147,10 +134,9 @@ class Waiters:
                     del self._events[job_id]
 
     def _start(self) -> None:
-        """Subscribe on first use: in the gunicorn worker, after the fork."""
-        if self._listener is None and not self._drained.is_set():
-            self._listener = self._make_listener(
-                self._url, [self._channel], self.wake, on_connect=self.wake_all, on_disconnect=self._lose
-            )
-            self._listener.start()
-            threading.Thread(target=self._keep_rereading, name="reread", daemon=True).start()
+        """On first use: in the gunicorn worker, after the fork."""
+        if self._started or self._drained.is_set():
+            return
+        self._started = True
+        self._subscription.start()
+        threading.Thread(target=self._keep_rereading, name="reread", daemon=True).start()

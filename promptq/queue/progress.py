@@ -54,12 +54,18 @@ class Followed:
         resets: how often the job started over.
         source: the job whose entries these are: the one that this one joined, or itself.
         entries: (id, text) in order.
+        before: tokens that came before the first of these.
     """
 
     status: Status | None
     resets: int
     source: str
     entries: list[tuple[str, str]]
+    before: int = 0
+
+    def goes_on_behind(self, last: str) -> bool:
+        """Whether nothing is missing after the entry that was read last; a server may have lost what it had."""
+        return not self.entries or self.before == int(last.partition("-")[2] or 0)
 
 
 def follow(store: JobStore, places: Sequence[Place], *, watch: bool) -> list[Followed]:
@@ -75,11 +81,11 @@ def follow(store: JobStore, places: Sequence[Place], *, watch: bool) -> list[Fol
 
 
 def _followed(row: Sequence[Any]) -> Followed:
-    status, error_type, resets, source, flat = row
+    status, error_type, resets, source, before, flat = row
     texts = [value.decode() for value in flat]
     entries = list(zip(texts[::2], texts[1::2], strict=True))
     known = read_status(status.decode(), error_type.decode()) if status else None
-    return Followed(known, resets, source.decode(), entries)
+    return Followed(known, resets, source.decode(), entries, before)
 
 
 def append(store: JobStore, identity: str, appends: Sequence[Append]) -> list[str]:

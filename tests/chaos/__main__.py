@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.plan import SHARES
 from tests.chaos.run import Outcome, run
@@ -18,7 +19,8 @@ def main() -> int:
     broken = 0
     for seed in arguments.seeds:
         folder = Path(tempfile.mkdtemp(prefix=f"promptq-chaos-{seed}-"))
-        settings = {"engine": "continuous", "slots": 8} if arguments.model else {}
+        settings: dict[str, Any] = {"engine": "continuous", "slots": 8} if arguments.model else {}
+        settings |= {"echo_tokens_per_second": arguments.pace} if arguments.pace else {}
         shares = {kind: count for kind, count in SHARES.items() if arguments.only in kind}
         shares = {kind: count * arguments.times for kind, count in shares.items()}
         outcome = run(seed, arguments.jobs, shares, folder, arguments.durability, arguments.pause, **settings)
@@ -37,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pause", type=float, default=5.0, help="longest time between two faults, in seconds")
     parser.add_argument("--only", default="", help="only faults with this in their names, as `kill worker`")
     parser.add_argument("--times", type=int, default=1, help="so many times the usual number of faults")
+    parser.add_argument("--pace", type=float, help="words a second of each echo row: slow ones are read for longer")
     parser.add_argument("--model", action="store_true", help="the real model instead of the echo engine")
     parser.add_argument("--json", type=Path, help="append each run's figures to this file")
     return parser.parse_args()

@@ -96,6 +96,7 @@ class Audit:
     kills: list[float]
     findings: list[str] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
+    readings: Counter[str] = field(default_factory=Counter)
     lost_in_window: int = 0
     redone_in_window: int = 0
     attempts: int = 0
@@ -155,6 +156,7 @@ def _one(
     report.ends[(job["error"] or {}).get("type") or job["status"]] += 1
     report.attempts += job["attempts"]
     _check_end(job, record, report)
+    _check_reading(record, report)
     _check_text(client, job, record, report, texts_known)
 
 
@@ -169,6 +171,17 @@ def _check_end(job: dict[str, Any], record: Record, report: Audit) -> None:
             report.redone_in_window += 1
         else:
             report.note(f"{name} has changed after its end: {record.seen} → {json.dumps(job)}")
+
+
+def _check_reading(record: Record, report: Audit) -> None:
+    """A text that was read as it came: no gap, no repeat, and whole."""
+    if (reading := record.reading) is None:
+        return
+    report.readings["whole"] += reading.job is not None
+    report.readings["taken up again"] += max(0, reading.connections - 1)
+    report.readings["resets"] += reading.resets
+    for line in reading.findings():
+        report.note(f"job {record.spec.number} {reading.job_id}, read as it came: {line}")
 
 
 def _finished(record: Record) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -10,8 +11,10 @@ from itertools import count
 from queue import Empty, SimpleQueue
 
 import requests
+import urllib3
 
 from tests.chaos.plan import Spec, flood
+from tests.chaos.reading import Reading
 
 PATIENCE_SECONDS = 0.5
 GIVE_UP_SECONDS = 180.0
@@ -29,6 +32,7 @@ class Record:
     acknowledged_at: float = 0.0
     seen: str = ""
     seen_at: float = 0.0
+    reading: Reading | None = None
 
 
 class Crowd:
@@ -46,7 +50,7 @@ class Crowd:
         self._watched: SimpleQueue[Record] = SimpleQueue()
         self._lock = threading.Lock()
         self._submitters = [threading.Thread(target=self._submit_all, daemon=True) for _ in range(threads)]
-        self._watchers = [threading.Thread(target=self._watch_all, daemon=True) for _ in range(threads)]
+        self._watchers = [threading.Thread(target=self._watch_all, daemon=True) for _ in range(3 * threads)]
         self._submitted = threading.Event()
         self._floods = count(1)
 
@@ -128,6 +132,27 @@ class Crowd:
                 self._watch(session, record)
 
     def _watch(self, session: requests.Session, record: Record) -> None:
+        if record.spec.number % 2 and record.ids:
+            record.reading = Reading(record.ids[-1])
+            self._read(session, record, record.reading)
+        else:
+            self._poll(session, record)
+
+    def _read(self, session: requests.Session, record: Record, reading: Reading) -> None:
+        """Read the text as it comes; a stream that breaks is taken up again where it broke."""
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                outcome = reading.follow(session, self.url)
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                outcome = type(error).__name__
+            self._note(f"stream {outcome}")
+            if reading.job or outcome == "404":
+                record.seen, record.seen_at = json.dumps(reading.job) if reading.job else "", time.time()
+                return
+            time.sleep(0.2)
+
+    def _poll(self, session: requests.Session, record: Record) -> None:
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while record.ids and time.monotonic() < deadline:
             answer = self._call(session, "GET", f"/v1/jobs/{record.ids[-1]}?wait=5", {200, 404})

@@ -27,4 +27,5 @@ def test_every_acknowledged_job_ends_once_whatever_is_killed(tmp_path: Path) -> 
     assert outcome.audit.lost_in_window == 0
     assert outcome.injector.done["fill queue"] == 1
     assert outcome.crowd.answers["429 in a flood"] > 0
+    assert outcome.audit.readings["whole"] > 20
     assert outcome.longest(undisturbed=True) <= LEASE_SECONDS + 3

@@ -31,6 +31,25 @@ def claim(store: TimedStore) -> Claim:
     return claim
 
 
+def test_nothing_is_kept_behind_a_gap(store: TimedStore, claim: Claim) -> None:
+    """A server may come back without its last second; whoever goes on later must not go on behind a hole."""
+    store.client.xdel(keys.progress(claim.id), "1-3")
+    assert ran(store, claim, 3, (8,), "d") == "failed"
+    store.client.delete(keys.progress(claim.id))
+    assert ran(store, claim, 3, (8,), "d") == "failed"
+    store.release([claim], NOW)
+    assert start(store).progress == ()
+
+
+def test_a_reader_learns_how_many_tokens_came_before(store: TimedStore, claim: Claim) -> None:
+    (whole,) = follow(store, [Place(claim.id)], watch=False)
+    (rest,) = follow(store, [Place(claim.id, claim.id, "1-2")], watch=False)
+    assert (whole.before, rest.before) == (0, 2)
+    assert whole.goes_on_behind("")
+    assert rest.goes_on_behind("1-2")
+    assert not rest.goes_on_behind("1-1")
+
+
 def texts(store: TimedStore, job_id: str) -> list[tuple[str, str]]:
     entries = store.client.xrange(keys.progress(job_id))
     return [(entry.decode(), values[b"text"].decode()) for entry, values in entries]

@@ -13,10 +13,12 @@ from rq.serializers import JSONSerializer
 from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.progress import Place, follow
 from tests.fakes import TimedStore, keys, submit
 from tests.processes import start, wait_until, worker
 
 LEASE = 1.0
+TEXT = " ".join(f"word{number}" for number in range(12))
 
 
 @pytest.fixture
@@ -32,10 +34,16 @@ def tend(store: TimedStore) -> None:
         registry("default", connection=store.client, serializer=JSONSerializer).cleanup()
 
 
+def read(store: TimedStore, job_id: str) -> str:
+    """What somebody read who read along."""
+    (found,) = follow(store, [Place(job_id)], watch=False)
+    return "".join(text for _, text in found.entries)
+
+
 @pytest.mark.parametrize(
     ("point", "attempts"),
     [
-        ("claimed", 2), ("starting", 2), ("decoding", 2), ("generated", 2),
+        ("claimed", 2), ("starting", 2), ("decoding", 2), ("keeping", 2), ("kept", 2), ("generated", 2),
         ("finished", 1), ("releasing", 2), ("released", 1),
     ],
 )  # fmt: skip
@@ -44,19 +52,21 @@ def test_a_worker_killed_there(
 ) -> None:
     drains = point.startswith("releas")
     pace = 0.001 if drains else 20
-    job = submit(short, "one two three", now=time.time(), cache=False).job
+    job = submit(short, TEXT, now=time.time(), cache=False).job
     monkeypatch.setenv("CRASH_AT", point)
     doomed = start(
         "tests.crashing_worker", server, worker_name="doomed", lease_seconds=LEASE, drain_seconds=0.2,
-        echo_tokens_per_second=pace,
+        echo_tokens_per_second=pace, checkpoint_seconds=0.05,
     )  # fmt: skip
     if drains:
         wait_until(lambda: short.get(job.id).status is Status.RUNNING, 30, "the job to run")
         doomed.send_signal(signal.SIGTERM)
     assert doomed.wait(30) == -signal.SIGKILL
-    with worker(server, "heir", lease_seconds=LEASE):
+    with worker(server, "heir", lease_seconds=LEASE, checkpoint_seconds=0.05):
         wait_until(lambda: tend(short) or short.get(job.id).status is Status.SUCCEEDED, 20, "the success")
     seen = short.get(job.id)
-    assert (seen.result.text, seen.attempts) == ("one two three", attempts)
+    assert (seen.result.text, seen.attempts) == (TEXT, attempts)
+    assert (seen.result.resumed_tokens > 0) == (point in ("kept", "generated"))
+    assert TEXT.startswith(read(short, job.id))
     assert short.client.xlen(keys.results(job.id)) == 1
     assert short.client.zcard(keys.wip("default")) == 0

@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
-import requests
 
 from promptq.contract.job import Status
 from promptq.queue.embedded import EmbeddedServer
-from tests.fakes import TimedStore, submit
+from tests.fakes import TimedStore
 from tests.integration.apis import Api, running
+from tests.integration.streams import WORDS, Stream, blocks, listen, put
 from tests.processes import wait_until, worker
-
-WORDS = " ".join(f"wörd{number}" for number in range(30))
-
-
-@dataclass
-class Stream:
-    """What a client got: its events, and the text that its deltas add up to."""
-
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    comments: list[str] = field(default_factory=list)
-    text: str = ""
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.events]
-
-    def add(self, block: str) -> None:
-        if block.startswith(":"):
-            self.comments.append(block)
-            return
-        lines = dict(line.split(": ", 1) for line in block.split("\n"))
-        data = json.loads(lines["data"])
-        self.events.append((lines["event"], data))
-        self.text = "" if lines["event"] == "reset" else self.text + data.get("text", "")
-        self.ids += [lines["id"]] if "id" in lines else []
-
-
-def blocks(response: requests.Response) -> Iterator[str]:
-    """The events of a response as they come."""
-    held = ""
-    for chunk in response.iter_content(None):
-        held += chunk.decode()
-        while "\n\n" in held:
-            block, held = held.split("\n\n", 1)
-            yield block
-
-
-def listen(api: Api, job_id: str, after: str | None = None, until: int = 10**9, **headers: str) -> Stream:
-    """Read a job's events, to the end or until the text has so many characters."""
-    query = "" if after is None else f"?after={after}"
-    response = api.call("GET", f"/v1/jobs/{job_id}/events{query}", headers=headers, stream=True)
-    assert response.status_code == 200
-    assert response.headers["Content-Type"].startswith("text/event-stream")
-    stream = Stream()
-    with response:
-        for block in blocks(response):
-            stream.add(block)
-            if len(stream.text) >= until:
-                break
-    return stream
 
 
 @pytest.fixture(scope="module")
 def api(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with running(server, tmp_path_factory.mktemp("api"), 1, idempotency_ttl_seconds=60) as api:
         yield api
-
-
-def put(store: TimedStore, prompt: str = WORDS, **fields: object) -> str:
-    return submit(store, prompt, now=time.time(), **{"cache": False, **fields}).job.id
 
 
 def test_a_client_gets_the_text_as_it_comes_and_the_job_at_the_end(
@@ -138,8 +79,7 @@ def test_a_stream_that_stays_open_sees_its_job_change_workers(
             process.send_signal(signal.SIGTERM)
             process.wait(20)
     with worker(server, "last", echo_tokens_per_second=100):
-        for block in came:
-            stream.add(block)
+        stream.add_all(came)
     assert stream.text == WORDS
     assert "reset" not in stream.names
     assert stream.events[-1][1]["job"]["timings"]["moves"] == 3
@@ -163,8 +103,7 @@ def test_a_cancelled_job_ends_its_streams(api: Api, server: EmbeddedServer, stor
         while not stream.text:
             stream.add(next(came))
         api.call("POST", f"/v1/jobs/{job_id}/cancel")
-        for block in came:
-            stream.add(block)
+        stream.add_all(came)
     assert stream.events[-1][1]["job"]["status"] == "cancelled"
     assert stream.events[-1][1]["job"]["output"]["text"] == stream.text
 
@@ -174,8 +113,7 @@ def test_a_submit_may_answer_with_the_stream(api: Api, server: EmbeddedServer, c
         body = {"prompt": WORDS, "cache": False}
         response = api.call("POST", "/v1/jobs", json=body, headers={"Accept": "text/event-stream"}, stream=True)
         stream = Stream()
-        for block in blocks(response):
-            stream.add(block)
+        stream.add_all(blocks(response))
     assert (response.status_code, stream.text) == (200, WORDS)
     assert response.headers["Location"].endswith(stream.events[0][1]["id"])
 
@@ -188,8 +126,7 @@ def test_redis_may_be_away_for_a_moment(api: Api, server: EmbeddedServer, store:
         while len(stream.text) < 40:
             stream.add(next(came))
         store.client.client_kill_filter(_type="pubsub")
-        for block in came:
-            stream.add(block)
+        stream.add_all(came)
     assert stream.text == WORDS
 
 
@@ -218,20 +155,3 @@ def test_a_client_that_leaves_holds_no_place(api: Api, store: TimedStore) -> Non
     for response in responses:
         response.close()
     wait_until(lambda: api.open_requests() == 0, 10, "their places")
-
-
-def test_when_the_api_ends_its_streams_end_and_go_on_elsewhere(
-    server: EmbeddedServer, store: TimedStore, tmp_path: Path, api: Api
-) -> None:
-    job_id = put(store)
-    with running(server, tmp_path, 1) as other, worker(server, echo_tokens_per_second=15):
-        response = other.call("GET", f"/v1/jobs/{job_id}/events", stream=True)
-        stream, came = Stream(), blocks(response)
-        while len(stream.text) < 40:
-            stream.add(next(came))
-        other.process.send_signal(signal.SIGTERM)
-        for block in came:
-            stream.add(block)
-        assert "this process ends" in stream.comments[-1]
-        assert other.process.wait(10) == 0
-        assert stream.text + listen(api, job_id, stream.ids[-1]).text == WORDS

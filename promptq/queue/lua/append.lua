@@ -1,24 +1,34 @@
 -- Keep what running jobs have generated since the last time, so that whoever runs them next goes on there. Only the
 -- worker that still holds a claim may: its member id:execution of rq:wip is the fence.
 -- An entry's id is {how often the job started over, and one}-{tokens up to its end}, so a repeat after a lost answer
--- adds nothing.
+-- adds nothing. Nothing is added behind a gap: where the server has lost what came before, no more is kept of this run.
 -- ARGV: time|'' (not used), identity of the model, seconds to keep, then per claim: queue, id, execution, tokens before
 --       these, tokens after, token ids, text.
--- Reply: per claim 'ok' | 'watched' (as ok, and somebody reads along) | 'lost' | 'failed' (its key is no stream)
+-- Reply: per claim 'ok' | 'watched' (as ok, and somebody reads along) | 'lost' | 'failed' (entries before are lost, or
+--        its key is no stream)
 local _, identity, keep_seconds = unpack(ARGV, 1, 3)
 local FIRST_CLAIM, VALUES = 4, 7
 local reply, moved = {}, {}
 
+-- How many of a job's tokens are kept; nil: nobody can tell.
+local function tokens_kept(id)
+  local newest = redis.pcall('XREVRANGE', PROGRESS .. id, '+', '-', 'COUNT', 1)
+  if newest.err then return nil end
+  return newest[1] and string.match(newest[1][1], '%-(%d+)$') or '0'
+end
+
 local function append(queue, id, execution, before, after, token_ids, text)
   local status, resets, watched = unpack(call('HMGET', JOB .. id, 'status', 'resets', 'watched'))
   if status ~= 'started' or not call('ZSCORE', WIP .. queue, id .. ':' .. execution) then return 'lost' end
-  local entry = (resets or 0) + 1 .. '-' .. after
-  local added = redis.pcall('XADD', PROGRESS .. id, entry, 'tokens', token_ids, 'text', text)
-  if type(added) == 'table' then
-    local why = tostring(added.err)
-    if string.find(why, 'OOM', 1, true) then error(why) end
-    if not string.find(why, 'smaller', 1, true) then return 'failed' end
-  elseif before == '0' then
+  local has = tokens_kept(id)
+  if has ~= before and has ~= after then return 'failed' end
+  if has == before then
+    local entry = (resets or 0) + 1 .. '-' .. after
+    local added = redis.pcall('XADD', PROGRESS .. id, entry, 'tokens', token_ids, 'text', text)
+    if added.err and string.find(added.err, 'OOM', 1, true) then error(added.err) end
+    if added.err then return 'failed' end
+  end
+  if has == before and before == '0' then
     call('HSET', JOB .. id, 'progress_of', identity)
     call('EXPIRE', PROGRESS .. id, keep_seconds)
   end

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from flask_openapi3.openapi import OpenAPI
 
 from api.app import create_app
+from api.current import services_of
 from api.waiting.waiters import Waiters
 from promptq.contract.settings import ApiSettings
 from promptq.queue.store import Claim, Ending
@@ -31,10 +32,6 @@ class SilentListener:
 
     def close(self) -> None:
         self.closed = True
-
-
-def silent_waiters() -> Waiters:
-    return Waiters("redis://nowhere", "done", lambda _: [], make_listener=SilentListener)
 
 
 class ReadingClient(FlaskClient):
@@ -64,13 +61,13 @@ def store(settings: ApiSettings) -> TimedStore:
 
 
 @pytest.fixture
-def waiters() -> Waiters:
-    return silent_waiters()
+def app(settings: ApiSettings, store: TimedStore) -> OpenAPI:
+    return create_app(settings, store, SilentListener)
 
 
 @pytest.fixture
-def app(settings: ApiSettings, store: TimedStore, waiters: Waiters) -> OpenAPI:
-    return create_app(settings, store, waiters)
+def waiters(app: OpenAPI) -> Waiters:
+    return services_of(app).waiters
 
 
 @pytest.fixture

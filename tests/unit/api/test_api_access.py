@@ -17,7 +17,7 @@ from api.app import create_app
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
 from tests.fakes import TimedStore, failure, fake_redis, success
-from tests.unit.api.conftest import ReadingClient, silent_waiters
+from tests.unit.api.conftest import ReadingClient, SilentListener
 
 KEYS = {"ann": "key-of-ann", "bob": "key-of-bob"}
 Make = Callable[..., ReadingClient]
@@ -35,7 +35,7 @@ def make(keyfile: Path) -> Make:
     def make(**fields: object) -> ReadingClient:
         settings = ApiSettings(_env_file=None, engine="echo", api_keys_file=str(keyfile), **fields)
         store = TimedStore(fake_redis(), settings)
-        client: Any = create_app(settings, store, silent_waiters()).test_client()
+        client: Any = create_app(settings, store, SilentListener).test_client()
         client.store = store
         return client
 

@@ -13,11 +13,11 @@ from flask.testing import FlaskClient
 from api.api_keys import digest
 from api.app import create_app
 from api.parameters import MAX_IDS
-from api.waiting.waiters import Waiters
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import ApiSettings
 from promptq.queue.store import Claim, Ending
 from tests.fakes import TimedStore, fake_redis, success
+from tests.unit.api.conftest import SilentListener
 
 Finish = Callable[[Callable[[Claim], Ending]], Claim]
 
@@ -79,9 +79,9 @@ def test_twins_join_and_known_texts_are_hits(http: FlaskClient, finish: Finish) 
     assert items[1]["job"]["output"]["text"] == "text"
 
 
-def test_what_does_not_fit_is_refused_by_itself_with_its_turn(settings: ApiSettings, waiters: Waiters) -> None:
+def test_what_does_not_fit_is_refused_by_itself_with_its_turn(settings: ApiSettings) -> None:
     store = TimedStore(fake_redis(), settings.model_copy(update={"max_queue_jobs": 3}))
-    http = create_app(store.settings, store, waiters).test_client()
+    http = create_app(store.settings, store, SilentListener).test_client()
     store.client.set("promptq:drain_rate", "0.5")
     items, rest = batch(http, *({"prompt": f"p{i}"} for i in range(6)))
     assert (rest["accepted"], rest["refused"]) == (3, 3)
@@ -157,11 +157,12 @@ def test_so_many_ids_and_no_more(http: FlaskClient) -> None:
     assert http.get("/v1/jobs?ids=" + ",".join(map(str, range(MAX_IDS + 1)))).status_code == 422
 
 
-def test_each_key_submits_and_sees_its_own(store: TimedStore, waiters: Waiters, tmp_path: Path) -> None:
+def test_each_key_submits_and_sees_its_own(store: TimedStore, tmp_path: Path) -> None:
     names = {"alice": "key-a", "bob": "key-b"}
     file = tmp_path / "keys"
     file.write_text("\n".join(f"{name} {digest(key)}" for name, key in names.items()))
-    http = create_app(store.settings.model_copy(update={"api_keys_file": str(file)}), store, waiters).test_client()
+    settings = store.settings.model_copy(update={"api_keys_file": str(file)})
+    http = create_app(settings, store, SilentListener).test_client()
     alice, bob = ({"Authorization": f"Bearer {key}"} for key in names.values())
     assert http.post("/v1/jobs:batch", json={"jobs": [{"prompt": "x"}]}).status_code == 401
     mine, _ = batch(http, {"prompt": "a", "idempotency_key": "k"}, **alice)

@@ -9,6 +9,7 @@ import pytest
 
 from api.views.events import Teller
 from api.waiting.streams import Feed, Streams, View
+from api.waiting.subscription import Subscription
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job, Result, Status
 from promptq.contract.queues import QueueName
@@ -56,8 +57,15 @@ class TestTeller:
 class TestFeed:
     def test_pieces_add_up(self) -> None:
         feed = feed_after(Followed(RUNNING, 0, "j", [("1-1", "a"), ("1-2", "b")]), Followed(RUNNING, 0, "j", []))
-        feed.take(Followed(RUNNING, 0, "j", [("1-5", "cd")]))
+        feed.take(Followed(RUNNING, 0, "j", [("1-5", "cd")], 2))
         assert (feed.view.text, feed.place) == ("abcd", Place("j", "j", "1-5"))
+
+    def test_all_is_read_again_where_the_server_has_other_entries_than_were_read(self) -> None:
+        feed = feed_after(Followed(RUNNING, 0, "j", [("1-2", "ab"), ("1-4", "cd")]))
+        assert feed.take(Followed(RUNNING, 0, "j", [("1-6", "ef")], 3))
+        assert (feed.view.text, feed.place) == ("abcd", Place("j", "j", ""))
+        assert not feed.take(Followed(RUNNING, 0, "j", [("1-3", "abc"), ("1-6", "def")]))
+        assert (feed.view.text, feed.place) == ("abcdef", Place("j", "j", "1-6"))
 
     def test_a_start_over_drops_the_text_with_and_without_new_entries(self) -> None:
         begun = Followed(RUNNING, 0, "j", [("1-1", "a")])
@@ -82,6 +90,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.texts: dict[str, list[tuple[str, str]]] = {}
+        self.leaders: dict[str, str] = {}
         self.looks: list[tuple[list[str], bool]] = []
         self.is_away = False
 
@@ -89,16 +98,18 @@ class Queue:
         if self.is_away:
             raise RedisUnavailable("away")
         self.looks.append(([place.job_id for place in places], watch))
-        return [Followed(RUNNING, 0, place.job_id, self._since(place)) for place in places]
+        return [self._followed(place) for place in places]
 
-    def _since(self, place: Place) -> list[tuple[str, str]]:
-        entries = self.texts.get(place.job_id, [])
-        ids = [entry for entry, _ in entries]
-        return entries[ids.index(place.last) + 1 :] if place.last else entries
+    def _followed(self, place: Place) -> Followed:
+        source = self.leaders.get(place.job_id, place.job_id)
+        entries = self.texts.get(source, [])
+        read = [entry for entry, _ in entries].index(place.last) + 1 if place.last and place.source == source else 0
+        before = int(entries[read - 1][0].partition("-")[2]) if read else 0
+        return Followed(RUNNING, 0, source, entries[read:], before)
 
 
 def streams_of(queue: Queue) -> Streams:
-    return Streams("redis://127.0.0.1:1", ["moved"], queue.follow, lambda ids: [None for _ in ids])
+    return Streams(Subscription("redis://127.0.0.1:1"), ["moved"], queue.follow, lambda ids: [None for _ in ids])
 
 
 def test_all_who_read_a_job_share_one_feed_and_one_look() -> None:
@@ -107,12 +118,34 @@ def test_all_who_read_a_job_share_one_feed_and_one_look() -> None:
     with streams.reading("j") as (feed, _), streams.reading("j") as (same, changed), streams.reading("k"):
         assert feed is same
         wait_until(lambda: len(queue.looks) and not feed.is_new, 5)
-        assert all(watch for _, watch in queue.looks), "the first look has the workers tell at every step"
+        assert queue.looks[0][1], "the first look has the workers tell at every step"
         queue.texts["j"] = [("1-1", "a")]
         changed.clear()
         streams.note("moved", "j other")
         assert changed.wait(5)
         assert feed.view.text == "a"
+    streams.drain()
+
+
+def test_those_who_read_a_joined_job_hear_of_what_its_leader_got() -> None:
+    queue = Queue()
+    queue.leaders["j"] = "first"
+    streams = streams_of(queue)
+    with streams.reading("j") as (feed, changed), streams.reading("k"):
+        wait_until(lambda: not feed.is_new, 5)
+        for leader in ("first", "second"):
+            queue.leaders["j"] = leader
+            queue.texts[leader] = [("1-1", leader)]
+            changed.clear()
+            streams.note("done", "j")
+            assert changed.wait(5)
+            queue.texts[leader].append(("1-2", "!"))
+            wait_until(lambda: streams._joined == {name: {"j"} for name in queue.texts}, 5)
+            changed.clear()
+            streams.note("moved", leader)
+            assert changed.wait(5)
+            assert feed.view.text == f"{leader}!"
+    assert streams._joined == {}
     streams.drain()
 
 

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
+from api.waiting.subscription import Hearer, Subscription
 from api.waiting.waiters import READERS, Waiters
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job, Status
@@ -44,7 +44,15 @@ class FakeListener:
 
     made: list[FakeListener]
 
-    def __init__(self, *_: Any, on_connect: Callable[[], None], on_disconnect: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        _url: str,
+        channels: Sequence[str],
+        on_message: Callable[[str, str], None],
+        on_connect: Callable[[], None],
+        on_disconnect: Callable[[], None],
+    ) -> None:
+        self.channels, self.on_message = channels, on_message
         self.on_connect, self.on_disconnect = on_connect, on_disconnect
         self.closed = False
         self.made.append(self)
@@ -81,7 +89,7 @@ def found() -> Found:
 @pytest.fixture
 def waiters(found: Found) -> Waiters:
     FakeListener.made = []
-    return Waiters("redis://nowhere", "done", found, make_listener=FakeListener)
+    return Waiters(Subscription("redis://nowhere", make_listener=FakeListener), "done", found)
 
 
 @pytest.fixture
@@ -214,3 +222,31 @@ def test_an_error_of_the_read_ends_the_wait_and_leaves_nothing_behind(waiters: W
     with pytest.raises(RedisUnavailable):
         waiters.wait_for("j1", 30, read)
     assert waiters._events == {}
+
+
+def test_all_who_wait_in_a_process_share_one_subscription_and_its_losses_count_once() -> None:
+    FakeListener.made = []
+    losses: list[int] = []
+    subscription = Subscription("redis://nowhere", lambda: losses.append(1), FakeListener)
+    heard: list[tuple[str, str, str]] = []
+    for name, channels in (("a", ["done"]), ("b", ["moved", "done"])):
+        subscription.add(Hearer(channels, lambda *said, name=name: heard.append((name, *said)), lambda: None))
+    subscription.start()
+    subscription.start()
+    (listener,) = FakeListener.made
+    assert listener.channels == ["done", "moved"]
+    listener.on_message("moved", "1 2")
+    listener.on_message("done", "3")
+    assert heard == [("b", "moved", "1 2"), ("a", "done", "3"), ("b", "done", "3")]
+    listener.on_disconnect()
+    assert losses == [1]
+    subscription.close()
+    assert listener.closed
+
+
+def test_a_subscription_that_was_closed_is_not_made() -> None:
+    FakeListener.made = []
+    subscription = Subscription("redis://nowhere", make_listener=FakeListener)
+    subscription.close()
+    subscription.start()
+    assert FakeListener.made == []
