@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
+OLDER_SDKS := .venvs/openai-1/.installed .venvs/openai-2/.installed
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
 .PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream load load-report experiments dashboards settings-docs compose-smoke test-extras
@@ -23,7 +24,9 @@ test: $(STAMP) ## Install and run every test (a real server, real processes)
 test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract tests
 	$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)
 
-test-extras: $(STAMP) .venvs/browser/.installed ## What needs heavy or foreign parts: Chromium, nginx
+test-extras: $(STAMP) .venvs/browser/.installed $(OLDER_SDKS) ## What needs heavy or foreign parts: Chromium, nginx, older SDKs
+	@for sdk in openai-1 openai-2; do echo "$$sdk:"; PYTHONPATH=$$(echo .venvs/$$sdk/lib/python3.*/site-packages) \
+		$(BIN)/python -m pytest -q tests/integration/test_openai_sdk.py $(ARGS) || exit 1; done
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and who may import whom
@@ -89,4 +92,11 @@ $(STAMP): $(REQUIREMENTS)
 .venvs/browser/.installed:
 	$(PYTHON) -m venv .venvs/browser
 	-.venvs/browser/bin/pip install --quiet --disable-pip-version-check playwright==1.65.2
+	@touch $@
+
+.venvs/openai-1/.installed: SDK := openai==1.109.1
+.venvs/openai-2/.installed: SDK := openai==2.54.0
+$(OLDER_SDKS):
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check $(SDK)
 	@touch $@

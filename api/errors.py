@@ -72,6 +72,28 @@ class JobFailed(NoText):
     type = "job_failed"
 
 
+class ModelNotFound(PromptqError):
+    """No such model is served."""
+
+    type = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model {model!r} does not exist.", param="model")
+
+
+class RunFailed(PromptqError):
+    """The job of a call that waited ended without its text.
+
+    Attributes:
+        status: that of the response.
+    """
+
+    def __init__(self, kind: str, message: str, status: HTTPStatus) -> None:
+        super().__init__(message)
+        self.type = kind
+        self.status = status
+
+
 class NotReady(PromptqError):
     """A prompt that is sent now would not be run."""
 
@@ -117,6 +139,7 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     JobNotFound: HTTPStatus.NOT_FOUND,
+    ModelNotFound: HTTPStatus.NOT_FOUND,
     JobAlreadyTerminal: HTTPStatus.CONFLICT,
     JobNotFailed: HTTPStatus.CONFLICT,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
@@ -130,6 +153,8 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
 
 def status_of(error: PromptqError) -> HTTPStatus | None:
     """The status that answers the error; None for one that no client should ever see."""
+    if isinstance(error, RunFailed):
+        return error.status
     return next((status for kind, status in STATUSES.items() if isinstance(error, kind)), None)
 
 

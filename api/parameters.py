@@ -42,6 +42,12 @@ def _idempotency_key(description: str) -> Any:
     return Field("", alias="Idempotency-Key", pattern=IDEMPOTENCY_KEY, description=description)
 
 
+class KeyHeader(BaseModel):
+    """Headers of a call that makes a job and waits for it."""
+
+    idempotency_key: str = _idempotency_key("The same key with the same body gives the same job, for a day.")
+
+
 class SubmitHeaders(WaitHeader):
     """Headers of `POST /v1/jobs`."""
 

@@ -58,6 +58,12 @@ class StrictBlueprint(APIBlueprint):
         return view
 
 
+class OpenAIBlueprint(StrictBlueprint):
+    """A blueprint whose errors are in OpenAI's form."""
+
+    speaks_openai = True
+
+
 class OpenPages(Blueprint):
     """Pages for everyone, which are no calls of the API and not in its schema."""
 
@@ -76,6 +82,11 @@ def is_submit() -> bool:
     if request.endpoint is None or request.method == "OPTIONS":
         return False
     return hasattr(inspect.unwrap(current_app.view_functions[request.endpoint]), "submits_jobs")
+
+
+def speaks_openai() -> bool:
+    """Whether the present request is for a view whose errors are in OpenAI's form."""
+    return request.blueprint is not None and hasattr(current_app.blueprints[request.blueprint], "speaks_openai")
 
 
 def is_guarded() -> bool:

@@ -6,12 +6,14 @@ import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, g, request
+from pydantic_core import to_json
 from werkzeug.exceptions import HTTPException
 
 from api.current import request_id, services
 from api.errors import NoText, Unauthorized, retry_after, status_of
-from api.http.blueprints import is_submit
+from api.http.blueprints import is_submit, speaks_openai
 from api.http.responses import JsonResponse
+from api.openai import errors as openai_errors
 from api.schemas import ErrorDetail, ErrorResponse
 from promptq.contract.errors import PromptqError
 
@@ -39,8 +41,11 @@ def _on_promptq_error(error: PromptqError) -> Response:
     response = _response(status, error.type, error.message, error.param, job_id)
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
-    if seconds := retry_after(error):
+    seconds = retry_after(error)
+    if seconds:
         response.headers["Retry-After"] = str(seconds)
+    if speaks_openai():
+        response.headers.update(openai_errors.retry_headers(HTTPStatus(response.status_code), seconds))
     return response
 
 
@@ -62,6 +67,9 @@ def _response(
     status: HTTPStatus, kind: str, message: str, param: str | None = None, job_id: str | None = None
 ) -> Response:
     count_refusal(kind)
+    if speaks_openai():
+        status = openai_errors.status_for(status, kind)
+        return JsonResponse(to_json({"error": openai_errors.error_fields(status, kind, message, param)}), status)
     detail = ErrorDetail(type=kind, message=message, param=param, job_id=job_id)
     body = ErrorResponse(error=detail).model_dump_json(exclude=None if job_id else {"error": {"job_id"}})
     return JsonResponse(body, status)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Response, stream_with_context
+from flask import Response
 from flask_openapi3.types import ResponseDict
 from pydantic_core import to_json
 
 from api import visible_jobs
-from api.current import client_has_left, services
 from api.http.blueprints import StrictBlueprint
 from api.parameters import POSITION, EventsHeader, EventsQuery, JobPath
 from api.presenter import job_fields
 from api.schemas import ErrorResponse
-from api.waiting.streams import Streams, View
+from api.streaming import MIMETYPE, Manner, event_response, told
+from api.waiting.streams import View
 from api.waiting.waiters import LOOK_SECONDS
 
-KEEP_ALIVE_SECONDS = 15.0
-"""A proxy ends a response on which nothing comes, many after a minute."""
-MIMETYPE = "text/event-stream"
-
+_MANNER = Manner(": still there\n\n", ": this process ends; go on with Last-Event-ID\n\n", LOOK_SECONDS)
 _EVENT = {
     "type": "object",
     "required": ["event", "data"],
@@ -54,10 +50,8 @@ def read_events(path: JobPath, header: EventsHeader, query: EventsQuery) -> Resp
 
 def event_stream(job_id: str, after: str = "") -> Response:
     """The events of a job, from a position on."""
-    position, resets = _position(after)
-    chunks = stream_with_context(_events(services().streams, job_id, Teller(position, resets)))
-    # Of a proxy that gathers responses, as nginx does, this asks that it pass each event on.
-    return Response(chunks, mimetype=MIMETYPE, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    teller = Teller(*_position(after))
+    return event_response(told(job_id, lambda view: "".join(teller.tell(job_id, view)), _MANNER))
 
 
 def _position(after: str) -> tuple[int, int]:
@@ -89,24 +83,6 @@ class Teller:
 
     def _id(self) -> str:
         return f"{self._position}-{self._resets}" if self._resets else str(self._position)
-
-
-def _events(streams: Streams, job_id: str, teller: Teller) -> Iterator[str]:
-    with streams.reading(job_id) as (feed, changed), services().metrics.streams.track_inprogress():
-        spoke_at = 0.0
-        while True:
-            changed.clear()
-            view = feed.view
-            told = "" if feed.is_new else "".join(teller.tell(job_id, view))
-            if told or time.monotonic() - spoke_at >= KEEP_ALIVE_SECONDS:
-                yield told or ": still there\n\n"
-                spoke_at = time.monotonic()
-            if view.is_over or client_has_left():
-                return
-            if streams.drained.is_set():
-                yield ": this process ends; go on with Last-Event-ID\n\n"
-                return
-            changed.wait(LOOK_SECONDS)
 
 
 def _event(name: str, data: dict[str, Any], id: str = "") -> str:

@@ -15,8 +15,8 @@ from api.http.blueprints import StrictBlueprint, submits_jobs
 from api.parameters import MAX_IDS, JobPath, ListQuery, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
 from api.presenter import job_resource, job_response, json_response, url_of
 from api.schemas import ErrorResponse, JobList, JobResource, SubmitJob
+from api.streaming import MIMETYPE as EVENTS
 from api.submission import submit
-from api.views.events import MIMETYPE as EVENTS
 from api.views.events import event_stream
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.job import Job, Status

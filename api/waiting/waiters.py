@@ -56,21 +56,28 @@ class Waiters:
         self._turns = threading.Semaphore(READERS)
 
     def wait_for(
-        self, job_id: str, seconds: float, read: Callable[[str], Job], has_left: Callable[[], bool] = lambda: False
+        self,
+        job_id: str,
+        seconds: float,
+        read: Callable[[str], Job],
+        has_left: Callable[[], bool] = lambda: False,
+        look_seconds: float | None = None,
     ) -> Job:
         """The job once it has ended, or as it stands when the time is over, the client gone, or the process drains.
 
         Args:
             read: gives the job's present state; its errors pass through.
             has_left: whether the client, for whom this is done, is there no more.
+            look_seconds: how often that is asked; None: LOOK_SECONDS.
         """
+        look = LOOK_SECONDS if look_seconds is None else look_seconds
         deadline = time.monotonic() + seconds
         with self._waiting(job_id) as woken:
             job = read(job_id)
             while not (job.status.is_terminal or self._drained.is_set() or has_left()):
                 if (left := deadline - time.monotonic()) <= 0:
                     break
-                if woken.wait(min(left, LOOK_SECONDS)) or left <= LOOK_SECONDS:
+                if woken.wait(min(left, look)) or left <= look:
                     # Cleared before the read: what ends after it sets the event again.
                     woken.clear()
                     with self._turns:

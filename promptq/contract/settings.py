@@ -143,6 +143,9 @@ class ApiSettings(CommonSettings):
     max_tokens_limit: Count = Field(2048, description="The largest `max_tokens` accepted.")
     wait_limit_seconds: Seconds = Field(60, description="The longest `Prefer: wait` and `?wait`.")
     generate_timeout_seconds: Seconds = Field(60, description="When `POST /generate` gives up with 504.")
+    foreground_timeout_seconds: Seconds = Field(
+        600, description="When a call in OpenAI's form that waits for its text gives up with 504; its job is cancelled."
+    )
     idempotency_ttl_seconds: Count = Field(86_400, description="Life of an Idempotency-Key and of its job.")
     redis_timeout_seconds: Seconds = Field(1.0, description="How long the API waits for Redis before 503.")
     api_keys_file: str = Field("", description="File of API keys, `name sha256` a line; empty: open to this machine.")

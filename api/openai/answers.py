@@ -1,0 +1,96 @@
+"""A job as OpenAI's clients read it: whole, or as chunks of a stream. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_core import to_json
+
+from promptq.contract.job import Job, JobError, Result, Status
+
+Kind = Literal["chat", "text"]
+ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "text": "cmpl-"}
+OBJECT: dict[Kind, str] = {"chat": "chat.completion", "text": "text_completion"}
+CHUNK_OBJECT: dict[Kind, str] = {"chat": "chat.completion.chunk", "text": "text_completion"}
+DONE = "data: [DONE]\n\n"
+
+
+def whole(kind: Kind, job: Job, result: Result) -> dict[str, Any]:
+    """The answer to a call that waited."""
+    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": result.finish_reason}
+    if kind == "chat":
+        choice["message"] = {"role": "assistant", "content": result.text, "refusal": None}
+    else:
+        choice["text"] = result.text
+    return _head(kind, job.id, job.created_at, job.queue.model) | {
+        "object": OBJECT[kind],
+        "choices": [choice],
+        "usage": usage(result),
+    }
+
+
+def usage(result: Result) -> dict[str, Any]:
+    """What was counted."""
+    return {
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": result.completion_tokens,
+        "total_tokens": result.prompt_tokens + result.completion_tokens,
+    }
+
+
+def _head(kind: Kind, job_id: str, created_at: float, model: str) -> dict[str, Any]:
+    return {"id": ID_PREFIX[kind] + job_id, "created": int(created_at), "model": model}
+
+
+@dataclass(slots=True)
+class Chunks:
+    """What one stream has told, and what it tells next.
+
+    Args:
+        includes_usage: whether the last chunk counts the tokens.
+    """
+
+    kind: Kind
+    job: Job
+    includes_usage: bool
+    told: int = 0
+    began: bool = False
+
+    def text(self, text: str) -> Iterator[str]:
+        """The chunks up to this text, of which some was told before."""
+        if self.kind == "chat" and not self.began:
+            self.began = True
+            yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+        if len(text) > self.told:
+            new, self.told = text[self.told :], len(text)
+            yield self._chunk({"content": new}) if self.kind == "chat" else self._chunk(new)
+
+    def end(self, result: Result) -> Iterator[str]:
+        """The last chunks, after all text."""
+        yield self._chunk({} if self.kind == "chat" else "", result.finish_reason)
+        if self.includes_usage:
+            yield self._event({"choices": [], "usage": usage(result)})
+        yield DONE
+
+    def _chunk(self, piece: Any, finish_reason: str | None = None) -> str:
+        name = "delta" if self.kind == "chat" else "text"
+        choice = {"index": 0, name: piece, "logprobs": None, "finish_reason": finish_reason}
+        return self._event({"choices": [choice]} | ({"usage": None} if self.includes_usage else {}))
+
+    def _event(self, fields: dict[str, Any]) -> str:
+        head = _head(self.kind, self.job.id, self.job.created_at, self.job.queue.model)
+        return f"data: {to_json(head | {'object': CHUNK_OBJECT[self.kind]} | fields).decode()}\n\n"
+
+
+def error_event(error: dict[str, Any]) -> str:
+    """The last event of a stream that cannot go on; the SDK raises it."""
+    return f"data: {to_json({'error': error}).decode()}\n\n"
+
+
+def failure(job: Job) -> JobError | None:
+    """Why a job that has ended has no whole text; None: it has."""
+    if job.status is Status.SUCCEEDED and job.result:
+        return None
+    return job.error or JobError(job.status.value, f"The job ended as {job.status.value}.")

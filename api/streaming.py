@@ -1,0 +1,62 @@
+"""A job's text as it comes, told to one client in whatever form it has asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from flask import Response, stream_with_context
+
+from api.current import client_has_left, services
+from api.waiting.streams import View
+
+KEEP_ALIVE_SECONDS = 15.0
+"""A proxy ends a response on which nothing comes, many after a minute."""
+MIMETYPE = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a stream behaves beside what it tells.
+
+    Attributes:
+        keep_alive: said when nothing else was for a while.
+        goodbye: said where the process ends before the job does.
+        look_seconds: between two looks whether the client is still there.
+    """
+
+    keep_alive: str
+    goodbye: str
+    look_seconds: float
+
+
+def told(job_id: str, tell: Callable[[View], str], manner: Manner) -> Iterator[str]:
+    """What is told of each view of a job, until it is over, the client has left, or the process ends.
+
+    Args:
+        tell: gives what a view has that was not told yet, or an empty string.
+    """
+    streams, metrics = services().streams, services().metrics
+    with streams.reading(job_id) as (feed, changed), metrics.streams.track_inprogress():
+        spoke_at = 0.0
+        while True:
+            changed.clear()
+            view = feed.view
+            said = "" if feed.is_new else tell(view)
+            if said or time.monotonic() - spoke_at >= KEEP_ALIVE_SECONDS:
+                yield said or manner.keep_alive
+                spoke_at = time.monotonic()
+            if view.is_over or client_has_left():
+                return
+            if streams.drained.is_set():
+                yield manner.goodbye
+                return
+            changed.wait(manner.look_seconds)
+
+
+def event_response(chunks: Iterator[str]) -> Response:
+    """Chunks as a response, each of which is passed on as it comes."""
+    # Of a proxy that gathers responses, as nginx does, this asks that it pass each event on.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Response(stream_with_context(chunks), mimetype=MIMETYPE, headers=headers)

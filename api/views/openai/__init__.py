@@ -1,0 +1,1 @@
+"""OpenAI's endpoints. Each call is a job underneath."""
