@@ -81,6 +81,17 @@ class ModelNotFound(PromptqError):
         super().__init__(f"The model {model!r} does not exist.", param="model")
 
 
+class ResponseNotFound(PromptqError):
+    """No such response, or it is another key's."""
+
+    type = "response_not_found"
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(
+            f"No response with id {response_id[:MAX_PARAM_CHARS]!r}; it never existed, or is gone.", param="id"
+        )
+
+
 class RunFailed(PromptqError):
     """The job of a call that waited ended without its text.
 
@@ -140,6 +151,7 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     JobNotFound: HTTPStatus.NOT_FOUND,
     ModelNotFound: HTTPStatus.NOT_FOUND,
+    ResponseNotFound: HTTPStatus.NOT_FOUND,
     JobAlreadyTerminal: HTTPStatus.CONFLICT,
     JobNotFailed: HTTPStatus.CONFLICT,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,

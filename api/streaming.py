@@ -22,12 +22,12 @@ class Manner:
 
     Attributes:
         keep_alive: said when nothing else was for a while.
-        goodbye: said where the process ends before the job does.
+        goodbye: gives what is said where the process ends before the job does.
         look_seconds: between two looks whether the client is still there.
     """
 
     keep_alive: str
-    goodbye: str
+    goodbye: Callable[[], str]
     look_seconds: float
 
 
@@ -50,7 +50,7 @@ def told(job_id: str, tell: Callable[[View], str], manner: Manner) -> Iterator[s
             if view.is_over or client_has_left():
                 return
             if streams.drained.is_set():
-                yield manner.goodbye
+                yield manner.goodbye()
                 return
             changed.wait(manner.look_seconds)
 

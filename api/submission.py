@@ -32,7 +32,12 @@ class KeyedJob(JobRequest):
 
 
 def submit(
-    body: JobRequest, *, job_id: str = "", idempotency_key: str = "", max_tokens_param: str = "max_tokens"
+    body: JobRequest,
+    *,
+    job_id: str = "",
+    idempotency_key: str = "",
+    max_tokens_param: str = "max_tokens",
+    response: str = "",
 ) -> Submitted:
     """Hand a job to the queue.
 
@@ -40,17 +45,31 @@ def submit(
         job_id: the client's own id; empty: a fresh one.
         idempotency_key: kept only as a hash.
         max_tokens_param: what the client calls `max_tokens`.
+        response: where it is one of OpenAI's responses, what that shows of its request.
     """
     parts = services()
     _check_limits(body, parts, max_tokens_param)
     try:
-        done = parts.submit_batcher.submit(_new_job(body, job_id, idempotency_key, parts))
+        new = replace(_new_job(body, job_id, idempotency_key, parts), response=response)
+        done = parts.submit_batcher.submit(new)
     except IdempotencyConflict as error:
         error.param = "id" if job_id else "Idempotency-Key"
         raise
     g.acknowledged = True
     logs.add(job_id=done.job.id)
     return done
+
+
+def read_request(fields: dict[str, Any]) -> JobRequest:
+    """A job's fields, checked.
+
+    Raises:
+        InvalidRequest: one of them is wrong.
+    """
+    try:
+        return JobRequest.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_request(error) from None
 
 
 def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[SubmitResult]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
-from promptq.contract.job import Job, JobError, Result, Status
+from api.openai.errors import error_fields, failure, status_of_failure
+from promptq.contract.job import Job, JobError, Result
 
 Kind = Literal["chat", "text"]
 ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "text": "cmpl-"}
@@ -58,6 +59,10 @@ class Chunks:
     told: int = 0
     began: bool = False
 
+    def begin(self) -> Iterator[str]:
+        """Nothing: the first chunk comes with the text."""
+        yield from ()
+
     def text(self, text: str) -> Iterator[str]:
         """The chunks up to this text, of which some was told before."""
         if self.kind == "chat" and not self.began:
@@ -67,12 +72,20 @@ class Chunks:
             new, self.told = text[self.told :], len(text)
             yield self._chunk({"content": new}) if self.kind == "chat" else self._chunk(new)
 
-    def end(self, result: Result) -> Iterator[str]:
-        """The last chunks, after all text."""
-        yield self._chunk({} if self.kind == "chat" else "", result.finish_reason)
-        if self.includes_usage:
-            yield self._event({"choices": [], "usage": usage(result)})
-        yield DONE
+    def end(self, job: Job) -> Iterator[str]:
+        """The last chunks, after all text; of a job that has none, the error."""
+        if error := failure(job):
+            yield self.error(error.type, error.message)
+        elif result := job.result:
+            yield self._chunk({} if self.kind == "chat" else "", result.finish_reason)
+            if self.includes_usage:
+                yield self._event({"choices": [], "usage": usage(result)})
+            yield DONE
+
+    def error(self, code: str, message: str) -> str:
+        """The last event of a stream that cannot go on; the SDK raises it."""
+        status = status_of_failure(JobError(code, message))
+        return f"data: {to_json({'error': error_fields(status, code, message)}).decode()}\n\n"
 
     def _chunk(self, piece: Any, finish_reason: str | None = None) -> str:
         name = "delta" if self.kind == "chat" else "text"
@@ -82,15 +95,3 @@ class Chunks:
     def _event(self, fields: dict[str, Any]) -> str:
         head = _head(self.kind, self.job.id, self.job.created_at, self.job.queue.model)
         return f"data: {to_json(head | {'object': CHUNK_OBJECT[self.kind]} | fields).decode()}\n\n"
-
-
-def error_event(error: dict[str, Any]) -> str:
-    """The last event of a stream that cannot go on; the SDK raises it."""
-    return f"data: {to_json({'error': error}).decode()}\n\n"
-
-
-def failure(job: Job) -> JobError | None:
-    """Why a job that has ended has no whole text; None: it has."""
-    if job.status is Status.SUCCEEDED and job.result:
-        return None
-    return job.error or JobError(job.status.value, f"The job ended as {job.status.value}.")

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from promptq.contract.errors import IdempotencyConflict
+from promptq.contract.job import Job, JobError, Status
 
 TYPES = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
@@ -15,6 +16,24 @@ TYPES = {
 }
 RETRIED = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 """What the SDKs try again unless they are told not to, beside 500 and above."""
+
+CALLERS_FAULT = {"prompt_too_long": "messages", "invalid_request": None}
+"""Errors of a job that are the request's, and the field that each is about."""
+_FAILURES = {"timeout": HTTPStatus.GATEWAY_TIMEOUT, "expired": HTTPStatus.SERVICE_UNAVAILABLE}
+
+
+def failure(job: Job) -> JobError | None:
+    """Why a job that has ended has no whole text; None: it has."""
+    if job.status is Status.SUCCEEDED and job.result:
+        return None
+    return job.error or JobError(job.status.value, f"The job ended as {job.status.value}.")
+
+
+def status_of_failure(error: JobError) -> HTTPStatus:
+    """The status of a call whose job has failed."""
+    if error.type in CALLERS_FAULT:
+        return HTTPStatus.BAD_REQUEST
+    return _FAILURES.get(error.type, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def status_for(status: HTTPStatus, code: str) -> HTTPStatus:

@@ -37,18 +37,13 @@ class StreamOptions(Body):
     include_obfuscation: WithoutEffect = None
 
 
-class Sampling(Body):
-    """What both kinds of completion have in common."""
+class Common(Body):
+    """What all kinds of calls have in common."""
 
     model: str = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1, description="The most tokens to generate.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; 1 unless given.")
     top_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, description="Its lower 63 bits count.")
-    stop: StopStrings | None = None
-    n: Literal[1] | None = Field(None, description="More than one text is not supported.")
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = Field(
         None, description="priority: before others; flex: after them."
     )
@@ -59,25 +54,41 @@ class Sampling(Body):
     cache: bool | None = Field(None, description="Ours: false: the cache is neither asked nor filled.")
     user: WithoutEffect = None
 
+    def job(self, default_tokens: int) -> dict[str, Any]:
+        """The job's fields, but for its prompt. Where nothing is said, it is as OpenAI has it: temperature 1."""
+        given = {name: value for name in _AS_THEY_ARE if (value := getattr(self, name, None)) is not None}
+        return {
+            "temperature": 1.0,
+            "max_tokens": self.most_tokens or default_tokens,
+            "priority": PRIORITIES[self.service_tier or "auto"],
+            "top_p": 1.0 if self.top_p is None else max(self.top_p, LEAST_TOP_P),
+        } | given
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The limit that was given."""
+        raise NotImplementedError
+
+
+class Sampling(Common):
+    """What both kinds of completion have in common."""
+
+    max_tokens: int | None = Field(None, ge=1, description="The most tokens to generate.")
+    seed: int | None = Field(None, description="Its lower 63 bits count.")
+    stop: StopStrings | None = None
+    n: Literal[1] | None = Field(None, description="More than one text is not supported.")
+    stream_options: StreamOptions | None = None
+
     @property
     def include_usage(self) -> bool:
         """Whether a stream is to count its tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def job(self, default_tokens: int) -> dict[str, Any]:
-        """The job's fields, but for its prompt. Where nothing is said, it is as OpenAI has it: temperature 1."""
-        given = {name: value for name in _AS_THEY_ARE if (value := getattr(self, name)) is not None}
-        return {
-            "temperature": 1.0,
-            "max_tokens": self.most_tokens or default_tokens,
-            "priority": PRIORITIES[self.service_tier or "auto"],
-            "top_p": 1.0 if self.top_p is None else max(self.top_p, LEAST_TOP_P),
-            "seed": None if self.seed is None else self.seed & MAX_SEED,
-        } | given
+        return super().job(default_tokens) | {"seed": None if self.seed is None else self.seed & MAX_SEED}
 
     @property
     def most_tokens(self) -> int | None:
-        """The limit that was given."""
         return self.max_tokens
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -93,3 +93,27 @@ class CompletionObject(_Whole):
 
     object: Literal["text_completion"]
     choices: list[TextChoice]
+
+
+class ResponseObject(BaseModel):
+    """A response; `openai` has its whole form."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    model: str
+    output: list[dict[str, Any]]
+    parallel_tool_calls: bool
+    tool_choice: str
+    tools: list[Any]
+
+
+class DeletedResponse(BaseModel):
+    """What was deleted."""
+
+    id: str
+    object: Literal["response.deleted"]
+    deleted: Literal[True]

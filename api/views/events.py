@@ -19,7 +19,8 @@ from api.streaming import MIMETYPE, Manner, event_response, told
 from api.waiting.streams import View
 from api.waiting.waiters import LOOK_SECONDS
 
-_MANNER = Manner(": still there\n\n", ": this process ends; go on with Last-Event-ID\n\n", LOOK_SECONDS)
+_GOODBYE = ": this process ends; go on with Last-Event-ID\n\n"
+_MANNER = Manner(": still there\n\n", lambda: _GOODBYE, LOOK_SECONDS)
 _EVENT = {
     "type": "object",
     "required": ["event", "data"],

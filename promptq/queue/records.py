@@ -31,6 +31,7 @@ class NewJob:
         keep_seconds: with an idempotency key or a client's own id, how long the job and the record are kept.
         request_id: of the HTTP request that made it, for the worker's log.
         owner: name of the API key that it belongs to; texts are shared only between jobs of one owner.
+        response: where it is one of OpenAI's responses, what that shows of its request, as JSON.
     """
 
     id: str
@@ -42,6 +43,7 @@ class NewJob:
     traceparent: str = ""
     request_id: str = ""
     owner: str = ""
+    response: str = ""
 
     @classmethod
     def create(cls, request: JobRequest, model: str, model_identity: str, **fields: Any) -> NewJob:
@@ -68,7 +70,7 @@ class NewJob:
 
     def arguments(self, rq_queue: str, cache_key: str) -> list[Any]:
         """The submit script's values for one job."""
-        own: dict[str, Any] = {"fingerprint": self.fingerprint(), "owner": self.owner}
+        own: dict[str, Any] = {"fingerprint": self.fingerprint(), "owner": self.owner, "response": self.response}
         own |= {"result_ttl": self.keep_seconds or ""}
         fields = list(chain.from_iterable((name, value) for name, value in own.items() if value != ""))
         return [

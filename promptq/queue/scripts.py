@@ -27,6 +27,7 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "cancel": _CHANGES,
     "retry": ("base", "jobs", "bound", "progress"),
     "read": ("base",),
+    "delete": ("base", "jobs"),
 }
 """Every script, and what is put before it."""
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Response
 from flask_openapi3.types import ResponseDict
-from pydantic import ValidationError
 from pydantic_core import to_json
 
 from api.current import services
-from api.errors import invalid_request
 from api.http.blueprints import OpenAIBlueprint, submits_jobs
 from api.http.responses import JsonResponse
 from api.openai.answers import Chunks, Kind, whole
@@ -18,9 +14,8 @@ from api.openai.fields import ChatCompletion, Completion
 from api.openai.schemas import ChatCompletionObject, CompletionObject, OpenAIError
 from api.parameters import KeyHeader
 from api.streaming import MIMETYPE, event_response
-from api.submission import submit
+from api.submission import read_request, submit
 from api.views.openai import foreground, models
-from promptq.contract.request import JobRequest
 
 _EVENTS = {MIMETYPE: {"schema": {"type": "string", "description": "Chunks as server-sent events, then `[DONE]`."}}}
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 500, 502, 503, 504), OpenAIError)
@@ -44,16 +39,9 @@ def create_completion(header: KeyHeader, body: Completion) -> Response:
 
 def _answer(kind: Kind, body: ChatCompletion | Completion, idempotency_key: str) -> Response:
     models.check(body.model)
-    request = _request(body.job(services().settings.max_tokens_limit))
+    request = read_request(body.job(services().settings.max_tokens_limit))
     job = submit(request, idempotency_key=idempotency_key, max_tokens_param=body.tokens_param).job
     if body.stream:
-        return event_response(foreground.chunks(job, Chunks(kind, job, body.include_usage)))
+        return event_response(foreground.stream(job, Chunks(kind, job, body.include_usage)))
     job, result = foreground.result(job)
     return JsonResponse(to_json(whole(kind, job, result)))
-
-
-def _request(fields: dict[str, Any]) -> JobRequest:
-    try:
-        return JobRequest.model_validate(fields)
-    except ValidationError as error:
-        raise invalid_request(error) from None

@@ -7,39 +7,53 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
 from api import visible_jobs
 from api.current import client_has_left, services
 from api.errors import Overloaded, RunFailed
-from api.openai.answers import Chunks, error_event, failure
-from api.openai.errors import error_fields
+from api.openai.errors import CALLERS_FAULT, failure, status_of_failure
 from api.streaming import Manner, told
 from api.waiting.streams import View
 from promptq.contract.errors import InvalidRequest, JobAlreadyTerminal, JobNotFound, PromptqError, RedisUnavailable
-from promptq.contract.job import Job, JobError, Result
+from promptq.contract.job import Job, JobError, Result, Status
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 """How soon a client that has gone away is noticed, and its row stopped."""
+# Without the blank line that would end an event: OpenAI's Python SDK takes an event without data for broken.
+_KEEP_ALIVE = ": ping\n"
 _ENDS = "This process of the API ends; send the request again."
-_STATUSES = {
-    "timeout": HTTPStatus.GATEWAY_TIMEOUT,
-    "expired": HTTPStatus.SERVICE_UNAVAILABLE,
-    "prompt_too_long": HTTPStatus.BAD_REQUEST,
-    "invalid_request": HTTPStatus.BAD_REQUEST,
-}
-_CALLERS_FAULT = {"prompt_too_long": "messages", "invalid_request": None}
-"""Errors of a job that are the request's, and the field that each is about."""
-_STARTED_OVER = error_event(
-    error_fields(HTTPStatus.INTERNAL_SERVER_ERROR, "started_over", "The engine lost the text, and cannot go on in it.")
-)
-# A comment without the blank line that would end an event: OpenAI's Python SDK takes an event without data for broken.
-_MANNER = Manner(
-    ": ping\n",
-    error_event(error_fields(HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down", _ENDS)),
-    LOOK_SECONDS,
-)
+_LOST = "The engine lost the text, and cannot go on in it."
+_GONE = "The job is there no more."
+
+
+class Form(Protocol):
+    """One of OpenAI's forms of a stream; each part gives what was not told yet.
+
+    Attributes:
+        told: characters of text that were told.
+    """
+
+    @property
+    def told(self) -> int: ...
+
+    def begin(self) -> Iterator[str]:
+        """What comes before the job runs."""
+        ...
+
+    def text(self, text: str) -> Iterator[str]:
+        """What comes up to this text."""
+        ...
+
+    def end(self, job: Job) -> Iterator[str]:
+        """What comes after all text, for a job that has ended, well or not."""
+        ...
+
+    def error(self, code: str, message: str) -> str:
+        """What ends a stream that cannot go on."""
+        ...
 
 
 def result(job: Job) -> tuple[Job, Result]:
@@ -48,56 +62,51 @@ def result(job: Job) -> tuple[Job, Result]:
     Raises:
         PromptqError: there is none, or not in time; the job has been cancelled if it could be.
     """
-    job = _ended(job)
+    job = ended(job)
     if error := failure(job):
         raise _failed(error)
     assert job.result
     return job, job.result
 
 
-def chunks(job: Job, so_far: Chunks) -> Iterator[str]:
-    """A job's text in chunks as it comes."""
-    telling = _Telling(so_far)
+def ended(job: Job) -> Job:
+    """The job at its end, whatever that is.
+
+    Raises:
+        PromptqError: it has not ended in time, and was cancelled.
+    """
+    if job.status.is_terminal:
+        return job
+    parts = services()
+    seconds = parts.settings.foreground_timeout_seconds
     try:
-        for said in told(job.id, telling, _MANNER):
+        job = parts.waiters.wait_for(job.id, seconds, visible_jobs.read, client_has_left, LOOK_SECONDS)
+    finally:
+        if not job.status.is_terminal:
+            cancel(job.id)
+    if job.status.is_terminal:
+        return job
+    if parts.streams.drained.is_set():
+        raise Overloaded(_ENDS)
+    raise RunFailed("timeout", f"The text was not there within {seconds:g} s.", HTTPStatus.GATEWAY_TIMEOUT)
+
+
+def stream(job: Job, form: Form, *, stays: bool = False) -> Iterator[str]:
+    """A job's text as it comes.
+
+    Args:
+        stays: the job goes on when its client goes away.
+    """
+    telling = _Telling(form)
+    manner = Manner(_KEEP_ALIVE, lambda: form.error("shutting_down", _ENDS), LOOK_SECONDS)
+    try:
+        for said in told(job.id, telling, manner):
             yield said
             if telling.is_broken:
                 return
     finally:
-        if not telling.is_over:
+        if not (telling.is_over or stays):
             cancel(job.id)
-
-
-@dataclass(slots=True)
-class _Telling:
-    """What one stream has told of its job.
-
-    Attributes:
-        resets: how often the text had started over when it began; None: it has not begun.
-        is_over: nothing of the job will change any more.
-        is_broken: what was told cannot be gone on with.
-    """
-
-    so_far: Chunks
-    resets: int | None = None
-    is_over: bool = False
-    is_broken: bool = False
-
-    def __call__(self, view: View) -> str:
-        self.is_over = view.is_over
-        self.is_broken = self.so_far.told > 0 and view.resets != self.resets
-        self.resets = view.resets
-        return _STARTED_OVER if self.is_broken else "".join(self._told(view))
-
-    def _told(self, view: View) -> Iterator[str]:
-        yield from self.so_far.text(view.text)
-        if not view.is_over:
-            return
-        error = failure(view.job) if view.job else JobError("job_not_found", "The job is there no more.")
-        if error:
-            yield error_event(error_fields(_status(error), error.type, error.message))
-        elif view.job and view.job.result:
-            yield from self.so_far.end(view.job.result)
 
 
 def cancel(job_id: str) -> None:
@@ -109,30 +118,38 @@ def cancel(job_id: str) -> None:
         log.warning("Job %s, which nobody waits for, goes on: %s", job_id, error)
 
 
-def _ended(job: Job) -> Job:
-    """The job at its end; it is cancelled where nobody waits for that any more."""
-    if job.status.is_terminal:
-        return job
-    parts = services()
-    seconds = parts.settings.foreground_timeout_seconds
-    try:
-        job = parts.waiters.wait_for(job.id, seconds, visible_jobs.read, client_has_left, LOOK_SECONDS)
-    except BaseException:
-        cancel(job.id)
-        raise
-    if not job.status.is_terminal:
-        cancel(job.id)
-        if parts.streams.drained.is_set():
-            raise Overloaded(_ENDS)
-        raise RunFailed("timeout", f"The text was not there within {seconds:g} s.", HTTPStatus.GATEWAY_TIMEOUT)
-    return job
+@dataclass(slots=True)
+class _Telling:
+    """What one stream has told of its job.
+
+    Attributes:
+        resets: how often the text had started over when it was told last.
+        is_over: nothing of the job will change any more.
+        is_broken: what was told cannot be gone on with.
+    """
+
+    form: Form
+    resets: int = 0
+    is_over: bool = False
+    is_broken: bool = False
+
+    def __call__(self, view: View) -> str:
+        self.is_over = view.is_over
+        self.is_broken = self.form.told > 0 and view.resets != self.resets
+        self.resets = view.resets
+        return self.form.error("started_over", _LOST) if self.is_broken else "".join(self._told(view))
+
+    def _told(self, view: View) -> Iterator[str]:
+        yield from self.form.begin()
+        if view.status is not Status.QUEUED or view.text:
+            yield from self.form.text(view.text)
+        if view.job:
+            yield from self.form.end(view.job)
+        elif view.is_over:
+            yield self.form.error("job_not_found", _GONE)
 
 
 def _failed(error: JobError) -> PromptqError:
-    if error.type in _CALLERS_FAULT:
-        return InvalidRequest(error.message, param=_CALLERS_FAULT[error.type])
-    return RunFailed(error.type, error.message, _status(error))
-
-
-def _status(error: JobError) -> HTTPStatus:
-    return _STATUSES.get(error.type, HTTPStatus.INTERNAL_SERVER_ERROR)
+    if error.type in CALLERS_FAULT:
+        return InvalidRequest(error.message, param=CALLERS_FAULT[error.type])
+    return RunFailed(error.type, error.message, status_of_failure(error))

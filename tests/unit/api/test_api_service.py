@@ -181,7 +181,8 @@ def test_the_schema_describes_every_call_with_examples(http: FlaskClient) -> Non
     assert calls == {
         ("post", "/v1/jobs"), ("put", "/v1/jobs/{id}"), ("get", "/v1/jobs/{id}"), ("post", "/v1/jobs/{id}/cancel"),
         ("get", "/v1/jobs/{id}/events"), ("post", "/v1/chat/completions"), ("post", "/v1/completions"),
-        ("get", "/v1/models"), ("get", "/v1/models/{model}"),
+        ("post", "/v1/responses"), ("get", "/v1/responses/{id}"), ("delete", "/v1/responses/{id}"),
+        ("post", "/v1/responses/{id}/cancel"), ("get", "/v1/models"), ("get", "/v1/models/{model}"),
         ("post", "/v1/jobs/{id}/retry"), ("get", "/v1/jobs"), ("post", "/v1/jobs:batch"),
         ("post", "/generate"), ("get", "/v1/queues"), ("get", "/v1/workers"), ("get", "/v1/activity"),
         ("get", "/livez"),

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from pydantic import ValidationError
 
 from api.app import create_app
-from api.openai.answers import Chunks, failure, whole
-from api.openai.errors import error_fields, retry_headers, status_for
+from api.openai.answers import Chunks, whole
+from api.openai.errors import error_fields, failure, retry_headers, status_for
 from api.openai.fields import ChatCompletion, Completion
 from promptq.contract.job import Job, JobError, Result, Status
 from promptq.contract.queues import QueueName
@@ -89,7 +89,7 @@ class TestRequest:
 class TestChunks:
     def test_a_stream_tells_each_piece_once_and_then_how_it_ended(self) -> None:
         chunks = Chunks("chat", JOB, includes_usage=True)
-        said = [*chunks.text("Hi"), *chunks.text("Hi"), *chunks.text("Hi there"), *chunks.end(RESULT)]
+        said = [*chunks.text("Hi"), *chunks.text("Hi"), *chunks.text("Hi there"), *chunks.end(JOB)]
         *events, last = [text.removeprefix("data: ").strip() for text in said]
         assert last == "[DONE]"
         read = [json.loads(event) for event in events]
@@ -104,7 +104,7 @@ class TestChunks:
 
     def test_without_being_asked_nothing_is_said_of_usage(self) -> None:
         chunks = Chunks("text", JOB, includes_usage=False)
-        said = "".join([*chunks.text("Hi"), *chunks.end(RESULT)])
+        said = "".join([*chunks.text("Hi"), *chunks.end(JOB)])
         assert "usage" not in said
         assert '"text":"Hi"' in said
 
