@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
-OLDER_SDKS := .venvs/openai-1/.installed .venvs/openai-2/.installed
+EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm node)
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
 .PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream load load-report experiments dashboards settings-docs compose-smoke test-extras
@@ -24,9 +24,10 @@ test: $(STAMP) ## Install and run every test (a real server, real processes)
 test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract tests
 	$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)
 
-test-extras: $(STAMP) .venvs/browser/.installed $(OLDER_SDKS) ## What needs heavy or foreign parts: Chromium, nginx, older SDKs
+test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, nginx, other SDKs; skips what is not there
 	@for sdk in openai-1 openai-2; do echo "$$sdk:"; PYTHONPATH=$$(echo .venvs/$$sdk/lib/python3.*/site-packages) \
-		$(BIN)/python -m pytest -q tests/integration/test_openai_sdk.py $(ARGS) || exit 1; done
+		$(BIN)/python -m pytest -q tests/integration/test_openai_sdk.py tests/integration/test_openai_responses.py $(ARGS) \
+		|| exit 1; done
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and who may import whom
@@ -89,14 +90,16 @@ $(STAMP): $(REQUIREMENTS)
 
 # Tests of what is not ours to install for everybody have environments of their own; where one cannot be made they skip,
 # and say why.
-.venvs/browser/.installed:
-	$(PYTHON) -m venv .venvs/browser
-	-.venvs/browser/bin/pip install --quiet --disable-pip-version-check playwright==1.65.2
-	@touch $@
-
-.venvs/openai-1/.installed: SDK := openai==1.109.1
-.venvs/openai-2/.installed: SDK := openai==2.54.0
-$(OLDER_SDKS):
+.venvs/browser/.installed: PACKAGE := playwright==1.65.2
+.venvs/openai-1/.installed: PACKAGE := openai==1.109.1
+.venvs/openai-2/.installed: PACKAGE := openai==2.54.0
+.venvs/langchain/.installed: PACKAGE := langchain-openai==1.7.4
+.venvs/litellm/.installed: PACKAGE := litellm==1.110.2
+.venvs/%/.installed:
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check $(SDK)
+	-$(@D)/bin/pip install --quiet --disable-pip-version-check $(PACKAGE)
+	@touch $@
+.venvs/node/.installed:
+	mkdir -p $(@D)
+	-cd $(@D) && npm install --silent --no-fund --no-audit openai@7.55
 	@touch $@
