@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpu_worker.engines.continuous import penalties
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 
 # In place of a token, for a row whose logits are NaN or infinite.
@@ -59,7 +60,8 @@ def choose(logits: Tensor, chunks: Sequence[Chunk]) -> list[int]:
     Returns:
         One token id per position; see `next_tokens`.
     """
-    return next_tokens(_processed(logits, chunks), draws(chunks))
+    logits = penalties.apply(_processed(logits, chunks), chunks)
+    return next_tokens(logits, draws(chunks))
 
 
 def _processed(logits: Tensor, chunks: Sequence[Chunk]) -> Tensor:
