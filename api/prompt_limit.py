@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
 
 import gevent
 from tokenizers import Tokenizer
 
-from promptq.contract.errors import InvalidRequest, RedisUnavailable
+from api.published import Published
+from promptq.contract.errors import InvalidRequest
 from promptq.contract.request import GenerateRequest
 from promptq.queue.model_facts import ModelFacts
 
@@ -18,8 +17,6 @@ log = logging.getLogger(__name__)
 
 FREE_BYTES = 256
 """Shorter prompts are not even compared with the context: it is larger."""
-FACTS_SECONDS = 30.0
-RETRY_SECONDS = 1.0
 
 
 class PromptLimit:
@@ -32,11 +29,8 @@ class PromptLimit:
     """
 
     def __init__(self, read: Callable[[ModelFacts | None], ModelFacts | None]) -> None:
-        self._read = read
-        self._facts: ModelFacts | None = None
-        self._stale_at = 0.0
+        self._facts = Published(read)
         self._counter: tuple[str, Tokenizer | None] = ("", None)
-        self._lock = threading.Lock()
 
     def check(self, request: GenerateRequest) -> None:
         """Let the request through if its prompt leaves room for a token.
@@ -46,27 +40,13 @@ class PromptLimit:
         """
         texts = [request.prompt] if request.prompt is not None else [_kept(m.content) for m in request.messages or ()]
         size = sum(len(text.encode()) for text in texts)
-        if size < FREE_BYTES or (facts := self._current()) is None or size < facts.context_length:
+        if size < FREE_BYTES or (facts := self._facts.current()) is None or size < facts.context_length:
             return
         plain = request.prompt is not None
         # In a thread of its own, and without the interpreter's lock, because a long prompt takes a while.
         tokens = gevent.get_hub().threadpool.apply(_count, (self._tokenizer(facts), texts, plain))
         if tokens >= facts.context_length:
             raise _too_long(tokens, facts.context_length, plain)
-
-    def _current(self) -> ModelFacts | None:
-        with self._lock:
-            if time.monotonic() >= self._stale_at:
-                self._refresh()
-            return self._facts
-
-    def _refresh(self) -> None:
-        try:
-            self._facts = self._read(self._facts)
-            known_for = FACTS_SECONDS if self._facts else RETRY_SECONDS
-        except RedisUnavailable:
-            known_for = RETRY_SECONDS
-        self._stale_at = time.monotonic() + known_for
 
     def _tokenizer(self, facts: ModelFacts) -> Tokenizer | None:
         if self._counter[0] != facts.sha256:

@@ -9,6 +9,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from api.access import Access
+from api.capability_check import CapabilityCheck
 from api.open_requests import OpenRequests
 from api.prompt_limit import PromptLimit
 from api.submit_metrics import SubmitMetrics
@@ -41,6 +42,7 @@ class Services:
     access: Access
     open_requests: OpenRequests
     prompt_limit: PromptLimit
+    capability_check: CapabilityCheck
     submit_batcher: SubmitBatcher
     submit_metrics: SubmitMetrics
 
@@ -58,6 +60,7 @@ def make_services(
     metrics = ApiMetrics(registry)
     subscription = Subscription(settings.redis_url, partial(_note_loss, store, metrics), make_listener)
     submit_metrics = SubmitMetrics(metrics, settings.model_id)
+    model_key = settings.keys.model(settings.model_id)
     return Services(
         settings=settings,
         store=store,
@@ -68,7 +71,10 @@ def make_services(
         metrics=metrics,
         access=Access(settings, store),
         open_requests=OpenRequests(settings),
-        prompt_limit=PromptLimit(partial(model_facts.read, store.client, settings.keys.model(settings.model_id))),
+        prompt_limit=PromptLimit(partial(model_facts.read, store.client, model_key)),
+        capability_check=CapabilityCheck(
+            partial(model_facts.read_capabilities, store.client, model_key), settings.model_id
+        ),
         submit_batcher=SubmitBatcher(store, submit_metrics.count),
         submit_metrics=submit_metrics,
     )

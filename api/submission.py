@@ -125,6 +125,7 @@ def _check_limits(body: JobRequest, parts: Services, max_tokens_param: str) -> N
         raise InvalidRequest(message, param="messages" if body.prompt is None else "prompt")
     if body.max_tokens > parts.settings.max_tokens_limit:
         raise InvalidRequest(f"The limit is {parts.settings.max_tokens_limit}.", param=max_tokens_param)
+    parts.capability_check.check(body)
     parts.prompt_limit.check(body)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from gpu_worker.engines.base import FinishReason, Row, RowEnd
+from gpu_worker.engines.base import EngineInfo, FinishReason, Row, RowEnd
 from gpu_worker.preemption import RunningRow
+from promptq.contract import capabilities
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import JobError, Result, Status
 from promptq.contract.request import GenerateRequest
@@ -40,22 +41,25 @@ class Run:
         return RunningRow(claim.id, claim.priority, self.generated, claim.preemptions, claim.alone)
 
 
-def row(run: Run, timeout_seconds: float) -> Row:
+def row(run: Run, timeout_seconds: float, engine: EngineInfo) -> Row:
     """The engine's view of a claim.
 
     Args:
         timeout_seconds: the limit of one run, where the job names none.
+        engine: that is to run it.
 
     Raises:
-        InvalidRequest: the job is not one that we run; the message says why.
+        InvalidRequest: the job is not one that we run, or asks for what the engine cannot do; the message says why.
     """
     claim = run.claim
     if claim.refusal:
         raise claim.refusal
+    request = _request(claim)
+    capabilities.check(request, engine.capabilities.names, engine.model)
     limit = claim.timeout_seconds or timeout_seconds
     return Row(
         claim.id,
-        _request(claim),
+        request,
         run.claimed_at + limit,
         claim.priority,
         run.claimed_at - claim.waited_seconds,

@@ -157,7 +157,7 @@ class WorkerRegistration(BaseWorker):
 
     def _announce(self, pipe: Pipeline) -> None:
         key = self._keys.model(self.info.model)
-        model_facts.announce(pipe, key, self.info.identity)
+        model_facts.announce(pipe, key, self.info.identity, self.info.capabilities.names)
         if self._facts:
             model_facts.renew(pipe, key, self._facts)
 

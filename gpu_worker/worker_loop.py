@@ -148,7 +148,7 @@ class WorkerLoop:
             run = Run(claim, self._clock(), len(claim.progress))
             self._parts.telemetry.claimed(claim)
             try:
-                rows.append(claim_conversion.row(run, self._limits.job_timeout))
+                rows.append(claim_conversion.row(run, self._limits.job_timeout, self._engine.info))
                 self._runs[claim.id] = run
             except InvalidRequest as error:
                 refused.append(claim_conversion.refusal(run, error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Protocol
 
@@ -136,6 +136,11 @@ class Capabilities:
     adapters: bool = False
     embeddings: bool = False
     streaming: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that the engine has."""
+        return tuple(each.name for each in fields(self) if getattr(self, each.name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from promptq.contract.queues import Priority
 
-CACHE_SCHEMA_VERSION = 3
+CACHE_SCHEMA_VERSION = 4
 MAX_SEED = 2**63 - 1
 
 
@@ -29,8 +29,23 @@ StopString = Annotated[
     str, Field(min_length=1, max_length=256, json_schema_extra=_NO_NUL), AfterValidator(_without_nul)
 ]
 
-_StopList = Annotated[list[StopString], Field(max_length=4)]
+_StopList = Annotated[list[StopString], Field(max_length=16)]
 StopStrings = Annotated[_StopList, BeforeValidator(_as_list, json_schema_input_type=StopString | _StopList)]
+
+_TokenId = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,8})$")]
+_Bias = Annotated[float, Field(ge=-100.0, le=100.0)]
+
+
+def _by_token(bias: dict[str, float]) -> dict[str, float]:
+    """In one order, so that the same bias is the same request."""
+    return {token: bias[token] for token in sorted(bias, key=int)}
+
+
+LogitBias = Annotated[
+    dict[_TokenId, _Bias],
+    Field(max_length=300, json_schema_extra={"additionalProperties": False}),
+    AfterValidator(_by_token),
+]
 
 
 class _Strict(BaseModel):
@@ -58,10 +73,30 @@ class GenerateRequest(_Strict):
     temperature: float = Field(0.0, ge=0.0, le=10.0, description="0 is greedy.")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling: keep this much probability mass.")
     top_k: int = Field(0, ge=0, le=1_000_000, description="Keep the k likeliest tokens; 0 keeps all.")
+    min_p: float = Field(
+        0.0, ge=0.0, le=1.0, description="Keep tokens at least this likely in relation to the likeliest; 0 keeps all."
+    )
+    presence_penalty: float = Field(
+        0.0, ge=-2.0, le=2.0, description="Taken off the logit of each token that the text generated so far has."
+    )
+    frequency_penalty: float = Field(
+        0.0, ge=-2.0, le=2.0, description="Taken off a token's logit once for each time that it was generated so far."
+    )
+    repetition_penalty: float = Field(
+        1.0,
+        ge=0.01,
+        le=10.0,
+        description="Logits of tokens in the prompt or the text so far are divided by it where they are positive, else "
+        "multiplied with it. Unless it is 1, it takes the place of the model's own.",
+    )
+    logit_bias: LogitBias = Field(
+        default_factory=dict,
+        description="What is added to tokens' logits, by token id: -100 forbids nearly always, 100 nearly forces.",
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text.")
     stop: StopStrings = Field(
         default_factory=list,
-        description="Up to four strings, or special tokens by their texts, that end the text; they are not part of it.",
+        description="Up to 16 strings, or special tokens by their texts, that end the text; they are not part of it.",
     )
 
     @model_validator(mode="after")

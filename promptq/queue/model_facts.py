@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -39,9 +40,10 @@ class ModelFacts:
         return cls(context_length, hashlib.sha256(tokenizer_json.encode()).hexdigest(), tokenizer_json)
 
 
-def announce(pipe: Any, key: str, identity: str) -> None:
-    """Add to a pipeline what says which texts in the cache are this model's; the scripts read it."""
-    pipe.hset(key, "identity", identity)
+def announce(pipe: Any, key: str, identity: str, capabilities: Collection[str]) -> None:
+    """Add to a pipeline what says which texts in the cache are this model's, which the scripts read, and what its
+    engine can do."""
+    pipe.hset(key, mapping={"identity": identity, "capabilities": " ".join(capabilities)})
     pipe.expire(key, LIFETIME_SECONDS)
 
 
@@ -72,6 +74,13 @@ def read(client: redis.Redis, key: str, known: ModelFacts | None = None) -> Mode
     if not (context and sha and packed):
         return None
     return ModelFacts(int(context), sha.decode(), _unpack(packed))
+
+
+def read_capabilities(client: redis.Redis, key: str) -> frozenset[str] | None:
+    """What the engine of the worker that beat last can do, by name; None where no worker has said it."""
+    with answering():
+        (names,) = _fields(client, key, "capabilities")
+    return None if names is None else frozenset(names.decode().split())
 
 
 def _fields(client: redis.Redis, key: str, *names: str) -> list[bytes | None]:

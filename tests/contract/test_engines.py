@@ -12,6 +12,7 @@ import pytest
 
 from gpu_worker.engines.base import Capabilities, Engine, FinishReason, Row, RowEnd, StepStats
 from gpu_worker.engines.echo import EchoEngine
+from promptq.contract.capabilities import needed
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest
 
@@ -133,16 +134,26 @@ def same_end(end: RowEnd) -> RowEnd:
     return replace(end, batch_size=0)
 
 
-RESUMED: dict[str, dict[str, Any]] = {
+WAYS_TO_ASK: dict[str, dict[str, Any]] = {
     "greedy": {},
     "drawn": {"temperature": 1.0, "seed": 7},
-    "drawn from few": {"temperature": 2.0, "top_k": 50, "top_p": 0.9, "seed": 8},
+    "drawn from few": {"temperature": 2.0, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "seed": 8},
+    "penalised": {"presence_penalty": 1.0, "frequency_penalty": 1.0, "repetition_penalty": 1.3},
+    "biased": {"logit_bias": {"65": 2.0, "66": -100.0}},
 }
 
 
-@pytest.mark.parametrize("how", RESUMED)
+def asks(engine: Engine, how: str, **fields: Any) -> dict[str, Any]:
+    """A row's fields; what an engine cannot do it is never asked for."""
+    asked = {**WAYS_TO_ASK[how], **fields}
+    if not set(needed(GenerateRequest(prompt="a", **asked)).values()) <= set(engine.info.capabilities.names):
+        pytest.skip("the engine cannot do it, and says so")
+    return asked
+
+
+@pytest.mark.parametrize("how", WAYS_TO_ASK)
 def test_a_row_goes_on_at_any_token_as_if_it_had_never_stopped(engine: Engine, how: str) -> None:
-    asked = {"max_tokens": 6, **RESUMED[how]}
+    asked = asks(engine, how, max_tokens=6)
     whole = Run(engine).all([row("whole", **asked)])
     end, ids = whole.ends["whole"], whole.token_ids["whole"]
     for cut in range(len(ids) + 1):
@@ -222,10 +233,13 @@ def test_a_deadline_ends_a_row_with_what_it_has(run: Run) -> None:
     assert run.ends["in time"].reason is FinishReason.LENGTH
 
 
-def test_a_row_gives_in_company_what_it_gives_alone(engine: Engine) -> None:
+@pytest.mark.parametrize("how", ["greedy", "penalised", "biased"])
+def test_a_row_gives_in_company_what_it_gives_alone(engine: Engine, how: str) -> None:
+    asked = asks(engine, how, max_tokens=4)
+
     def texts(companions: list[str], order: random.Random | None) -> dict[str, str]:
         run = Run(engine)
-        waiting = [row(prompt, prompt, max_tokens=4) for prompt in companions]
+        waiting = [row(prompt, prompt, **asked) for prompt in companions]
         while waiting or engine.live_rows():
             count = min(len(waiting), engine.free_slots(), order.randint(0, 3) if order else 1)
             engine.add(waiting[:count])

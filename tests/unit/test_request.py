@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -10,6 +12,10 @@ def fault(body: str) -> str:
     with pytest.raises(ValidationError) as caught:
         JobRequest.model_validate_json(body)
     return ".".join(str(part) for part in caught.value.errors()[0]["loc"])
+
+
+def biases(count: int) -> str:
+    return json.dumps({str(token): 1 for token in range(count)})
 
 
 @pytest.mark.parametrize(
@@ -25,8 +31,21 @@ def fault(body: str) -> str:
         ('{"prompt": "a", "max_tokens": true}', "max_tokens"),
         ('{"prompt": "a", "temperature": NaN}', "temperature"),
         ('{"prompt": "a", "top_p": 0}', "top_p"),
-        ('{"prompt": "a", "stop": ["1", "2", "3", "4", "5"]}', "stop"),
+        (f'{{"prompt": "a", "stop": {json.dumps(["."] * 17)}}}', "stop"),
         ('{"prompt": "a", "stop": [""]}', "stop.0"),
+        ('{"prompt": "a", "min_p": 1.01}', "min_p"),
+        ('{"prompt": "a", "min_p": -0.01}', "min_p"),
+        ('{"prompt": "a", "presence_penalty": 2.1}', "presence_penalty"),
+        ('{"prompt": "a", "frequency_penalty": -2.1}', "frequency_penalty"),
+        ('{"prompt": "a", "repetition_penalty": 0}', "repetition_penalty"),
+        ('{"prompt": "a", "repetition_penalty": 10.1}', "repetition_penalty"),
+        ('{"prompt": "a", "repetition_penalty": "1.2"}', "repetition_penalty"),
+        ('{"prompt": "a", "logit_bias": {"5": 100.5}}', "logit_bias.5"),
+        ('{"prompt": "a", "logit_bias": {"5": null}}', "logit_bias.5"),
+        ('{"prompt": "a", "logit_bias": {"-1": 1}}', "logit_bias.-1.[key]"),
+        ('{"prompt": "a", "logit_bias": {"05": 1}}', "logit_bias.05.[key]"),
+        ('{"prompt": "a", "logit_bias": [5]}', "logit_bias"),
+        (f'{{"prompt": "a", "logit_bias": {biases(301)}}}', "logit_bias"),
         ('{"prompt": "a", "priority": "urgent"}', "priority"),
         ('{"prompt": "a", "colour": "red"}', "colour"),
         ('{"messages": []}', "messages"),
@@ -41,13 +60,31 @@ def test_one_stop_string_needs_no_list() -> None:
     assert JobRequest.model_validate_json('{"prompt": "a", "stop": "."}').stop == ["."]
 
 
+def test_the_bounds_themselves_are_allowed() -> None:
+    body = f'{{"prompt": "a", "stop": {json.dumps(["."] * 16)}, "min_p": 1, "presence_penalty": -2, '
+    body += f'"frequency_penalty": 2, "repetition_penalty": 10, "logit_bias": {biases(300)}}}'
+    request = JobRequest.model_validate_json(body)
+    assert GenerateRequest(**json.loads(json.dumps(request.kwargs()))).cache_key("m") == request.cache_key("m")
+
+
+def test_the_order_of_a_bias_is_of_no_matter() -> None:
+    one, other = ({"prompt": "a", "logit_bias": bias} for bias in ({"10": 1.0, "9": 2.0}, {"9": 2.0, "10": 1.0}))
+    assert JobRequest(**one).fingerprint() == JobRequest(**other).fingerprint()
+
+
 def test_kwargs_carry_only_what_differs_and_come_back_the_same() -> None:
     request = JobRequest(prompt="a", temperature=0.5, priority="high", cache=False)
     assert request.kwargs() == {"prompt": "a", "temperature": 0.5}
     assert GenerateRequest(**request.kwargs()).cache_key("m") == request.cache_key("m")
 
 
-@pytest.mark.parametrize("change", [{"prompt": "b"}, {"max_tokens": 3}, {"seed": 1}, {"stop": ["x"]}, {"top_p": 0.5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "b"}, {"max_tokens": 3}, {"seed": 1}, {"stop": ["x"]}, {"top_p": 0.5}, {"min_p": 0.1},
+        {"presence_penalty": 0.5}, {"frequency_penalty": 0.5}, {"repetition_penalty": 1.1}, {"logit_bias": {"1": 2.0}},
+    ],
+)  # fmt: skip
 def test_whatever_decides_the_text_is_in_the_cache_key(change: dict[str, object]) -> None:
     base = {"prompt": "a"}
     assert JobRequest(**base).cache_key("m") != JobRequest(**{**base, **change}).cache_key("m")

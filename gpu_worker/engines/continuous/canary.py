@@ -20,6 +20,11 @@ class Canary:
         self._model: Any = model
         self._known = self._logits()
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the logits have; more, with some models, than the tokenizer."""
+        return self._known.shape[-1]
+
     def trouble(self) -> str:
         """What is wrong with the engine; an empty string: nothing."""
         try:

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
+from gpu_worker.engines.continuous import penalties
 from gpu_worker.engines.continuous.canary import Canary
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.kernels.library import Kernels
@@ -82,6 +83,7 @@ class ContinuousEngine:
         checks_folder: Path | None = None,
     ) -> None:
         self._context = context
+        self._device = model.device
         self._rules = GenerationRules(model, tokenizer)
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
         checks = Checks(model, context, fingerprint, checks_folder)
@@ -161,10 +163,17 @@ class ContinuousEngine:
             sequence.drafter.extend(sequence.prompt)
             sequence.ends = self._rules.ends | self._special.ends(request.stop)
             self._fit(sequence)
-            sequence.processors = self._rules.processors(sequence.prompt, sequence.limit)
+            self._edit_logits(sequence)
         except Exception as error:
             sequence.end(FinishReason.ERROR, failure(error))
         return sequence
+
+    def _edit_logits(self, sequence: SequenceState) -> None:
+        """Note what is done to its logits: what the model asks for, then what the request does."""
+        request, vocabulary = sequence.row.request, self._canary.vocabulary
+        sequence.processors = self._rules.processors(sequence.prompt, sequence.limit, request)
+        sequence.counts = penalties.counts_for(request, sequence.prompt, vocabulary)
+        sequence.bias = penalties.bias_for(request, vocabulary, self._device)
 
     def _resume(self, sequence: SequenceState) -> None:
         """Go on where an earlier run stopped. It may have come to the end of the text, and not to storing that."""
@@ -243,9 +252,7 @@ class ContinuousEngine:
 
     def _append(self, sequence: SequenceState, token: int) -> None:
         stream = self._texts[sequence.row.id]
-        sequence.last = token
-        sequence.drafter.extend([token])
-        sequence.generated += 1
+        sequence.append(token)
         progress = self._of(sequence)
         progress.tokens.append(token)
         progress.text += stream.push(token)

@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from promptq.contract.errors import EngineError
+from promptq.contract.request import GenerateRequest
 
 REFUSED: Final = {
     "num_beams": 1,
@@ -49,17 +50,22 @@ class GenerationRules:
         except Exception as error:  # a value may be anything
             raise EngineError(f"the model's generation_config.json cannot be followed: {error}") from error
 
-    def processors(self, prompt: list[int], limit: int) -> LogitsProcessorList | None:
+    def processors(self, prompt: list[int], limit: int, request: GenerateRequest) -> LogitsProcessorList | None:
         """What changes the logits of one row, in order; None where nothing does.
 
         Args:
             prompt: its tokens' ids.
             limit: the most tokens that are generated.
+            request: a repetition penalty of its own takes the place of the config's.
         """
-        return self._processors(prompt, limit) if self._has_processors else None
+        if not self._has_processors:
+            return None
+        return self._processors(prompt, limit, has_own=request.repetition_penalty != 1) or None
 
-    def _processors(self, prompt: list[int], limit: int) -> LogitsProcessorList:
+    def _processors(self, prompt: list[int], limit: int, *, has_own: bool = False) -> LogitsProcessorList:
         config = copy(self._config)
+        if has_own:
+            config.repetition_penalty = None
         config.max_length = len(prompt) + limit
         processors: LogitsProcessorList = self._model._get_logits_processor(
             config,

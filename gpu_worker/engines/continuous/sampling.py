@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpu_worker.engines.continuous import penalties
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 
 # In place of a token, for a row whose logits are NaN or infinite.
@@ -32,12 +33,14 @@ class Draw:
         temperature: 0 is greedy.
         top_k: 0 keeps all.
         uniform: a number in [0, 1), the place in the distribution that is drawn.
+        min_p: tokens stay that are this likely in relation to the likeliest; 0 keeps all.
     """
 
     temperature: float
     top_k: int
     top_p: float
     uniform: float
+    min_p: float = 0.0
 
 
 def uniform(seed: int, index: int) -> float:
@@ -57,7 +60,8 @@ def choose(logits: Tensor, chunks: Sequence[Chunk]) -> list[int]:
     Returns:
         One token id per position; see `next_tokens`.
     """
-    return next_tokens(_processed(logits, chunks), draws(chunks))
+    logits = penalties.apply(_processed(logits, chunks), chunks)
+    return next_tokens(logits, draws(chunks))
 
 
 def _processed(logits: Tensor, chunks: Sequence[Chunk]) -> Tensor:
@@ -86,7 +90,7 @@ def draws(chunks: Iterable[Chunk]) -> list[Draw]:
 def _draw_of(sequence: SequenceState, ahead: int) -> Draw:
     request = sequence.row.request
     place = uniform(sequence.seed, sequence.generated + ahead) if request.temperature else 0.0
-    return Draw(request.temperature, request.top_k, request.top_p, place)
+    return Draw(request.temperature, request.top_k, request.top_p, place, request.min_p)
 
 
 def next_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
@@ -128,34 +132,36 @@ def _draw(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     temperature = column("temperature").clamp(min=LOWEST_TEMPERATURE).float()
     # The maximum is taken off first: a small temperature must not overflow.
     probabilities = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
-    limited = [index for index, draw in enumerate(draws) if draw.top_k or draw.top_p < 1]
+    limited = [index for index, draw in enumerate(draws) if draw.top_k or draw.top_p < 1 or draw.min_p]
     tokens = _invert(probabilities.double().cumsum(-1), column("uniform"))
     if limited:
-        columns = (column(name)[limited] for name in ("top_k", "top_p", "uniform"))
+        columns = (column(name)[limited] for name in ("top_k", "top_p", "min_p", "uniform"))
         tokens[limited] = _draw_limited(probabilities[limited], *columns)
     return tokens
 
 
-def _draw_limited(probabilities: Tensor, top_k: Tensor, top_p: Tensor, place: Tensor) -> Tensor:
-    """Draw from the likeliest tokens: the top k, and of their mass the top p."""
+def _draw_limited(probabilities: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, place: Tensor) -> Tensor:
+    """Draw from the likeliest tokens: of the top k's mass the top p, and of these the ones likely enough for min_p."""
     vocabulary = probabilities.shape[-1]
     top_k = torch.where(top_k > 0, top_k, vocabulary).clamp(max=vocabulary)
     width = min(NUCLEUS_GUESS, vocabulary)
-    ids, mass, kept = _nucleus(probabilities, top_k, top_p, width)
+    ids, mass, kept = _nucleus(probabilities, top_k, top_p, min_p, width)
     beyond = kept[:, -1:] | ((top_k > width) & (top_k < vocabulary))
     if width < vocabulary and beyond.any():
-        ids, mass, kept = _nucleus(probabilities, top_k, top_p, vocabulary)
+        ids, mass, kept = _nucleus(probabilities, top_k, top_p, min_p, vocabulary)
     rank = _invert(torch.where(kept, mass, mass.where(kept, 0).amax(-1, keepdim=True)), place)
     return ids.gather(-1, rank[:, None])[:, 0]
 
 
-def _nucleus(probabilities: Tensor, top_k: Tensor, top_p: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _nucleus(
+    probabilities: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The `width` likeliest ids, their cumulative mass, and which of them are kept; each [rows, width]."""
     ranked, ids = probabilities.topk(width)
     mass = ranked.double().cumsum(-1)
     in_top_k = torch.arange(width, device=ids.device) < top_k
     whole = torch.where(top_k < probabilities.shape[-1], mass.where(in_top_k, 0).amax(-1, keepdim=True), 1.0)
-    return ids, mass, in_top_k & (mass - ranked < top_p * whole)
+    return ids, mass, in_top_k & (mass - ranked < top_p * whole) & (ranked >= min_p * ranked[:, :1])
 
 
 def _invert(cumulative: Tensor, place: Tensor) -> Tensor:

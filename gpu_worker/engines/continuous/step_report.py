@@ -47,6 +47,6 @@ def describe(
         context,
         details,
         tokenizer,
-        Capabilities(resume=True, preempt=True, streaming=True),
+        Capabilities(resume=True, preempt=True, penalties=True, logit_bias=True, streaming=True),
         model_identity(fingerprint, context, dtype),
     )

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
-from api import prompt_limit
+from api import prompt_limit, published
 from api.prompt_limit import PromptLimit
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.request import GenerateRequest, Message
@@ -147,7 +147,7 @@ def test_facts_are_read_once_in_a_while(limit: PromptLimit, facts: Facts) -> Non
 def test_new_facts_are_seen_when_the_old_are_stale(
     limit: PromptLimit, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt_limit, "FACTS_SECONDS", 0.0)
+    monkeypatch.setattr(published, "FACTS_SECONDS", 0.0)
     assert refusal(limit, FITTING + "word")
     model_facts.publish(facts.client, keys.model("m"), ModelFacts.of(CONTEXT + 1, FACTS.tokenizer_json))
     assert refusal(limit, FITTING + "word") is None
@@ -164,7 +164,7 @@ def test_unknown_facts_let_everything_through(client: redis.Redis) -> None:
 def test_trouble_with_redis_lets_through_what_is_unknown_and_keeps_what_is_known(
     facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt_limit, "FACTS_SECONDS", 0.0)
+    monkeypatch.setattr(published, "FACTS_SECONDS", 0.0)
     knowing, ignorant = PromptLimit(facts), PromptLimit(facts)
     assert refusal(knowing, FITTING + "word")
     facts.away = True

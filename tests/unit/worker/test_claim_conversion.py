@@ -8,7 +8,7 @@ import pytest
 
 from gpu_worker import claim_conversion
 from gpu_worker.claim_conversion import Run
-from gpu_worker.engines.base import FinishReason, RowEnd
+from gpu_worker.engines.base import Capabilities, EngineInfo, FinishReason, Row, RowEnd
 from promptq.contract.call import NO_CONTEXT, JobContext
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Status
@@ -23,15 +23,19 @@ def claim(priority: Priority = "default", timeout_seconds: float | None = None, 
     return Claim("id", QueueName("m", priority), "e-0", **{"kwargs": {"prompt": "hi"}, "context": context, **fields})
 
 
+def as_row(run: Run, **able: bool) -> Row:
+    return claim_conversion.row(run, 600, EngineInfo("m", "cpu", "none", 4, 0, capabilities=Capabilities(**able)))
+
+
 def test_a_claim_becomes_a_row() -> None:
-    row = claim_conversion.row(Run(claim("low", timeout_seconds=9.0), NOW + 5), 600)
+    row = as_row(Run(claim("low", timeout_seconds=9.0), NOW + 5))
     assert (row.id, row.request.prompt, row.deadline, row.priority) == ("id", "hi", NOW + 14, "low")
-    assert claim_conversion.row(Run(claim(), NOW), 600).deadline == NOW + 600
+    assert as_row(Run(claim(), NOW)).deadline == NOW + 600
 
 
 def test_a_row_goes_on_behind_what_earlier_runs_generated() -> None:
     run = Run(claim(progress=(4, 5), moves=2), NOW, 2)
-    assert claim_conversion.row(run, 600).progress == (4, 5)
+    assert as_row(run).progress == (4, 5)
     result = claim_conversion.ending(run, RowEnd(FinishReason.STOP, "text", 3, 4, 2), "m", NOW + 3).result
     assert result is not None
     assert (result.resumed_tokens, result.moves, result.completion_tokens) == (2, 2, 4)
@@ -40,7 +44,7 @@ def test_a_row_goes_on_behind_what_earlier_runs_generated() -> None:
 def test_every_run_of_a_job_draws_the_same() -> None:
     def seed(context: JobContext = NO_CONTEXT, **kwargs: object) -> int | None:
         drawn = claim(kwargs={"prompt": "hi", **kwargs}, context=context)
-        return claim_conversion.row(Run(drawn, NOW), 600).request.seed
+        return as_row(Run(drawn, NOW)).request.seed
 
     assert seed() is None, "greedy"
     assert seed(JobContext(seed=5), temperature=1.0) == 5
@@ -58,7 +62,14 @@ def test_every_run_of_a_job_draws_the_same() -> None:
 )
 def test_what_cannot_run_says_why(fields: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest):
-        claim_conversion.row(Run(claim(**fields), NOW), 600)
+        as_row(Run(claim(**fields), NOW))
+
+
+def test_what_the_engine_cannot_do_is_refused_by_name() -> None:
+    asked = Run(claim(kwargs={"prompt": "hi", "presence_penalty": 0.5}), NOW)
+    with pytest.raises(InvalidRequest, match=r"The engine of the model m cannot do presence_penalty\."):
+        as_row(asked)
+    assert as_row(asked, penalties=True).request.presence_penalty == 0.5
 
 
 @pytest.mark.parametrize(

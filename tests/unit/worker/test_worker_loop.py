@@ -185,6 +185,15 @@ def test_a_job_that_cannot_run_is_refused_and_its_neighbour_runs(
     assert error.type == "invalid_request"
 
 
+def test_what_the_engine_cannot_do_fails_by_name_and_is_never_ignored(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    bad, good = it.submit("bad", logit_bias={"5": 1.0}), it.submit("good", min_p=0.5)
+    assert it.until(bad, good) == [Status.FAILED, Status.SUCCEEDED]
+    error = it.store.get(bad).error
+    assert error is not None
+    assert (error.type, error.message) == ("invalid_request", "The engine of the model echo cannot do logit_bias.")
+
+
 def test_a_cancelled_row_ends_with_its_partial_text(bench: Callable[..., Bench]) -> None:
     it = bench()
     job_id = it.submit("one two three four five six seven eight nine ten")

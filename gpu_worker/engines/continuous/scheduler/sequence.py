@@ -8,6 +8,7 @@ from typing import Any
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.scheduler.drafts import Drafter
+from gpu_worker.engines.continuous.scheduler.token_counts import TokenCounts
 
 Failure = tuple[str, str]
 """The (type, message) that a row's error event carries."""
@@ -35,6 +36,8 @@ class SequenceState:
         drafter: guesses how its text goes on.
         ends: ids that end its text.
         processors: what its logits go through before a token is chosen; None: nothing.
+        counts: what its request's penalties go by; None: it has none.
+        bias: tensors of token ids, and of what is added to their logits; None: it has none.
     """
 
     row: Row
@@ -53,6 +56,8 @@ class SequenceState:
     drafter: Drafter = field(default_factory=Drafter)
     ends: Set[int] = frozenset()
     processors: Processors | None = None
+    counts: TokenCounts | None = None
+    bias: tuple[Any, Any] | None = None
 
     @property
     def is_prefilled(self) -> bool:
@@ -72,13 +77,24 @@ class SequenceState:
     def resume(self, tokens: Sequence[int]) -> None:
         """Go on behind tokens that an earlier run generated."""
         self.prompt.extend(tokens)
-        self.drafter.extend(tokens)
-        self.resumed = self.generated = len(tokens)
+        self._generate(tokens)
+        self.resumed = len(tokens)
+
+    def append(self, token: int) -> None:
+        """Take the next token of its text."""
+        self.last = token
+        self._generate([token])
 
     def end(self, reason: FinishReason, error: Failure | None = None) -> None:
         """Note how the row is to end. The first reason stands."""
         if self.ending is None:
             self.ending = (reason, error)
+
+    def _generate(self, tokens: Sequence[int]) -> None:
+        self.generated += len(tokens)
+        self.drafter.extend(tokens)
+        if self.counts:
+            self.counts.add(tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,37 @@
+"""Which parameters of a request not every engine can follow: what its engine cannot do is refused, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.request import GenerateRequest
+
+NEEDS: Final = {
+    "presence_penalty": "penalties",
+    "frequency_penalty": "penalties",
+    "repetition_penalty": "penalties",
+    "logit_bias": "logit_bias",
+}
+"""By field, the capability without which an engine would ignore it. Each is a name of the engines' `Capabilities`."""
+
+
+def needed(request: GenerateRequest) -> dict[str, str]:
+    """Of `NEEDS`, the fields that this request sets to something else than their defaults."""
+    asked = request.model_dump(include=set(NEEDS), exclude_defaults=True)
+    return {field: NEEDS[field] for field in asked}
+
+
+def check(request: GenerateRequest, able: Collection[str], model: str) -> None:
+    """Let a request through if its engine can do what it asks for.
+
+    Args:
+        able: the capabilities of the engine, by name.
+
+    Raises:
+        InvalidRequest: it cannot; names the first such field.
+    """
+    for field, capability in needed(request).items():
+        if capability not in able:
+            raise InvalidRequest(f"The engine of the model {model} cannot do {field}.", param=field)

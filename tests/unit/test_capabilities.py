@@ -1,0 +1,44 @@
+"""What an engine cannot do is refused by the field's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpu_worker.engines.base import Capabilities
+from promptq.contract.capabilities import NEEDS, check, needed
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.request import GenerateRequest
+
+ASKED: dict[str, dict[str, Any]] = {
+    "presence_penalty": {"presence_penalty": 0.5},
+    "frequency_penalty": {"frequency_penalty": -0.5},
+    "repetition_penalty": {"repetition_penalty": 1.1},
+    "logit_bias": {"logit_bias": {"5": 1.0}},
+}
+
+
+def test_every_field_is_one_of_the_request_and_every_capability_one_of_the_engines() -> None:
+    assert NEEDS.keys() == ASKED.keys() <= GenerateRequest.model_fields.keys()
+    assert set(NEEDS.values()) <= set(Capabilities.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("field", NEEDS)
+def test_what_is_asked_for_is_refused_where_the_engine_cannot(field: str) -> None:
+    request = GenerateRequest(prompt="a", **ASKED[field])
+    with pytest.raises(InvalidRequest, match=f"The engine of the model echo cannot do {field}.") as caught:
+        check(request, {"streaming"}, "echo")
+    assert caught.value.param == field
+    check(request, {NEEDS[field]}, "m")
+
+
+def test_a_request_that_asks_for_nothing_runs_anywhere() -> None:
+    defaults = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "repetition_penalty": 1.0, "logit_bias": {}}
+    for request in (GenerateRequest(prompt="a", min_p=0.5), GenerateRequest(prompt="a", **defaults)):
+        assert needed(request) == {}
+        check(request, (), "echo")
+
+
+def test_an_engine_says_what_it_can_by_name() -> None:
+    assert Capabilities(resume=True, logit_bias=True).names == ("resume", "logit_bias")
