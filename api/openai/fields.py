@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from promptq.contract.queues import Priority
-from promptq.contract.request import MAX_SEED, StopStrings, Text
+from promptq.contract.request import MAX_SEED, LogitBias, StopStrings, Text
 
 PRIORITIES: dict[str, Priority] = {"priority": "high", "default": "default", "auto": "default", "flex": "low"}
 """OpenAI's service tiers, as priorities of ours."""
@@ -17,8 +17,8 @@ COMPLETION_TOKENS = 16
 """OpenAI's own default for `/v1/completions`."""
 _ROLES = {"developer": "system"}
 _AS_THEY_ARE = (
-    "top_k", "priority", "ttl_seconds", "timeout_seconds", "cache",
-    "temperature", "stop",
+    "priority", "ttl_seconds", "timeout_seconds", "cache", "temperature", "stop", "top_k", "min_p",
+    "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
 )  # fmt: skip
 
 WithoutEffect = Annotated[Any, Field(None, description="Accepted without effect.")]
@@ -49,6 +49,8 @@ class Common(Body):
     )
     priority: Priority | None = Field(None, description="Ours: the queue; goes before `service_tier`.")
     top_k: int | None = Field(None, ge=0, le=1_000_000, description="Ours: keep the k likeliest tokens.")
+    min_p: float | None = Field(None, ge=0, le=1, description="Ours: keep tokens this likely, beside the likeliest.")
+    repetition_penalty: float | None = Field(None, ge=0.01, le=10, description="Ours: 1 changes nothing.")
     ttl_seconds: float | None = Field(None, gt=0, le=7 * 86400, description="Ours: the longest wait for a start.")
     timeout_seconds: float | None = Field(None, gt=0, le=86400, description="Ours: the longest run.")
     cache: bool | None = Field(None, description="Ours: false: the cache is neither asked nor filled.")
@@ -76,6 +78,9 @@ class Sampling(Common):
     max_tokens: int | None = Field(None, ge=1, description="The most tokens to generate.")
     seed: int | None = Field(None, description="Its lower 63 bits count.")
     stop: StopStrings | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: LogitBias | None = None
     n: Literal[1] | None = Field(None, description="More than one text is not supported.")
     stream_options: StreamOptions | None = None
 

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from flask_openapi3.models.data_type import DataType
+from flask_openapi3.models.media_type import MediaType
+from flask_openapi3.models.schema import Schema
 from pydantic import BaseModel, ConfigDict, Field
+
+_EVENT = Schema(
+    type=DataType.OBJECT,
+    required=["data"],
+    properties={
+        "event": Schema(type=DataType.STRING),
+        "data": Schema(type=DataType.STRING, description="JSON; of completions the last one is `[DONE]`."),
+    },
+)
+_OR_EVENTS: ConfigDict = {  # type: ignore[typeddict-unknown-key]  # flask_openapi3's own
+    "openapi_extra": {"content": {"text/event-stream": MediaType(schema=_EVENT)}}
+}
+"""Of an answer that may be asked for as a stream."""
 
 
 class OpenAIErrorDetail(BaseModel):
@@ -73,7 +89,7 @@ class _Whole(BaseModel):
 class ChatCompletionObject(_Whole):
     """A chat's next turn."""
 
-    model_config = ConfigDict(title="ChatCompletionObject")
+    model_config = _OR_EVENTS
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
@@ -91,6 +107,8 @@ class TextChoice(BaseModel):
 class CompletionObject(_Whole):
     """A text's continuation."""
 
+    model_config = _OR_EVENTS
+
     object: Literal["text_completion"]
     choices: list[TextChoice]
 
@@ -98,7 +116,7 @@ class CompletionObject(_Whole):
 class ResponseObject(BaseModel):
     """A response; `openai` has its whole form."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = _OR_EVENTS | ConfigDict(extra="allow")
 
     id: str
     object: Literal["response"]

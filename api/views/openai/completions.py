@@ -13,11 +13,10 @@ from api.openai.answers import Chunks, Kind, whole
 from api.openai.fields import ChatCompletion, Completion
 from api.openai.schemas import ChatCompletionObject, CompletionObject, OpenAIError
 from api.parameters import KeyHeader
-from api.streaming import MIMETYPE, event_response
+from api.streaming import event_response
 from api.submission import read_request, submit
 from api.views.openai import foreground, models
 
-_EVENTS = {MIMETYPE: {"schema": {"type": "string", "description": "Chunks as server-sent events, then `[DONE]`."}}}
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 500, 502, 503, 504), OpenAIError)
 
 blueprint = OpenAIBlueprint("openai_completions", __name__, tag="OpenAI", url_prefix="/v1")

@@ -19,7 +19,7 @@ from api.openai.response_events import ResponseEvents
 from api.openai.responses import ID_PREFIX, CreateResponse, resource
 from api.openai.schemas import DeletedResponse, OpenAIError, ResponseObject
 from api.parameters import KeyHeader
-from api.streaming import MIMETYPE, event_response
+from api.streaming import event_response
 from api.submission import read_request, submit
 from api.views.openai import foreground, models
 from promptq.contract.errors import InvalidRequest, JobNotFound
@@ -28,7 +28,6 @@ from promptq.queue.responses import Asked, asked, delete
 
 CANCEL_SECONDS = 2.0
 """How long a cancel waits for the row to stop, so that it can show what there is of the text."""
-_EVENTS = {MIMETYPE: {"schema": {"type": "string", "description": "OpenAI's events of a response."}}}
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 500, 502, 503, 504), OpenAIError)
 _FOUND: ResponseDict = {200: ResponseObject, **dict.fromkeys((400, 401, 404, 429, 503), OpenAIError)}
 

@@ -50,6 +50,8 @@ class TestRequest:
             ({"top_k": 4, "ttl_seconds": 9.5, "timeout_seconds": 3, "cache": False},
              {"top_k": 4, "ttl_seconds": 9.5, "timeout_seconds": 3.0, "cache": False}),
             (dict.fromkeys(["temperature", "top_p", "seed", "stop", "n", "tools", "max_tokens"]), {}),
+            ({"presence_penalty": 0.5, "frequency_penalty": -1, "logit_bias": {"5": -100}, "min_p": 0.1},
+             {"presence_penalty": 0.5, "frequency_penalty": -1.0, "logit_bias": {"5": -100.0}, "min_p": 0.1}),
             ({"user": "u", "metadata": {"a": "b"}, "store": True, "parallel_tool_calls": False}, {}),
         ],
     )  # fmt: skip
