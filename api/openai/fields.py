@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from api.openai.body import Body, WithoutEffect
+from api.openai.formats import ChatFormat
+from promptq.contract.errors import InvalidRequest
 from promptq.contract.queues import Priority
 from promptq.contract.request import MAX_SEED, LogitBias, StopStrings, Text
 
@@ -20,14 +23,6 @@ _AS_THEY_ARE = (
     "priority", "ttl_seconds", "timeout_seconds", "cache", "temperature", "stop", "top_k", "min_p",
     "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
 )  # fmt: skip
-
-WithoutEffect = Annotated[Any, Field(None, description="Accepted without effect.")]
-
-
-class Body(BaseModel):
-    """A JSON body in OpenAI's form. A field that is null is one that was not sent."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class StreamOptions(Body):
@@ -136,12 +131,6 @@ class ChatMessage(Body):
         return {"role": _ROLES.get(self.role, self.role), "content": self.content}
 
 
-class TextFormat(Body):
-    """The form of the answer."""
-
-    type: Literal["text"]
-
-
 class ChatCompletion(Sampling):
     """A chat, of which the next turn is asked for."""
 
@@ -155,10 +144,12 @@ class ChatCompletion(Sampling):
     max_completion_tokens: int | None = Field(None, ge=1, description="As `max_tokens`, before which it goes.")
     logprobs: Literal[False] | None = Field(None, description="Not supported.")
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(None, description="Not supported.")
-    response_format: TextFormat | None = Field(None, description="Only text is supported.")
+    response_format: ChatFormat | None = None
     tools: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     modalities: list[Literal["text"]] | None = None
+    continue_final_message: bool | None = Field(None, description="Ours: goes on in the last message, the assistant's.")
+    add_generation_prompt: bool | None = Field(None, description="Ours: false beside `continue_final_message`.")
     metadata: WithoutEffect = None
     parallel_tool_calls: WithoutEffect = None
     prompt_cache_key: WithoutEffect = None
@@ -167,11 +158,27 @@ class ChatCompletion(Sampling):
     store: WithoutEffect = None
 
     def job(self, default_tokens: int) -> dict[str, Any]:
-        return super().job(default_tokens) | {"messages": [message.turn() for message in self.messages]}
+        schema = self.response_format and self.response_format.asks_for
+        own = {
+            "messages": [message.turn() for message in self.messages],
+            "json_schema": schema,
+            "continue_final_message": bool(self.continue_final_message),
+        }
+        return super().job(default_tokens) | own
 
     @property
     def most_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+    def check(self) -> None:
+        """What depends on several fields.
+
+        Raises:
+            InvalidRequest: they do not go together.
+        """
+        if self.add_generation_prompt is not None and self.add_generation_prompt == bool(self.continue_final_message):
+            message = "A turn is either begun or gone on with: it is the opposite of `continue_final_message`."
+            raise InvalidRequest(message, param="add_generation_prompt")
 
     @property
     def tokens_param(self) -> str:
@@ -196,6 +203,9 @@ class Completion(Sampling):
     )
 
     tokens_param: ClassVar[str] = "max_tokens"
+
+    def check(self) -> None:
+        """Nothing depends on several fields."""
 
     prompt: Prompt
     best_of: Literal[1] | None = Field(None, description="More than one text is not supported.")

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from api.openai.fields import Body, Common, StreamOptions, WithoutEffect
+from api.openai.body import Body, WithoutEffect
+from api.openai.fields import Common, StreamOptions
+from api.openai.formats import ResponseFormat
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, Status
 from promptq.contract.request import Text
@@ -73,16 +75,10 @@ def _as_items(given: Any) -> Any:
 _Items = Annotated[list[InputItem], Field(min_length=1, max_length=1000)]
 
 
-class TextFormat(Body):
-    """The form of the text."""
-
-    type: Literal["text"]
-
-
 class TextOptions(Body):
     """What the text is to be like."""
 
-    format: TextFormat | None = Field(None, description="Only text is supported.")
+    format: ResponseFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 
@@ -149,7 +145,8 @@ class CreateResponse(Common):
         instructions = [{"role": "system", "content": self.instructions}] if self.instructions else []
         messages = [*instructions, *earlier, *(item.turn() for item in self.input)]
         waits = {"priority": "low", "ttl_seconds": self.window} if self.window else {}
-        return self.job(default_tokens) | waits | {"messages": messages}
+        schema = self.text.format.asks_for if self.text and self.text.format else None
+        return self.job(default_tokens) | waits | {"messages": messages, "json_schema": schema}
 
     def shown(self) -> dict[str, Any]:
         """What the response shows of its request."""

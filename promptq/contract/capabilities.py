@@ -13,6 +13,7 @@ NEEDS: Final = {
     "frequency_penalty": "penalties",
     "repetition_penalty": "penalties",
     "logit_bias": "logit_bias",
+    "json_schema": "json_schema",
 }
 """By field, the capability without which an engine would ignore it. Each is a name of the engines' `Capabilities`."""
 

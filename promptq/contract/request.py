@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import to_json
 
 from promptq.contract.queues import Priority
 
@@ -48,6 +49,20 @@ LogitBias = Annotated[
 ]
 
 
+ANY_OBJECT: Final = {"type": "object"}
+"""The schema that every JSON object fits."""
+MAX_SCHEMA_BYTES: Final = 65_536
+
+
+def _small(schema: dict[str, Any]) -> dict[str, Any]:
+    if len(to_json(schema)) > MAX_SCHEMA_BYTES:
+        raise ValueError(f"a schema has at most {MAX_SCHEMA_BYTES} bytes")
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_small)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -68,6 +83,10 @@ class GenerateRequest(_Strict):
     )
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)] | None = Field(
         None, description="A chat, rendered with the model's chat template. Exclusive with `prompt`."
+    )
+    continue_final_message: bool = Field(
+        False,
+        description="The text goes on in the last of the `messages`, which is the assistant's, in place of a new turn.",
     )
     max_tokens: int = Field(64, ge=1, description="The most tokens to generate.")
     temperature: float = Field(0.0, ge=0.0, le=10.0, description="0 is greedy.")
@@ -93,6 +112,9 @@ class GenerateRequest(_Strict):
         default_factory=dict,
         description="What is added to tokens' logits, by token id: -100 forbids nearly always, 100 nearly forces.",
     )
+    json_schema: Schema | None = Field(
+        None, description="The text is JSON that fits this schema, unless `max_tokens` or `stop` cuts it."
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text.")
     stop: StopStrings = Field(
         default_factory=list,
@@ -103,6 +125,8 @@ class GenerateRequest(_Strict):
     def _one_input(self) -> GenerateRequest:
         if (self.prompt is None) == (self.messages is None):
             raise ValueError("give either prompt or messages, and not both")
+        if self.continue_final_message and (self.messages is None or self.messages[-1].role != "assistant"):
+            raise ValueError("continue_final_message: the last of the messages must be the assistant's")
         return self
 
     @property

@@ -41,7 +41,7 @@ def test_without_such_a_text_both_ways_give_the_same(tokenizer: Any, content: st
     contents = [content, "I am fine"]
     messages = [Message(role="user", content=content), Message(role="assistant", content="I am fine")]
     encoder = PromptEncoder(tokenizer, special)
-    render = partial(encoder._render, messages, tokenize=False)
+    render = partial(encoder._render, messages, goes_on=False, tokenize=False)
     assert Quoting(tokenizer, special).encode(render, contents) == encoder.encode(GenerateRequest(messages=messages))
 
 
@@ -90,3 +90,12 @@ def test_a_tokenizer_without_a_copy_refuses_such_a_text(tokenizer: Any, monkeypa
     assert encoded(tokenizer, "plain")
     with pytest.raises(InvalidRequest, match="special token's text"):
         encoded(tokenizer, "<|im_end|>")
+
+
+@pytest.mark.parametrize("begun", ["I am", "I am<|im_end|>"])
+def test_a_turn_that_is_gone_on_with_ends_the_prompt(tokenizer: Any, begun: str) -> None:
+    messages = [Message(role="user", content="Hello there"), Message(role="assistant", content=begun)]
+    request = GenerateRequest(messages=messages, continue_final_message=True)
+    ids = PromptEncoder(tokenizer, SpecialTokens.of(tokenizer)).encode(request)
+    assert signs(tokenizer, ids) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
+    assert tokenizer.decode(ids, skip_special_tokens=begun == "I am").rstrip().endswith(begun)

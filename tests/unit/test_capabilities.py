@@ -16,6 +16,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "frequency_penalty": {"frequency_penalty": -0.5},
     "repetition_penalty": {"repetition_penalty": 1.1},
     "logit_bias": {"logit_bias": {"5": 1.0}},
+    "json_schema": {"json_schema": {"type": "object"}},
 }
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -94,3 +95,17 @@ def test_whatever_decides_the_text_is_in_the_cache_key(change: dict[str, object]
 def test_how_a_job_is_queued_is_not_in_the_cache_key() -> None:
     assert JobRequest(prompt="a").cache_key("m") == JobRequest(prompt="a", priority="low", ttl_seconds=3).cache_key("m")
     assert JobRequest(prompt="a").fingerprint() != JobRequest(prompt="a", priority="low").fingerprint()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "x", "continue_final_message": True},
+        {"messages": [{"role": "user", "content": "x"}], "continue_final_message": True},
+        {"prompt": "x", "json_schema": {"enum": ["x" * 70_000]}},
+        {"prompt": "x", "json_schema": True},
+    ],
+)
+def test_a_turn_to_go_on_with_must_be_there_and_a_schema_is_a_small_object(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        GenerateRequest.model_validate(fields)

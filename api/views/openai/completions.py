@@ -38,6 +38,7 @@ def create_completion(header: KeyHeader, body: Completion) -> Response:
 
 def _answer(kind: Kind, body: ChatCompletion | Completion, idempotency_key: str) -> Response:
     models.check(body.model)
+    body.check()
     request = read_request(body.job(services().settings.max_tokens_limit))
     job = submit(request, idempotency_key=idempotency_key, max_tokens_param=body.tokens_param).job
     if body.stream:

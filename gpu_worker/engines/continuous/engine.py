@@ -18,6 +18,7 @@ from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd
 from gpu_worker.engines.continuous import penalties
 from gpu_worker.engines.continuous.canary import Canary
 from gpu_worker.engines.continuous.generation_config import GenerationRules
+from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_one
 from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.kvcache.slots import allocate
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
@@ -36,6 +37,9 @@ from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
 from promptq.contract.errors import EngineBroken
 
 log = logging.getLogger(__name__)
+
+COMPILE_SECONDS = 0.005
+"""How long an engine without anything else to do waits for a schema, before it looks for cancels and new rows."""
 
 
 @dataclass(slots=True)
@@ -92,6 +96,7 @@ class ContinuousEngine:
             cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )
         self._canary = Canary(model)
+        self._grammars = Grammars(tokenizer, self._canary.vocabulary, self._rules.ends)
         self._special = SpecialTokens.of(tokenizer)
         self._prompts = PromptEncoder(tokenizer, self._special)
         self._skipped = frozenset(self._special.ids.values())
@@ -142,6 +147,7 @@ class ContinuousEngine:
         self._end_rows(now)
         self._close_up()
         self._scheduler.note_batch()
+        self._begin_grammars()
         plan = self._scheduler.plan()
         for copy in plan.copies:
             self._runner.cache.move(copy.source, copy.target, copy.columns)
@@ -152,7 +158,7 @@ class ContinuousEngine:
         return StepResult(events, stats)
 
     def close(self) -> None:
-        """Nothing is held that does not go with the process."""
+        self._grammars.close()
 
     def _sequence(self, row: Row) -> SequenceState:
         request = row.request
@@ -174,6 +180,7 @@ class ContinuousEngine:
         sequence.processors = self._rules.processors(sequence.prompt, sequence.limit, request)
         sequence.counts = penalties.counts_for(request, sequence.prompt, vocabulary)
         sequence.bias = penalties.bias_for(request, vocabulary, self._device)
+        sequence.grammar = self._grammars.grammar(request.json_schema) if request.json_schema is not None else None
 
     def _resume(self, sequence: SequenceState) -> None:
         """Go on where an earlier run stopped. It may have come to the end of the text, and not to storing that."""
@@ -203,6 +210,16 @@ class ContinuousEngine:
                 sequence.end(FinishReason.TIMEOUT)
             if sequence.ending is not None:
                 self._guarded(sequence, self._finish, *sequence.ending)
+
+    def _begin_grammars(self) -> None:
+        """Let rows begin whose schemas are compiled by now. Where nobody else runs, that is waited for a little."""
+        held = [sequence for sequence in self._scheduler.live if sequence.is_held]
+        grammars = [sequence.grammar for sequence in held if isinstance(sequence.grammar, Grammar)]
+        if grammars and len(held) == len(self._scheduler.live):
+            wait_for_one(grammars, COMPILE_SECONDS)
+        for sequence, grammar in zip(held, grammars, strict=True):
+            if grammar.compiled.done():
+                self._guarded(sequence, lambda row, begun=grammar: begun.begin(row.row.progress))
 
     def _close_up(self) -> None:
         """Fill a slot that was left with the row furthest behind; one a step, as a long row takes a while to copy."""
@@ -256,10 +273,17 @@ class ContinuousEngine:
         progress = self._of(sequence)
         progress.tokens.append(token)
         progress.text += stream.push(token)
-        if stream.stopped:
+        if stream.stopped or self._is_whole(sequence, token):
             self._finish(sequence, FinishReason.STOP)
         elif sequence.generated >= sequence.limit:
             self._finish(sequence, FinishReason.LENGTH)
+
+    def _is_whole(self, sequence: SequenceState, token: int) -> bool:
+        """Tell what the text must fit of its next token; whether the text is whole, and no token is there to say so."""
+        if not isinstance(sequence.grammar, Grammar):
+            return False
+        sequence.grammar.accept(token)
+        return sequence.grammar.is_whole
 
     def _fail(self, sequence: SequenceState, failure: Failure) -> None:
         self._finish(sequence, FinishReason.ERROR, failure)

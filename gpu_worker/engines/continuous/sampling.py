@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpu_worker.engines.continuous import penalties
+from gpu_worker.engines.continuous import grammar, penalties
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 
 # In place of a token, for a row whose logits are NaN or infinite.
@@ -60,7 +60,7 @@ def choose(logits: Tensor, chunks: Sequence[Chunk]) -> list[int]:
     Returns:
         One token id per position; see `next_tokens`.
     """
-    logits = penalties.apply(_processed(logits, chunks), chunks)
+    logits = grammar.mask(penalties.apply(_processed(logits, chunks), chunks), chunks)
     return next_tokens(logits, draws(chunks))
 
 

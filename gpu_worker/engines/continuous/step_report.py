@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from gpu_worker.engines.base import Capabilities, EngineInfo, StepStats
+from gpu_worker.engines.continuous.grammar import IS_AVAILABLE
 from gpu_worker.engines.continuous.loading.fingerprint import model_identity
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
@@ -47,6 +48,8 @@ def describe(
         context,
         details,
         tokenizer,
-        Capabilities(resume=True, preempt=True, penalties=True, logit_bias=True, streaming=True),
+        Capabilities(
+            resume=True, preempt=True, penalties=True, logit_bias=True, json_schema=IS_AVAILABLE, streaming=True
+        ),
         model_identity(fingerprint, context, dtype),
     )

@@ -52,6 +52,10 @@ class TestRequest:
             (dict.fromkeys(["temperature", "top_p", "seed", "stop", "n", "tools", "max_tokens"]), {}),
             ({"presence_penalty": 0.5, "frequency_penalty": -1, "logit_bias": {"5": -100}, "min_p": 0.1},
              {"presence_penalty": 0.5, "frequency_penalty": -1.0, "logit_bias": {"5": -100.0}, "min_p": 0.1}),
+            ({"response_format": {"type": "text"}}, {}),
+            ({"response_format": {"type": "json_object"}}, {"json_schema": {"type": "object"}}),
+            ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [1]}}}},
+             {"json_schema": {"enum": [1]}}),
             ({"user": "u", "metadata": {"a": "b"}, "store": True, "parallel_tool_calls": False}, {}),
         ],
     )  # fmt: skip
@@ -69,7 +73,11 @@ class TestRequest:
             ({"n": 2}, "n"),
             ({"logprobs": True}, "logprobs"),
             ({"tools": [{}]}, "tools"),
-            ({"response_format": {"type": "json_object"}}, "response_format"),
+            ({"response_format": {"type": "grammar"}}, "response_format"),
+            (
+                {"response_format": {"type": "json_schema", "json_schema": {"name": "no name", "schema": {}}}},
+                "response_format",
+            ),
             ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages"),
             ({"messages": []}, "messages"),
             ({"temperature": 3}, "temperature"),

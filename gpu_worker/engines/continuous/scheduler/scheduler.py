@@ -106,7 +106,12 @@ class Scheduler:
         return Plan(decoded + prefill.chunks, prefill.copies)
 
     def _guesses(self, running: list[SequenceState]) -> dict[SequenceState, tuple[int, ...]]:
-        """Drafts for each running row, as many for all: attention takes them in one call then. None: nobody guesses."""
+        """Drafts for each running row, as many for all: attention takes them in one call then. None: nobody guesses.
+
+        What may follow a draft is not known where a text must fit something.
+        """
+        if any(sequence.grammar for sequence in running):
+            return {}
         room = min((sequence.limit - sequence.generated for sequence in running), default=0)
         count = self.drafts.each(len(running), room)
         guesses = {sequence: tuple(sequence.drafter.guess(count)) for sequence in running} if count else {}
@@ -146,7 +151,8 @@ class Scheduler:
 
     def _waiting(self) -> list[SequenceState]:
         # sorted() is stable: among equals the order of arrival stands.
-        return sorted((sequence for sequence in self.live if not sequence.is_prefilled), key=_urgency)
+        waiting = (sequence for sequence in self.live if not (sequence.is_prefilled or sequence.is_held))
+        return sorted(waiting, key=_urgency)
 
     def _had_better_wait(self, sequence: SequenceState, chunks: list[Chunk]) -> bool:
         """Whether rows whose turn it is compute at least half of what this one, which has not begun, lacks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.scheduler.drafts import Drafter
@@ -14,6 +14,14 @@ Failure = tuple[str, str]
 """The (type, message) that a row's error event carries."""
 Processors = Callable[[Any, Any], Any]
 """Changes logits [1, vocabulary] that follow the ids [1, tokens]; the same for the same ids."""
+
+
+class Grammar(Protocol):
+    """What a text must fit."""
+
+    @property
+    def has_begun(self) -> bool: ...
+    def fill(self, allowed: Any, index: int) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +45,7 @@ class SequenceState:
         ends: ids that end its text.
         processors: what its logits go through before a token is chosen; None: nothing.
         counts: what its request's penalties go by; None: it has none.
+        grammar: what the text must fit, which may still be compiling; None: anything.
         bias: tensors of token ids, and of what is added to their logits; None: it has none.
     """
 
@@ -58,11 +67,17 @@ class SequenceState:
     processors: Processors | None = None
     counts: TokenCounts | None = None
     bias: tuple[Any, Any] | None = None
+    grammar: Grammar | None = None
 
     @property
     def is_prefilled(self) -> bool:
         """Whether the whole prompt is in the slot, so that the row decodes."""
         return self.computed >= len(self.prompt)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it must wait until it is known what its text must fit."""
+        return self.grammar is not None and not self.grammar.has_begun
 
     @property
     def prompt_tokens(self) -> int:

@@ -25,20 +25,20 @@ class PromptEncoder:
         self._special = special
 
     def encode(self, request: GenerateRequest) -> list[int]:
-        """Token ids of the prompt, or of the chat up to the assistant's turn.
+        """Token ids of the prompt, or of the chat up to the assistant's turn, or within that where it is to go on.
 
         Raises:
             InvalidRequest: a chat for a model without a chat template, or one its template refuses; an empty prompt.
         """
         if request.messages is not None:
-            ids = self._encode_chat(request.messages)
+            ids = self._encode_chat(request.messages, goes_on=request.continue_final_message)
         else:
             ids = list(self._tokenizer(request.prompt)["input_ids"])
         if not ids:
             raise InvalidRequest("the prompt has no tokens", param="prompt")
         return ids
 
-    def _encode_chat(self, messages: list[Message]) -> list[int]:
+    def _encode_chat(self, messages: list[Message], *, goes_on: bool) -> list[int]:
         if not self._tokenizer.chat_template:
             message = "the model has no chat template: give `prompt` instead of `messages`"
             raise InvalidRequest(message, param="messages")
@@ -48,14 +48,18 @@ class PromptEncoder:
             message = "a content has a special token's text in it, which this model's tokenizer takes for the token"
             raise InvalidRequest(message, param="messages")
         if quoted:
-            return self._quoting.encode(partial(self._render, messages, tokenize=False), contents)
-        return list(self._render(messages, contents, tokenize=True))
+            return self._quoting.encode(partial(self._render, messages, goes_on=goes_on, tokenize=False), contents)
+        return list(self._render(messages, contents, goes_on=goes_on, tokenize=True))
 
-    def _render(self, messages: list[Message], contents: Sequence[str], *, tokenize: bool) -> Any:
+    def _render(self, messages: list[Message], contents: Sequence[str], *, goes_on: bool, tokenize: bool) -> Any:
         turns = [turn.model_dump() | {"content": content} for turn, content in zip(messages, contents, strict=True)]
         try:
             return self._tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=tokenize, return_dict=False
+                turns,
+                add_generation_prompt=not goes_on,
+                continue_final_message=goes_on,
+                tokenize=tokenize,
+                return_dict=False,
             )
         except Exception as error:  # a template is a program of the model's maker: it may raise anything
             message = f"the model's chat template refuses these messages: {error}"

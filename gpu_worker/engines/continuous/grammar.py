@@ -1,0 +1,159 @@
+"""Texts that fit a JSON schema: which tokens may come next, by xgrammar, which is there or not.
+
+A schema is compiled on a thread of its own, because that may take a while; its row waits, the others go on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from promptq.contract.errors import InvalidRequest
+from promptq.contract.request import ANY_OBJECT
+
+Compiled = tuple[Any, Tensor]
+"""xgrammar's grammar, and a bitmask of the tokens that it may allow at all, [words of 32]."""
+IS_AVAILABLE = importlib.util.find_spec("xgrammar") is not None
+
+
+class Grammars:
+    """Compiles schemas for one model.
+
+    Args:
+        vocabulary: how many tokens the logits have.
+        ends: ids that end a text; they are allowed where the text is whole.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int, ends: Collection[int]) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
+        self._ends = sorted(ends)
+        self._thread = ThreadPoolExecutor(1, "grammar")
+        self._compiler: Any = None
+        self._without_controls: Tensor | None = None
+
+    def grammar(self, schema: dict[str, Any]) -> Grammar:
+        """What a row's text is held to, once it is compiled."""
+        return Grammar(self._thread.submit(self._compile, schema), ends_by_token=bool(self._ends))
+
+    def close(self) -> None:
+        """Compile nothing more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _compile(self, schema: dict[str, Any]) -> Compiled:
+        import xgrammar
+
+        if self._compiler is None or self._without_controls is None:
+            info = xgrammar.TokenizerInfo.from_huggingface(
+                self._tokenizer, vocab_size=self._vocabulary, stop_token_ids=self._ends or None
+            )
+            self._compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+            self._without_controls = _without_controls(info.decoded_vocab, self._vocabulary)
+        try:
+            # Without free whitespace, which a model may go on with for ever.
+            compiled = self._compiler.compile_json_schema(
+                json.dumps(schema), any_whitespace=False, strict_mode=schema != ANY_OBJECT
+            )
+            return compiled, self._without_controls
+        except RuntimeError as error:
+            message = f"json_schema: {str(error).strip().splitlines()[0]}"
+            raise InvalidRequest(message, param="json_schema") from None
+
+
+class Grammar:
+    """What one row's text may go on with.
+
+    Args:
+        compiled: what it goes by, when it is there.
+        ends_by_token: whether a token of the model's ends the text.
+    """
+
+    def __init__(self, compiled: Future[Compiled], *, ends_by_token: bool) -> None:
+        self.compiled = compiled
+        self._ends_by_token = ends_by_token
+        self._matcher: Any = None
+        self._ever_allowed: Tensor | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it can tell what may come next."""
+        return self._matcher is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text has ended by itself, no token being there for that."""
+        return bool(self._matcher.is_terminated())
+
+    def begin(self, tokens: Iterable[int]) -> None:
+        """Start behind these tokens, which an earlier run generated.
+
+        Raises:
+            InvalidRequest: the schema cannot be followed.
+        """
+        import xgrammar
+
+        compiled, self._ever_allowed = self.compiled.result()
+        self._matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=not self._ends_by_token)
+        for token in tokens:
+            self.accept(token)
+
+    def accept(self, token: int) -> None:
+        """Take the next token of the text.
+
+        Raises:
+            ValueError: it is none of those that could come next.
+        """
+        if not self._matcher.accept_token(token):
+            raise ValueError(f"token {token} does not fit the schema")
+
+    def fill(self, allowed: Tensor, index: int) -> None:
+        """Write which tokens may come next into a row of a bitmask."""
+        self._matcher.fill_next_token_bitmask(allowed, index)
+        if self._ever_allowed is not None:
+            allowed[index] &= self._ever_allowed
+
+
+def _without_controls(tokens: Sequence[bytes], vocabulary: int) -> Tensor:
+    """A bitmask of all tokens but those with a raw control character, which JSON never has.
+
+    Where a string's length is limited xgrammar lets them through.
+    """
+    bits = torch.ones(32 * -(-vocabulary // 32), dtype=torch.int64)
+    bits[[id for id, token in enumerate(tokens) if any(byte < 0x20 for byte in token)]] = 0
+    words = (bits.view(-1, 32) << torch.arange(32)).sum(-1)
+    return torch.where(words >= 2**31, words - 2**32, words).int()
+
+
+def mask(logits: Tensor, chunks: Sequence[Chunk]) -> Tensor:
+    """Logits in which, of the rows with a schema, tokens that cannot come next are minus infinity.
+
+    Args:
+        logits: [positions, vocabulary]; may be changed in place.
+    """
+    positions = [chunk.sequence for chunk in chunks for _ in range(chunk.gives)]
+    held = [(index, sequence.grammar) for index, sequence in enumerate(positions) if sequence.grammar]
+    if not held:
+        return logits
+    import xgrammar
+
+    logits = logits.float()
+    allowed = xgrammar.allocate_token_bitmask(len(positions), logits.shape[-1])
+    for index, grammar in held:
+        grammar.fill(allowed, index)
+    xgrammar.apply_token_bitmask_inplace(
+        logits, allowed.to(logits.device, non_blocking=True), indices=[index for index, _ in held]
+    )
+    return logits
+
+
+def wait_for_one(grammars: Iterable[Grammar], seconds: float) -> None:
+    """Until one of these is compiled, or so long."""
+    wait([grammar.compiled for grammar in grammars], seconds, FIRST_COMPLETED)
