@@ -28,7 +28,7 @@ JOB_EXAMPLE = {
     "attempts": 1,
     "queue_position": None,
     "output": {"text": "The Nile, the Rhine and the Amazon.", "finish_reason": "stop"},
-    "usage": {"prompt_tokens": 34, "completion_tokens": 11, "total_tokens": 45},
+    "usage": {"prompt_tokens": 34, "completion_tokens": 11, "total_tokens": 45, "cached_tokens": 0},
     "timings": {
         "queue_seconds": 0.004,
         "time_to_first_token_seconds": 0.03,
@@ -97,6 +97,7 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_tokens: int = Field(0, description="Of the prompt, those that the engine had in memory.")
 
 
 class Timings(BaseModel):

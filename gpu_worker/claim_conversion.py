@@ -112,6 +112,7 @@ def _result(run: Run, finished: RowEnd, model: str, now: float) -> Result:
         model=model,
         prompt_tokens=finished.prompt_tokens,
         completion_tokens=finished.completion_tokens,
+        cached_tokens=finished.reused_tokens,
         queue_seconds=run.claim.waited_seconds,
         time_to_first_token_seconds=None if first is None else round(max(0.0, first - run.claimed_at), 6),
         run_seconds=max(0.0, now - run.claimed_at),

@@ -223,7 +223,7 @@ def _usage(job: Job) -> dict[str, Any] | None:
     read, written = job.result.prompt_tokens, job.result.completion_tokens
     return {
         "input_tokens": read,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": job.result.cached_tokens},
         "output_tokens": written,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": read + written,

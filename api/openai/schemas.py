@@ -54,12 +54,19 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class PromptTokensDetails(BaseModel):
+    """What became of the prompt."""
+
+    cached_tokens: int
+
+
 class CompletionUsage(BaseModel):
     """Token counts."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class AssistantMessage(BaseModel):

@@ -50,6 +50,7 @@ class RowEnd:
         completion_tokens: likewise of all runs, each token once.
         batch_size: the most rows that were live in one step with this one, itself included; 0 when it ended before any.
         error: (type, message) when the reason is ERROR.
+        reused_tokens: of the prompt, those that were in memory and not computed.
     """
 
     reason: FinishReason
@@ -58,6 +59,7 @@ class RowEnd:
     completion_tokens: int
     batch_size: int
     error: tuple[str, str] | None = None
+    reused_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

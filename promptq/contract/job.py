@@ -79,6 +79,7 @@ class Result:
     """What one run gave. Seconds are durations; the token counts exclude padding.
 
     Attributes:
+        cached_tokens: of the prompt, those that the engine had in memory.
         batch_size: the most rows that were live in one engine step with this job.
         resumed_tokens: of the completion, those that earlier runs had generated.
         moves: how often the job was taken from a worker before.
@@ -95,6 +96,7 @@ class Result:
     batch_size: int = 0
     resumed_tokens: int = 0
     moves: int = 0
+    cached_tokens: int = 0
 
     def encode(self) -> str:
         """RQ's form of a return value: base64 of JSON, readable through `Job.return_value()`."""
@@ -109,6 +111,7 @@ class Result:
                 "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": self.completion_tokens,
                 "total_tokens": self.prompt_tokens + self.completion_tokens,
+                "cached_tokens": self.cached_tokens,
             },
             "timings": {
                 "queue_seconds": round(self.queue_seconds, 6),

@@ -235,3 +235,11 @@ def test_stats_and_events_add_up(model, build):
     assert prefilled == sum(map(len, PROMPTS))
     assert tokens <= 4 * 12
     assert engine.free_slots() == 4
+
+
+def test_a_row_s_end_says_how_much_of_its_prompt_was_in_memory(model, build):
+    engine, prompt = build(model), "the same beginning of a prompt, and then "
+    run(engine, [row("first", prompt + "one")])
+    again, other = (run(engine, [row(id, text)]).ends[id] for id, text in (("a", prompt + "two"), ("b", "unheard of")))
+    assert len(prompt) <= again.reused_tokens < again.prompt_tokens
+    assert other.reused_tokens == 0

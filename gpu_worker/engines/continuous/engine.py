@@ -293,7 +293,13 @@ class ContinuousEngine:
         # After an error the decoder itself may be the one at fault.
         progress.text += stream.flush() if error is None else ""
         progress.end = RowEnd(
-            reason, stream.text, sequence.prompt_tokens, sequence.generated, sequence.batch_size, error
+            reason,
+            stream.text,
+            sequence.prompt_tokens,
+            sequence.generated,
+            sequence.batch_size,
+            error,
+            min(sequence.reused, sequence.prompt_tokens),
         )
         del self._texts[sequence.row.id]
         self._vacate(sequence, sound=error is None and sequence.is_prefilled)

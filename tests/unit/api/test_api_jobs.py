@@ -43,7 +43,7 @@ def test_a_job_is_read_through_its_whole_life(http: FlaskClient, store: TimedSto
     ended = http.get(url)
     assert "Retry-After" not in ended.headers
     assert ended.json["output"] == {"text": "the text", "finish_reason": "stop"}
-    assert ended.json["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert ended.json["usage"] == {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cached_tokens": 0}
     assert (ended.json["timings"]["batch_size"], ended.json["model"]) == (3, "test-model")
     assert ended.json["finished_at"].endswith("Z")
 

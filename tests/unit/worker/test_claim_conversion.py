@@ -36,9 +36,9 @@ def test_a_claim_becomes_a_row() -> None:
 def test_a_row_goes_on_behind_what_earlier_runs_generated() -> None:
     run = Run(claim(progress=(4, 5), moves=2), NOW, 2)
     assert as_row(run).progress == (4, 5)
-    result = claim_conversion.ending(run, RowEnd(FinishReason.STOP, "text", 3, 4, 2), "m", NOW + 3).result
+    result = claim_conversion.ending(run, RowEnd(FinishReason.STOP, "text", 3, 4, 2, None, 1), "m", NOW + 3).result
     assert result is not None
-    assert (result.resumed_tokens, result.moves, result.completion_tokens) == (2, 2, 4)
+    assert (result.resumed_tokens, result.moves, result.completion_tokens, result.cached_tokens) == (2, 2, 4, 1)
 
 
 def test_every_run_of_a_job_draws_the_same() -> None:
