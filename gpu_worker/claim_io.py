@@ -172,8 +172,9 @@ class ClaimIO(threading.Thread):
                 if self._closed and not (self._endings or self._preempted):
                     return
             try:
-                self._release_preempted()
+                kept = self._try_to_release_preempted()
                 self._exchange()
+                time.sleep(0 if kept else RETRY_SECONDS)
             except RedisUnavailable as error:
                 log.warning("%s; trying again", error)
                 time.sleep(RETRY_SECONDS)
@@ -216,6 +217,14 @@ class ClaimIO(threading.Thread):
         if self._look_for_urgent_at < math.inf and self._need().count:
             ends.append(self._look_for_urgent_at)
         return max(0.0, min(ends) - time.monotonic()) if ends else None
+
+    def _try_to_release_preempted(self) -> bool:
+        """Whether nothing waits to be put back any more. A full server keeps no progress, and yet stores endings."""
+        try:
+            self._release_preempted()
+        except RedisUnavailable as error:
+            log.warning("Rows that gave way are not put back yet: %s", error)
+        return not self._preempted
 
     def _release_preempted(self) -> None:
         """Put rows that gave way back, behind their newest tokens. Their leases are kept until that is done."""

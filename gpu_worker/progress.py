@@ -132,7 +132,15 @@ class ProgressKeeper(threading.Thread):
         Raises:
             RedisUnavailable: it could not be stored; nothing is forgotten.
         """
-        self._send_all([claim.id for claim in claims])
+        try:
+            self._send_all([claim.id for claim in claims])
+        except RedisUnavailable:
+            raise
+        except Exception:
+            log.exception("The newest tokens of %d rows are not kept.", len(claims))
+        self._forget(claims)
+
+    def _forget(self, claims: Sequence[Claim]) -> None:
         with self._lock:
             for claim in claims:
                 # Its job may have come back meanwhile, to run here under another claim.

@@ -56,7 +56,8 @@ class ResponseEvents:
     def end(self, job: Job) -> Iterator[str]:
         """The last events. A job that was cancelled ends its stream as an incomplete response."""
         text = job.result.text if job.result else ""
-        number, status = PART_ADDED + len(text), status_of(job)
+        # Without a result there may have been text all the same.
+        number, status = PART_ADDED + (len(text) if job.result else self.told), status_of(job)
         item = message_of(job.id, "completed" if status == "completed" else "incomplete", [part_of(text)])
         if job.result and job.status is not Status.FAILED:
             done = {**self._place(), "text": text, "logprobs": []}

@@ -51,7 +51,7 @@ LogitBias = Annotated[
 
 ANY_OBJECT: Final = {"type": "object"}
 """The schema that every JSON object fits."""
-MAX_SCHEMA_BYTES: Final = 65_536
+MAX_SCHEMA_BYTES: Final = 16_384
 
 
 def _small(schema: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Sequence
@@ -62,11 +63,14 @@ class NewJob:
         return self.request.cache_key(identity) if shared else ""
 
     def fingerprint(self) -> str:
-        """Tells a repeat from a conflict; the same request of another owner is a conflict.
+        """Tells a repeat from a conflict; the same request of another owner is a conflict, or as another response.
 
         A job under a random id and no key needs none: whoever names that id later means another job.
         """
-        return ":".join(filter(None, (self.request.fingerprint(), self.owner))) if self.keep_seconds else ""
+        if not self.keep_seconds:
+            return ""
+        response = hashlib.sha256(self.response.encode()).hexdigest() if self.response else ""
+        return ":".join(filter(None, (self.request.fingerprint(), self.owner, response)))
 
     def arguments(self, rq_queue: str, cache_key: str) -> list[Any]:
         """The submit script's values for one job."""

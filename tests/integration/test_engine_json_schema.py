@@ -139,3 +139,29 @@ def test_one_that_waits_for_its_schema_can_be_cancelled_and_preempted(
     release.set_result(None)
     assert event.end is not None
     assert (event.end.reason, engine.live_rows()) == (FinishReason.CANCELLED, 0)
+
+
+def test_a_schema_that_no_text_fits_is_the_requests_fault(engine: ContinuousEngine) -> None:
+    end = ends(engine, [row("none", {"$ref": "#"})])["none"]
+    assert end.error is not None
+    assert end.error[0] == "invalid_request"
+
+
+def test_schemas_of_rows_that_are_gone_are_not_compiled(
+    engine: ContinuousEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release: Future[Any] = Future()
+    compiled: list[dict[str, Any]] = []
+
+    def compile_schema(schema: dict[str, Any]) -> Any:
+        compiled.append(schema)
+        return release.result()
+
+    monkeypatch.setattr(engine._grammars, "_compile", compile_schema)
+    engine.add([row("first"), row("second", {"type": "object", "title": "never"})])
+    engine.step(0.0)
+    engine.cancel(["first", "second"])
+    assert len(engine.step(0.0).events) == 2
+    release.set_result(None)
+    engine._grammars._thread.submit(lambda: None).result()
+    assert compiled == [SCHEMA]

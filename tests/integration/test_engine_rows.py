@@ -73,7 +73,7 @@ def test_a_chat_without_a_template_fails(model, build):
 
 def test_a_chat_that_its_template_refuses_fails(model, build):
     engine = build(model)
-    engine._prompts._tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    engine._starts._prompts._tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     recorder = run(engine, [Row("a", GenerateRequest(messages=[Message(role="user", content="hi")])), row("good")])
     assert recorder.ends["a"].error[0] == "invalid_request"
     assert "roles must alternate" in recorder.ends["a"].error[1]

@@ -172,3 +172,16 @@ def test_a_foreground_response_cannot_be_cancelled_and_an_unknown_one_is_not_fou
         with pytest.raises(openai.NotFoundError) as caught:
             sdk.responses.retrieve(unknown)
         assert unknown in str(caught.value)
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_key_is_for_one_kind_of_call(sdk: openai.OpenAI) -> None:
+    key = {"Idempotency-Key": "one kind"}
+    messages: Any = [{"role": "user", "content": "x"}]
+    sdk.chat.completions.create(model="echo", messages=messages, max_tokens=5, extra_headers=key)
+    with pytest.raises(openai.ConflictError):
+        sdk.responses.create(model="echo", input="x", max_output_tokens=5, extra_headers=key)
+    first, second = (
+        sdk.responses.create(model="echo", input="y", extra_headers={"Idempotency-Key": "y"}) for _ in "ab"
+    )
+    assert first.id == second.id

@@ -177,3 +177,13 @@ def test_a_job_that_fails_is_an_error_in_the_stream_too(sdk: openai.OpenAI, serv
         with pytest.raises(openai.APIError) as caught_later:
             list(stream)
         assert "time limit" in str(caught_later.value)
+
+
+@pytest.mark.usefixtures("slow")
+def test_with_a_key_the_job_stays_for_whoever_asks_again(sdk: openai.OpenAI, store: TimedStore) -> None:
+    fields: dict[str, Any] = {"model": "echo", "messages": TALK, "extra_headers": {"Idempotency-Key": "again"}}
+    with pytest.raises(openai.APITimeoutError):
+        sdk.with_options(timeout=0.5).chat.completions.create(**fields)
+    answer = sdk.chat.completions.create(**fields)
+    assert answer.choices[0].message.content == WORDS
+    assert [store.get(job_id).status for job_id in jobs(store)] == [Status.SUCCEEDED]

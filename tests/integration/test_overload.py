@@ -73,7 +73,7 @@ def test_the_queue_is_bounded_and_low_moves(server: EmbeddedServer, narrow: Time
             wait_until(lambda: Observer(narrow.client, narrow.settings).snapshot().queued >= BOUND - SLOTS, 30)
         wait_until(lambda: all(narrow.get(job.id).status.is_terminal for job in crowd.admitted), 60, "all the ends")
     print(f"{len(crowd.admitted)} admitted, {len(crowd.refused)} refused; lows ended beside {overtaking} waiting highs")
-    assert crowd.deepest == BOUND
+    assert BOUND <= crowd.deepest <= BOUND + SLOTS, "rows that give way are put back, full or not"
     assert {narrow.get(job.id).status for job in (*lows, *crowd.admitted)} == {Status.SUCCEEDED}
     assert min(overtaking) > 0
     _expect_waits_that_fit_the_queue(narrow, crowd)

@@ -13,7 +13,7 @@ from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import JobStore, connect
-from tests.fakes import NOW, TimedStore, failure, keys, places, submit, success
+from tests.fakes import NOW, TimedStore, failure, keys, places, ran, submit, success
 from tests.processes import wait_until, worker
 
 LEASE = 1.0
@@ -65,6 +65,16 @@ class TestFull:
         assert store.reap(NOW + 10).requeued == 2
         states = [store.get(job.id).status.value for job in jobs]
         assert states == ["succeeded", "queued", "queued", "queued", "cancelled"]
+
+    def test_progress_is_refused_and_kept_once_when_there_is_room(self, store: TimedStore) -> None:
+        submit(store, cache=False)
+        (claim,) = store.claim("w", 1, NOW)
+        full(store.client)
+        with pytest.raises(RedisUnavailable, match="full"):
+            ran(store, claim, 0, (1, 2), "ab")
+        full(store.client, False)
+        assert [ran(store, claim, 0, (1, 2), "ab") for _ in range(2)] == ["ok", "ok"]
+        assert store.client.xlen(keys.progress(claim.id)) == 1
 
     def test_a_retry_is_refused_and_writes_nothing(self, store: TimedStore) -> None:
         job = submit(store).job

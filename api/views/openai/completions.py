@@ -42,6 +42,7 @@ def _answer(kind: Kind, body: ChatCompletion | Completion, idempotency_key: str)
     request = read_request(body.job(services().settings.max_tokens_limit))
     job = submit(request, idempotency_key=idempotency_key, max_tokens_param=body.tokens_param).job
     if body.stream:
-        return event_response(foreground.stream(job, Chunks(kind, job, body.include_usage)))
-    job, result = foreground.result(job)
+        chunks = Chunks(kind, job, body.include_usage)
+        return event_response(foreground.stream(job, chunks, stays=bool(idempotency_key)))
+    job, result = foreground.result(job, stays=bool(idempotency_key))
     return JsonResponse(to_json(whole(kind, job, result)))

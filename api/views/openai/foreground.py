@@ -1,4 +1,7 @@
-"""Calls whose caller waits: one who goes away takes the job with it."""
+"""Calls whose caller waits: one who goes away takes the job with it.
+
+Where there is an `Idempotency-Key`, others may wait for the same job, and the caller may come back for it: it stays.
+"""
 
 from __future__ import annotations
 
@@ -56,24 +59,30 @@ class Form(Protocol):
         ...
 
 
-def result(job: Job) -> tuple[Job, Result]:
+def result(job: Job, *, stays: bool) -> tuple[Job, Result]:
     """The job once it has ended, and its text.
 
+    Args:
+        stays: as for `ended`.
+
     Raises:
-        PromptqError: there is none, or not in time; the job has been cancelled if it could be.
+        PromptqError: there is none, or not in time.
     """
-    job = ended(job)
+    job = ended(job, stays=stays)
     if error := failure(job):
         raise _failed(error)
     assert job.result
     return job, job.result
 
 
-def ended(job: Job) -> Job:
+def ended(job: Job, *, stays: bool) -> Job:
     """The job at its end, whatever that is.
 
+    Args:
+        stays: the job goes on when nobody waits for it here any more; else it is cancelled then.
+
     Raises:
-        PromptqError: it has not ended in time, and was cancelled.
+        PromptqError: it has not ended in time.
     """
     if job.status.is_terminal:
         return job
@@ -82,7 +91,7 @@ def ended(job: Job) -> Job:
     try:
         job = parts.waiters.wait_for(job.id, seconds, visible_jobs.read, client_has_left, LOOK_SECONDS)
     finally:
-        if not job.status.is_terminal:
+        if not (stays or job.status.is_terminal):
             cancel(job.id)
     if job.status.is_terminal:
         return job
@@ -123,19 +132,19 @@ class _Telling:
     """What one stream has told of its job.
 
     Attributes:
-        resets: how often the text had started over when it was told last.
+        resets: how often the text had started over when it was told last; None: it was not told yet.
         is_over: nothing of the job will change any more.
         is_broken: what was told cannot be gone on with.
     """
 
     form: Form
-    resets: int = 0
+    resets: int | None = None
     is_over: bool = False
     is_broken: bool = False
 
     def __call__(self, view: View) -> str:
         self.is_over = view.is_over
-        self.is_broken = self.form.told > 0 and view.resets != self.resets
+        self.is_broken = self.form.told > 0 and self.resets not in (None, view.resets)
         self.resets = view.resets
         return self.form.error("started_over", _LOST) if self.is_broken else "".join(self._told(view))
 

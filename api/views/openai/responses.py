@@ -65,9 +65,10 @@ def create_response(header: KeyHeader, body: CreateResponse) -> Response:
     job = submit(
         request, idempotency_key=header.idempotency_key, max_tokens_param="max_output_tokens", response=stored
     ).job
+    stays = bool(body.background or header.idempotency_key)
     if body.stream:
-        return event_response(foreground.stream(job, ResponseEvents(job, shown), stays=bool(body.background)))
-    return _response(job if body.background else foreground.ended(job), shown)
+        return event_response(foreground.stream(job, ResponseEvents(job, shown), stays=stays))
+    return _response(job if body.background else foreground.ended(job, stays=stays), shown)
 
 
 @blueprint.get("/<id>", responses=_FOUND)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,13 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
-from gpu_worker.engines.continuous import penalties
 from gpu_worker.engines.continuous.canary import Canary
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_one
 from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.kvcache.slots import allocate
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
+from gpu_worker.engines.continuous.row_starts import RowStarts
 from gpu_worker.engines.continuous.runners.checks import Checks
 from gpu_worker.engines.continuous.runners.choice import choose_runner
 from gpu_worker.engines.continuous.runners.layer_shapes import layer_shapes
@@ -86,9 +85,7 @@ class ContinuousEngine:
         kernels: Kernels | None = None,
         checks_folder: Path | None = None,
     ) -> None:
-        self._context = context
-        self._device = model.device
-        self._rules = GenerationRules(model, tokenizer)
+        rules = GenerationRules(model, tokenizer)
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
         checks = Checks(model, context, fingerprint, checks_folder)
         self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels)
@@ -96,10 +93,11 @@ class ContinuousEngine:
             cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )
         self._canary = Canary(model)
-        self._grammars = Grammars(tokenizer, self._canary.vocabulary, self._rules.ends)
-        self._special = SpecialTokens.of(tokenizer)
-        self._prompts = PromptEncoder(tokenizer, self._special)
-        self._skipped = frozenset(self._special.ids.values())
+        special = SpecialTokens.of(tokenizer)
+        self._grammars = Grammars(tokenizer, self._canary.vocabulary, rules.ends)
+        prompts = PromptEncoder(tokenizer, special)
+        self._starts = RowStarts(context, rules, special, prompts, self._grammars, self._canary.vocabulary)
+        self._skipped = frozenset(special.ids.values())
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -122,8 +120,8 @@ class ContinuousEngine:
     def add(self, rows: Sequence[Row]) -> None:
         check_rows(rows, self.free_slots(), self._texts.keys())
         for row in rows:
-            sequence = self._sequence(row)
-            stops = [*row.request.stop, *self._rules.stops]
+            sequence = self._starts.sequence(row)
+            stops = [*row.request.stop, *self._starts.stops]
             self._texts[row.id] = TextStream(self._decode, self._skipped, stops, sequence.prompt)
             self._resume(sequence)
             self._scheduler.add(sequence)
@@ -160,28 +158,6 @@ class ContinuousEngine:
     def close(self) -> None:
         self._grammars.close()
 
-    def _sequence(self, row: Row) -> SequenceState:
-        request = row.request
-        seed = secrets.randbits(63) if request.seed is None else request.seed
-        sequence = SequenceState(row, [], request.max_tokens, seed)
-        try:
-            sequence.prompt = self._prompts.encode(request)
-            sequence.drafter.extend(sequence.prompt)
-            sequence.ends = self._rules.ends | self._special.ends(request.stop)
-            self._fit(sequence)
-            self._edit_logits(sequence)
-        except Exception as error:
-            sequence.end(FinishReason.ERROR, failure(error))
-        return sequence
-
-    def _edit_logits(self, sequence: SequenceState) -> None:
-        """Note what is done to its logits: what the model asks for, then what the request does."""
-        request, vocabulary = sequence.row.request, self._canary.vocabulary
-        sequence.processors = self._rules.processors(sequence.prompt, sequence.limit, request)
-        sequence.counts = penalties.counts_for(request, sequence.prompt, vocabulary)
-        sequence.bias = penalties.bias_for(request, vocabulary, self._device)
-        sequence.grammar = self._grammars.grammar(request.json_schema) if request.json_schema is not None else None
-
     def _resume(self, sequence: SequenceState) -> None:
         """Go on where an earlier run stopped. It may have come to the end of the text, and not to storing that."""
         stream, tokens = self._texts[sequence.row.id], sequence.row.progress
@@ -195,13 +171,6 @@ class ContinuousEngine:
             sequence.end(FinishReason.STOP)
         elif tokens and sequence.generated >= sequence.limit:
             sequence.end(FinishReason.LENGTH)
-
-    def _fit(self, sequence: SequenceState) -> None:
-        length = len(sequence.prompt)
-        sequence.limit = min(sequence.limit, self._context - length)
-        if length + 1 > self._context:
-            message = f"the prompt has {length} tokens and the context is {self._context}, prompt and text together"
-            sequence.end(FinishReason.ERROR, ("prompt_too_long", message))
 
     def _end_rows(self, now: float) -> None:
         for sequence in list(self._scheduler.live):
@@ -219,7 +188,12 @@ class ContinuousEngine:
             wait_for_one(grammars, COMPILE_SECONDS)
         for sequence, grammar in zip(held, grammars, strict=True):
             if grammar.compiled.done():
-                self._guarded(sequence, lambda row, begun=grammar: begun.begin(row.row.progress))
+                self._guarded(sequence, self._begin_grammar, grammar)
+
+    def _begin_grammar(self, sequence: SequenceState, grammar: Grammar) -> None:
+        grammar.begin(sequence.row.progress)
+        if grammar.is_whole:
+            self._finish(sequence, FinishReason.STOP)
 
     def _close_up(self) -> None:
         """Fill a slot that was left with the row furthest behind; one a step, as a long row takes a while to copy."""
@@ -306,6 +280,8 @@ class ContinuousEngine:
 
     def _vacate(self, sequence: SequenceState, *, sound: bool) -> None:
         """Free the row's slot. Before its first token nobody knows whether the numbers in it are finite."""
+        if isinstance(sequence.grammar, Grammar):
+            sequence.grammar.cancel()
         if sequence.slot is not None and not sound:
             self._runner.cache.clear(sequence.slot)
             self._scheduler.prefixes.forget(sequence.slot)

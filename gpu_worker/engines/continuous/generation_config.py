@@ -50,6 +50,11 @@ class GenerationRules:
         except Exception as error:  # a value may be anything
             raise EngineError(f"the model's generation_config.json cannot be followed: {error}") from error
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self._model.device)
+
     def processors(self, prompt: list[int], limit: int, request: GenerateRequest) -> LogitsProcessorList | None:
         """What changes the logits of one row, in order; None where nothing does.
 

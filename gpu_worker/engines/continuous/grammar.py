@@ -21,6 +21,8 @@ from promptq.contract.request import ANY_OBJECT
 
 Compiled = tuple[Any, Tensor]
 """xgrammar's grammar, and a bitmask of the tokens that it may allow at all, [words of 32]."""
+CACHE_BYTES = 256 * 2**20
+"""What compiled schemas may take, for the next row that has the same."""
 IS_AVAILABLE = importlib.util.find_spec("xgrammar") is not None
 
 
@@ -55,7 +57,7 @@ class Grammars:
             info = xgrammar.TokenizerInfo.from_huggingface(
                 self._tokenizer, vocab_size=self._vocabulary, stop_token_ids=self._ends or None
             )
-            self._compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+            self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_limit_bytes=CACHE_BYTES)
             self._without_controls = _without_controls(info.decoded_vocab, self._vocabulary)
         try:
             # Without free whitespace, which a model may go on with for ever.
@@ -96,14 +98,20 @@ class Grammar:
         """Start behind these tokens, which an earlier run generated.
 
         Raises:
-            InvalidRequest: the schema cannot be followed.
+            InvalidRequest: the schema cannot be followed, or no text fits it.
         """
         import xgrammar
 
         compiled, self._ever_allowed = self.compiled.result()
         self._matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=not self._ends_by_token)
+        if not self._allows_any():
+            raise InvalidRequest("json_schema: no text fits it", param="json_schema")
         for token in tokens:
             self.accept(token)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: if its schema was not begun with, it is not compiled."""
+        self.compiled.cancel()
 
     def accept(self, token: int) -> None:
         """Take the next token of the text.
@@ -113,6 +121,12 @@ class Grammar:
         """
         if not self._matcher.accept_token(token):
             raise ValueError(f"token {token} does not fit the schema")
+
+    def _allows_any(self) -> bool:
+        assert self._ever_allowed is not None
+        allowed = torch.zeros(1, len(self._ever_allowed), dtype=torch.int32)
+        self.fill(allowed, 0)
+        return bool(allowed.any())
 
     def fill(self, allowed: Tensor, index: int) -> None:
         """Write which tokens may come next into a row of a bitmask."""

@@ -8,7 +8,7 @@
 --        its key is no stream)
 local _, identity, keep_seconds = unpack(ARGV, 1, 3)
 local FIRST_CLAIM, VALUES = 4, 7
-local reply, moved = {}, {}
+local reply, moved, full = {}, {}, nil
 
 -- How many of a job's tokens are kept; nil: nobody can tell.
 local function tokens_kept(id)
@@ -25,7 +25,7 @@ local function append(queue, id, execution, before, after, token_ids, text)
   if has == before then
     local entry = (resets or 0) + 1 .. '-' .. after
     local added = redis.pcall('XADD', PROGRESS .. id, entry, 'tokens', token_ids, 'text', text)
-    if added.err and string.find(added.err, 'OOM', 1, true) then error(added.err) end
+    if added.err and string.find(added.err, 'OOM', 1, true) then full = added.err end
     if added.err then return 'failed' end
   end
   if has == before and before == '0' then
@@ -39,4 +39,6 @@ end
 
 for i = FIRST_CLAIM, #ARGV, VALUES do reply[#reply + 1] = append(unpack(ARGV, i, i + VALUES - 1)) end
 if moved[1] then announce(MOVED, table.concat(moved, ' ')) end
+-- The same once more, when there is room, adds nothing twice.
+if full then return redis.error_reply(full) end
 return reply

@@ -73,3 +73,12 @@ def test_an_error_comes_after_all_that_was_told() -> None:
     error = json.loads(telling.error("started_over", "lost").split("data: ")[1])
     assert error["sequence_number"] > json.loads(told[-1].split("data: ")[1])["sequence_number"]
     assert (error["type"], error["code"], error["message"]) == ("error", "started_over", "lost")
+
+
+def test_a_job_without_a_result_ends_its_stream_after_text_too() -> None:
+    telling = ResponseEvents(RUNNING, {})
+    told = [*telling.begin(), *telling.text(TEXT)]
+    lost = Job("j", Status.FAILED, QueueName("m", "low"), 12.7, error=JobError("worker_lost", "gone"))
+    (last,) = telling.end(lost)
+    assert "response.failed" in last
+    assert json.loads(last.split("data: ")[1])["sequence_number"] > len(told)

@@ -200,3 +200,17 @@ def test_what_gave_way_is_put_back_before_the_thread_ends(start: Start, fake_sto
     claim_io.put_back(claims)
     claim_io.close(5)
     assert [fake_store.get(claim.id).status for claim in claims] == [Status.QUEUED] * 4
+
+
+def test_endings_are_stored_while_what_gave_way_cannot_be_put_back(start: Start, fake_store: TimedStore) -> None:
+    """As with a server that is full: it keeps no progress, but takes endings."""
+
+    def keep(_: list[Claim]) -> None:
+        raise RedisUnavailable("full")
+
+    claim_io, claims = full_of("low", start, fake_store, keep=keep)
+    claim_io.stop_claiming()
+    claim_io.put_back(claims[:1])
+    claim_io.deliver([success(claims[1])])
+    wait_until(lambda: fake_store.get(claims[1].id).status is Status.SUCCEEDED)
+    assert claims[0] in claim_io.held()
