@@ -205,8 +205,11 @@ def test_what_gave_way_is_put_back_before_the_thread_ends(start: Start, fake_sto
 def test_endings_are_stored_while_what_gave_way_cannot_be_put_back(start: Start, fake_store: TimedStore) -> None:
     """As with a server that is full: it keeps no progress, but takes endings."""
 
+    is_full = [True]
+
     def keep(_: list[Claim]) -> None:
-        raise RedisUnavailable("full")
+        if is_full[0]:
+            raise RedisUnavailable("full")
 
     claim_io, claims = full_of("low", start, fake_store, keep=keep)
     claim_io.stop_claiming()
@@ -214,3 +217,5 @@ def test_endings_are_stored_while_what_gave_way_cannot_be_put_back(start: Start,
     claim_io.deliver([success(claims[1])])
     wait_until(lambda: fake_store.get(claims[1].id).status is Status.SUCCEEDED)
     assert claims[0] in claim_io.held()
+    is_full[0] = False
+    wait_until(lambda: claims[0] not in claim_io.held())
