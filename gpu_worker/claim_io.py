@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from gpu_worker.batching import Batching
 from gpu_worker.preemption import NO_PREEMPTION, NOTHING, Need, Preemption
 from promptq.contract.errors import RedisUnavailable
-from promptq.contract.queues import Priority
+from promptq.contract.queues import PRIORITIES, Priority
 from promptq.queue.store import Claim, Ending, JobStore, Terms
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class ClaimIO(threading.Thread):
     def wake(self, priority: Priority | None = None) -> None:
         """Look at the queue again: something was put in, of this priority where one is given."""
         with self._changed:
-            if priority is None or self._preemption.may_need(priority):
+            if self._preemption.may_need(priority or PRIORITIES[0]):
                 self._look_for_urgent_at = min(self._look_for_urgent_at, time.monotonic() + PATIENCE_SECONDS)
             self._wake()
 
@@ -172,9 +172,10 @@ class ClaimIO(threading.Thread):
                 if self._closed and not (self._endings or self._preempted):
                     return
             try:
-                kept = self._try_to_release_preempted()
+                is_refused = not self._try_to_release_preempted()
                 self._exchange()
-                time.sleep(0 if kept else RETRY_SECONDS)
+                if is_refused:
+                    time.sleep(RETRY_SECONDS)
             except RedisUnavailable as error:
                 log.warning("%s; trying again", error)
                 time.sleep(RETRY_SECONDS)
@@ -219,12 +220,13 @@ class ClaimIO(threading.Thread):
         return max(0.0, min(ends) - time.monotonic()) if ends else None
 
     def _try_to_release_preempted(self) -> bool:
-        """Whether nothing waits to be put back any more. A full server keeps no progress, and yet stores endings."""
+        """Whether that could be done. A full server keeps no progress, and yet stores endings."""
         try:
             self._release_preempted()
         except RedisUnavailable as error:
             log.warning("Rows that gave way are not put back yet: %s", error)
-        return not self._preempted
+            return False
+        return True
 
     def _release_preempted(self) -> None:
         """Put rows that gave way back, behind their newest tokens. Their leases are kept until that is done."""

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from api.openai.body import Body, WithoutEffect
 from api.openai.formats import ChatFormat
+from api.openai.turns import Turn, joining
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.queues import Priority
 from promptq.contract.request import MAX_SEED, LogitBias, StopStrings, Text
@@ -18,7 +19,6 @@ LEAST_TOP_P = 1e-9
 """Keeps the likeliest token alone, which is what a `top_p` of 0 asks for."""
 COMPLETION_TOKENS = 16
 """OpenAI's own default for `/v1/completions`."""
-_ROLES = {"developer": "system"}
 _AS_THEY_ARE = (
     "priority", "ttl_seconds", "timeout_seconds", "cache", "temperature", "stop", "top_k", "min_p",
     "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
@@ -92,16 +92,6 @@ class Sampling(Common):
         return self.max_tokens
 
 
-def _as_text(content: Any) -> Any:
-    """Content parts as one text; every other kind of part is refused."""
-    if not isinstance(content, list):
-        return content
-    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-    if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError("only parts of type text are supported, each with a text")
-    return "".join(map(str, texts))
-
-
 class TextPart(Body):
     """A part of a message's content."""
 
@@ -110,14 +100,13 @@ class TextPart(Body):
 
 
 _Parts = Annotated[list[TextPart], Field(min_length=1)]
-Content = Annotated[Text, BeforeValidator(_as_text, json_schema_input_type=Text | _Parts)]
+Content = Annotated[Text, BeforeValidator(joining("text"), json_schema_input_type=Text | _Parts)]
 Nothing = Annotated[None, Field(description="Not supported: null, or left out.")]
 
 
-class ChatMessage(Body):
+class ChatMessage(Turn):
     """One turn of a chat."""
 
-    role: Literal["developer", "system", "user", "assistant"]
     content: Content
     name: WithoutEffect = None
     refusal: WithoutEffect = None
@@ -125,10 +114,6 @@ class ChatMessage(Body):
     audio: Nothing = None
     function_call: Nothing = None
     tool_calls: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
-
-    def turn(self) -> dict[str, str]:
-        """As the model's template knows it."""
-        return {"role": _ROLES.get(self.role, self.role), "content": self.content}
 
 
 class ChatCompletion(Sampling):

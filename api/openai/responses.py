@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from api.openai.body import Body, WithoutEffect
 from api.openai.fields import Common, StreamOptions
 from api.openai.formats import ResponseFormat
+from api.openai.turns import Turn, joining
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, Status
 from promptq.contract.request import Text
@@ -22,22 +23,10 @@ STATUSES = {
 }
 WINDOWS = {"soonest": None, "2h": 7200.0, "8h": 28800.0}
 """How long a response in the background may wait, in seconds."""
-_PART_TYPES = ("input_text", "output_text", "text")
 _SHOWN = (
     "instructions", "metadata", "background", "max_output_tokens", "previous_response_id", "parallel_tool_calls",
     "service_tier", "store", "temperature", "top_p", "user",
 )  # fmt: skip
-
-
-def _as_text(content: Any) -> Any:
-    if not isinstance(content, list):
-        return content
-    texts = [
-        part.get("text") if isinstance(part, dict) and part.get("type") in _PART_TYPES else None for part in content
-    ]
-    if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ValueError("only parts of type input_text and output_text are supported, each with a text")
-    return "".join(map(str, texts))
 
 
 class InputPart(Body):
@@ -50,22 +39,19 @@ class InputPart(Body):
 
 
 _Parts = Annotated[list[InputPart], Field(min_length=1)]
-_Content = Annotated[Text, BeforeValidator(_as_text, json_schema_input_type=Text | _Parts)]
+_Content = Annotated[
+    Text, BeforeValidator(joining("input_text", "output_text", "text"), json_schema_input_type=Text | _Parts)
+]
 
 
-class InputItem(Body):
+class InputItem(Turn):
     """A turn of the chat: one that is sent, or one of an earlier response's `output`."""
 
     type: Literal["message"] | None = Field(None, description="Other kinds of items are not supported.")
-    role: Literal["developer", "system", "user", "assistant"]
     content: _Content
     id: WithoutEffect = None
     status: WithoutEffect = None
     phase: WithoutEffect = None
-
-    def turn(self) -> dict[str, str]:
-        """As the model's template knows it."""
-        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
 
 
 def _as_items(given: Any) -> Any:

@@ -182,11 +182,10 @@ class ContinuousEngine:
 
     def _begin_grammars(self) -> None:
         """Let rows begin whose schemas are compiled by now. Where nobody else runs, that is waited for a little."""
-        held = [sequence for sequence in self._scheduler.live if sequence.is_held]
-        grammars = [sequence.grammar for sequence in held if isinstance(sequence.grammar, Grammar)]
-        if grammars and len(held) == len(self._scheduler.live):
-            wait_for_one(grammars, COMPILE_SECONDS)
-        for sequence, grammar in zip(held, grammars, strict=True):
+        held = [(row, row.grammar) for row in self._scheduler.live if row.grammar and row.is_held]
+        if held and len(held) == len(self._scheduler.live):
+            wait_for_one((grammar for _, grammar in held), COMPILE_SECONDS)
+        for sequence, grammar in held:
             if grammar.compiled.done():
                 self._guarded(sequence, self._begin_grammar, grammar)
 
@@ -254,7 +253,7 @@ class ContinuousEngine:
 
     def _is_whole(self, sequence: SequenceState, token: int) -> bool:
         """Tell what the text must fit of its next token; whether the text is whole, and no token is there to say so."""
-        if not isinstance(sequence.grammar, Grammar):
+        if sequence.grammar is None:
             return False
         sequence.grammar.accept(token)
         return sequence.grammar.is_whole
@@ -280,7 +279,7 @@ class ContinuousEngine:
 
     def _vacate(self, sequence: SequenceState, *, sound: bool) -> None:
         """Free the row's slot. Before its first token nobody knows whether the numbers in it are finite."""
-        if isinstance(sequence.grammar, Grammar):
+        if sequence.grammar:
             sequence.grammar.cancel()
         if sequence.slot is not None and not sound:
             self._runner.cache.clear(sequence.slot)

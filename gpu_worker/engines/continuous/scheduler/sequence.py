@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.scheduler.drafts import Drafter
 from gpu_worker.engines.continuous.scheduler.token_counts import TokenCounts
 
+if TYPE_CHECKING:
+    from gpu_worker.engines.continuous.grammar import Grammar
+
 Failure = tuple[str, str]
 """The (type, message) that a row's error event carries."""
 Processors = Callable[[Any, Any], Any]
 """Changes logits [1, vocabulary] that follow the ids [1, tokens]; the same for the same ids."""
-
-
-class Grammar(Protocol):
-    """What a text must fit."""
-
-    @property
-    def has_begun(self) -> bool: ...
-    def fill(self, allowed: Any, index: int) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
