@@ -121,9 +121,10 @@ class Worker:
             self._leases.renew_now()
 
     def _look_again(self) -> None:
-        """Messages may have been missed: of jobs that were queued, and of cancels."""
+        """Messages may have been missed: of jobs that were queued, of cancels, and of readers."""
         self._claim_io.wake()
         self._leases.renew_now()
+        self._progress.look_again()
 
     def _note_loss(self) -> None:
         self._telemetry.subscription_lost()

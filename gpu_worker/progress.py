@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 WATCHED_SECONDS = 0.03
 """Between two looks at rows whose text somebody reads as it comes."""
+ASK_SECONDS = 2.0
+"""After a time without messages, rows that begin within so long are kept at once, where no interval says it."""
 LATELY = 1000
 """So many messages are remembered for rows that have no token yet."""
 
@@ -98,6 +101,7 @@ class ProgressKeeper(threading.Thread):
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._lately_watched: deque[str] = deque(maxlen=LATELY)
+        self._asks_until = -math.inf
         self._woken = threading.Event()
         self._closed = False
 
@@ -108,6 +112,15 @@ class ProgressKeeper(threading.Thread):
             if tail := self._tails.get(job_id):
                 tail.watched = True
                 self._woken.set()
+
+    def look_again(self) -> None:
+        """Keep every row's progress once without delay: the reply says who is watched, of which the word was missed."""
+        with self._lock:
+            now = self._clock()
+            self._asks_until = now + (self._interval or ASK_SECONDS)
+            for tail in self._tails.values():
+                tail.due = now
+            self._woken.set()
 
     def took(self, run: Run, event: Event) -> None:
         """A row of this run got text or tokens, or ended: then its ending is stored, and nothing here."""
@@ -169,10 +182,11 @@ class ProgressKeeper(threading.Thread):
         claim = run.claim
         tail = self._tails.get(claim.id)
         if tail is None:
-            due, is_off = self._clock() + self._interval, len(claim.progress) != run.generated
+            now, is_off = self._clock(), len(claim.progress) != run.generated
+            due = now if now < self._asks_until else self._next(now)
             watched = claim.watched or claim.id in self._lately_watched
             tail = self._tails[claim.id] = _Tail(claim, run.generated, due, is_off=is_off, watched=watched)
-            if watched:
+            if watched or due == now:
                 self._woken.set()
         if tail.claim.execution != claim.execution:
             tail.follow(claim)
@@ -186,11 +200,13 @@ class ProgressKeeper(threading.Thread):
 
     def _due(self, now: float) -> list[str]:
         with self._lock:
-            timed = self._interval > 0
-            due = [id for id, tail in self._tails.items() if tail.watched or (timed and tail.due <= now)]
+            due = [id for id, tail in self._tails.items() if tail.watched or tail.due <= now]
             for job_id in due:
-                self._tails[job_id].due = now + self._interval
+                self._tails[job_id].due = self._next(now)
         return due
+
+    def _next(self, now: float) -> float:
+        return now + (self._interval or math.inf)
 
     def _send_all(self, ids: Sequence[str]) -> None:
         # The first time may only repeat what was sent before and not acknowledged.

@@ -7,13 +7,12 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import redis
-from redis.client import Pipeline
 from rq.serializers import JSONSerializer
 from rq.utils import now as rq_now
-from rq.utils import utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
 from gpu_worker.engines.base import EngineInfo
@@ -21,6 +20,7 @@ from promptq.contract.errors import SettingsError
 from promptq.contract.settings import WorkerSettings
 from promptq.queue import model_facts
 from promptq.queue.connection import answering
+from promptq.queue.scripts import Scripts
 
 REGISTRATION_LEASES = 3
 """A worker that stops beating is forgotten after this many leases, and RQ's own minute."""
@@ -34,7 +34,7 @@ class WorkerRegistration(BaseWorker):
 
     Of RQ's worker only its description is used: the name and the fields of its hash. Jobs are claimed, run and
     finished by our own scripts, so RQ's `work`, `execute_job` and `perform_job` never run. Sets and hash are written
-    here, because RQ's own functions know no key prefix.
+    by ours too: RQ's own functions know no key prefix, and would write over who has taken the name.
     """
 
     def __init__(self, client: redis.Redis, settings: WorkerSettings, info: EngineInfo, metrics_url: str) -> None:
@@ -54,7 +54,8 @@ class WorkerRegistration(BaseWorker):
         self.metrics_url = metrics_url
         self._keys = settings.keys
         self._key = self._keys.worker(self.name)
-        self._sets = [self._keys.workers(), *map(self._keys.workers_of, rq_names)]
+        self._queues = rq_names
+        self._scripts = Scripts(client, self._keys)
         facts = model_facts.ModelFacts.of(info.context_length, info.tokenizer_json)
         self._facts = facts if info.tokenizer_json else None
 
@@ -83,16 +84,14 @@ class WorkerRegistration(BaseWorker):
             SettingsError: a live worker has this name.
         """
         with answering():
-            takes_over = self._await_silence(is_stopping)
-            self.connection.delete(self._key)
+            was_silent = self._await_silence(is_stopping)
         self.birth_date = rq_now()
-        self.beat("idle", 0)
-        return takes_over
+        self._register("idle", 0, takes_over=True)
+        self._announce()
+        return was_silent
 
     def beat(self, phase: str, busy_slots: int) -> bool:
         """Write the state and stay registered; comes back after Redis lost its data.
-
-        The tokenizer is sent only where Redis has none, or another.
 
         Args:
             phase: idle, busy or draining.
@@ -100,33 +99,16 @@ class WorkerRegistration(BaseWorker):
         Returns:
             Whether the name is still this worker's. If another has taken it over, nothing is written.
         """
-        if not self._has_name():
+        if not self._register(phase, busy_slots):
             return False
-        self.last_heartbeat = rq_now()
-        state = WorkerStatus.IDLE if phase == "idle" else WorkerStatus.BUSY
-        rq_fields: dict[str, Any] = self.serialize()
-        own = self._own_fields() | {"state": state.value, "phase": phase, "busy_slots": busy_slots}
-        with answering(), self.connection.pipeline() as pipe:
-            self._write(pipe, rq_fields | own)
-            # One that drains runs no new job, so what it has says nothing of those to come.
-            announces = phase != "draining"
-            if announces:
-                self._announce(pipe)
-            published = pipe.execute()[-1]
-        if announces and self._facts and published != self._facts.sha256.encode():
-            model_facts.publish(self.connection, self._keys.model(self.info.model), self._facts)
+        # One that drains runs no new job, so what it has says nothing of those to come.
+        if phase != "draining":
+            self._announce()
         return True
 
     def disappear(self) -> None:
         """Unregister. RQ's tools see for a minute that the worker has died."""
-        if not self._has_name():
-            return
-        with answering(), self.connection.pipeline() as pipe:
-            for name in self._sets:
-                pipe.srem(name, self._key)
-            pipe.hset(self._key, "death", utcformat(rq_now()))
-            pipe.expire(self._key, RQ_MINUTE)
-            pipe.execute()
+        self._scripts.run("unregister", [self.name, self._instance, RQ_MINUTE, *self._queues])
 
     def _await_silence(self, is_stopping: Callable[[], bool]) -> bool:
         """Wait while the name's last worker may still live. Tells whether there was one that did not say goodbye."""
@@ -144,27 +126,32 @@ class WorkerRegistration(BaseWorker):
         beat: Any = self.connection.hmget(self._key, "instance", "last_heartbeat", "death", "birth")
         return beat if beat[2] is None and beat[3] is not None else None
 
-    def _has_name(self) -> bool:
-        with answering():
-            holder: Any = self.connection.hget(self._key, "instance")
-        return holder in (None, self._instance.encode())
+    def _register(self, phase: str, busy_slots: int, takes_over: bool = False) -> bool:
+        """Whether the name is this worker's; else nothing is written."""
+        self.last_heartbeat = rq_now()
+        state = WorkerStatus.IDLE if phase == "idle" else WorkerStatus.BUSY
+        rq_fields: dict[str, Any] = self.serialize()
+        own = self._own_fields() | {"state": state.value, "phase": phase, "busy_slots": busy_slots}
+        keep_seconds, queues = self.worker_ttl + RQ_MINUTE, self._queues
+        fields = chain.from_iterable((rq_fields | own).items())
+        terms = (self.name, self._instance, "1" if takes_over else "", keep_seconds, len(queues))
+        return bool(self._scripts.run("register", [*terms, *queues, *fields]))
 
-    def _write(self, pipe: Pipeline, fields: Any) -> None:
-        pipe.hset(self._key, mapping=fields)
-        for name in self._sets:
-            pipe.sadd(name, self._key)
-        pipe.expire(self._key, self.worker_ttl + RQ_MINUTE)
-
-    def _announce(self, pipe: Pipeline) -> None:
-        key = self._keys.model(self.info.model)
-        model_facts.announce(pipe, key, self.info.identity, self.info.capabilities.names)
-        if self._facts:
-            model_facts.renew(pipe, key, self._facts)
+    def _announce(self) -> None:
+        """Tell what the model can do. The tokenizer is sent only where Redis has none, or another."""
+        key, facts = self._keys.model(self.info.model), self._facts
+        with answering(), self.connection.pipeline() as pipe:
+            model_facts.announce(pipe, key, self.info.identity, self.info.capabilities.names)
+            if facts:
+                model_facts.renew(pipe, key, facts)
+            published = pipe.execute()[-1]
+        if facts and published != facts.sha256.encode():
+            model_facts.publish(self.connection, key, facts)
 
     def _own_fields(self) -> dict[str, Any]:
         info = self.info
         return {
             "device": info.device, "dtype": info.dtype, "model": info.model, "slots": info.slots,
             "context_length": info.context_length, "metrics_url": self.metrics_url,
-            "identity": info.identity, "instance": self._instance,
+            "identity": info.identity,
         }  # fmt: skip

@@ -28,6 +28,8 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "retry": ("base", "jobs", "bound", "progress"),
     "read": ("base",),
     "delete": ("base", "jobs"),
+    "register": ("base",),
+    "unregister": ("base",),
 }
 """Every script, and what is put before it."""
 

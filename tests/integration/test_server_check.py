@@ -91,7 +91,9 @@ def test_one_that_does_not_know_how_connections_begin_is_too_old(proxy: Proxy) -
 
 
 def test_cluster_mode_is_refused(tmp_path: Path) -> None:
-    with client_of(tmp_path, "--cluster-enabled", "yes") as client, pytest.raises(SettingsError, match="cluster mode"):
+    # By itself it takes its second port from those of outgoing connections, where somebody may be.
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with client_of(tmp_path, *options) as client, pytest.raises(SettingsError, match="cluster mode"):
         examine(client, keys)
 
 

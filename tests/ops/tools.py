@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from tests.processes import ROOT
@@ -29,15 +31,21 @@ def tool(name: str) -> str:
 
 
 def _unpack(target: Path) -> None:
-    """Fetch the package without installing it: needs no root, starts no service, leaves the system as it is."""
-    packages = FOLDER / "packages"
-    packages.mkdir(parents=True, exist_ok=True)
-    if not _download(packages) and os.geteuid() == 0:
-        _call(["apt-get", "update", "-qq"], packages)
-        _download(packages)
-    archives = sorted(packages.glob("prometheus_*.deb"))
-    assert archives, HELP
-    assert _call(["dpkg-deb", "-x", str(archives[-1]), str(target)], packages), HELP
+    """Fetch the package without installing it: needs no root, starts no service, leaves the system as it is.
+
+    Two test processes may do so at once, so what lies at `target` is always whole: it gets its name at the end.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        packages, tree = Path(folder), Path(folder) / "tree"
+        if not _download(packages) and os.geteuid() == 0:
+            _call(["apt-get", "update", "-qq"], packages)
+            _download(packages)
+        archives = sorted(packages.glob("prometheus_*.deb"))
+        assert archives, HELP
+        assert _call(["dpkg-deb", "-x", str(archives[-1]), str(tree)], packages), HELP
+        with contextlib.suppress(OSError):  # the other process was first
+            tree.rename(target)
 
 
 def _download(folder: Path) -> bool:

@@ -128,6 +128,12 @@ class Bench:
         wait_until(lambda: self.loop.round(0.02) or self.engine.live_rows() == rows, 10)
         return self.claim_io.held()
 
+    def drain(self) -> None:
+        """As a worker that is told to stop: a claim may be under way when claiming stops."""
+        self.loop.drain()
+        self.claim_io.close(5)
+        self.claim_io.give_back(self.claim_io.stop_claiming())
+
     def close(self) -> None:
         self.claim_io.close(5)
         self.leases.close()

@@ -23,9 +23,9 @@ END = RowEnd(FinishReason.STOP, "text", 1, 1, 1)
 class Bench:
     """A keeper whose clock the test moves, and one claimed job."""
 
-    def __init__(self, store: TimedStore) -> None:
+    def __init__(self, store: TimedStore, interval: float = INTERVAL) -> None:
         self.store, self.now = store, 100.0
-        self.keeper = ProgressKeeper(store, IDENTITY, INTERVAL, lambda: self.now)
+        self.keeper = ProgressKeeper(store, IDENTITY, interval, lambda: self.now)
         self.job_id = submit(store, cache=False).job.id
         self.run = Run(self.claim(), 0.0)
 
@@ -61,6 +61,36 @@ def test_tokens_are_kept_every_so_often_and_not_before(it: Bench) -> None:
     it.says("bc", 3)
     it.after(INTERVAL)
     assert it.kept() == [("1-2", "1 2", "a"), ("1-3", "3", "bc")]
+
+
+@pytest.mark.parametrize("interval", [0.0, INTERVAL])
+def test_after_a_time_without_messages_a_row_is_kept_at_once_and_then_as_before(
+    fake_store: TimedStore, interval: float
+) -> None:
+    """Its reader's word may have been missed; the reply to what is kept says whether there is one."""
+    it = Bench(fake_store, interval)
+    it.says("a", 1)
+    it.after(0.0)
+    assert it.kept() == []
+    it.keeper.look_again()
+    it.after(0.0)
+    it.says("b", 2)
+    it.after(0.1)
+    assert it.kept() == [("1-1", "1", "a")]
+
+
+@pytest.mark.parametrize("interval", [0.0, INTERVAL])
+def test_so_is_the_first_of_a_row_that_was_claimed_before_and_begins_now(
+    fake_store: TimedStore, interval: float
+) -> None:
+    it = Bench(fake_store, interval)
+    it.keeper.look_again()
+    it.says("a", 1)
+    it.store.client.hset(keys.job(it.job_id), "watched", 1)
+    it.after(0.0)
+    it.says("b", 2)
+    it.after(0.03)
+    assert it.kept() == [("1-1", "1", "a"), ("1-2", "2", "b")]
 
 
 def test_a_drain_does_not_wait_for_the_time(it: Bench) -> None:

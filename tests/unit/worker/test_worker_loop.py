@@ -121,7 +121,7 @@ def test_a_drain_keeps_the_progress_and_puts_every_job_back_at_once(bench: Calla
     ids = [it.submit(f"{number} one two three four five six") for number in range(3)]
     it.until_running(3)
     it.sink.fails, before = fails, it.clock.now
-    it.loop.drain()
+    it.drain()
     jobs = [it.store.get(job_id) for job_id in ids]
     assert [(job.status, job.attempts) for job in jobs] == [(Status.QUEUED, 0)] * 3
     assert [claim.id for claim in it.store.claim("next", 3)] == ids
@@ -132,8 +132,7 @@ def test_an_engine_that_cannot_resume_finishes_what_it_can(bench: Callable[..., 
     it = bench(engine=Forgetful)
     job_id = it.submit("one two three")
     it.until_running(1)
-    it.loop.drain()
-    it.claim_io.close(5)
+    it.drain()
     assert it.store.get(job_id).status is Status.SUCCEEDED
     wait_until(lambda: it.said.beats[-1:] == [("draining", 0)], 5)
 
@@ -142,7 +141,7 @@ def test_a_drain_without_time_left_puts_jobs_back_unharmed(bench: Callable[..., 
     it = bench(drain=0.1, pace=1.0, engine=Forgetful)
     ids = [it.submit(f"{number} one two three four five six") for number in range(3)]
     it.until_running(3)
-    it.loop.drain()
+    it.drain()
     jobs = [it.store.get(job_id) for job_id in ids]
     assert [(job.status, job.attempts) for job in jobs] == [(Status.QUEUED, 0)] * 3
     assert [claim.id for claim in it.store.claim("next", 3)] == ids
