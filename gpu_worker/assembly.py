@@ -26,6 +26,7 @@ from promptq.runtime.lifecycle import Stop
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
+LISTEN_SECONDS = 1.0
 
 
 class Worker:
@@ -73,7 +74,10 @@ class Worker:
         """
         if self._registration.appear(lambda: stop.requested):
             self._leave(self._take_back)
-        for thread in (self._listener, self._claim_io, self._leases, self._progress):
+        # Of what is claimed before it listens, it hears neither cancels nor readers.
+        self._listener.start()
+        self._listener.connected.wait(LISTEN_SECONDS)
+        for thread in (self._claim_io, self._leases, self._progress):
             thread.start()
         log.info("ready: %s serves %s", self._registration.name, self._engine.info)
         try:
@@ -124,7 +128,7 @@ class Worker:
         """Messages may have been missed: of jobs that were queued, of cancels, and of readers."""
         self._claim_io.wake()
         self._leases.renew_now()
-        self._progress.look_again()
+        self._progress.look_again(claim.id for claim in self._claim_io.held())
 
     def _note_loss(self) -> None:
         self._telemetry.subscription_lost()

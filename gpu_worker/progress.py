@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpu_worker.claim_conversion import Run
@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 
 WATCHED_SECONDS = 0.03
 """Between two looks at rows whose text somebody reads as it comes."""
-ASK_SECONDS = 2.0
-"""After a time without messages, rows that begin within so long are kept at once, where no interval says it."""
 LATELY = 1000
 """So many messages are remembered for rows that have no token yet."""
 
@@ -101,7 +99,7 @@ class ProgressKeeper(threading.Thread):
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._lately_watched: deque[str] = deque(maxlen=LATELY)
-        self._asks_until = -math.inf
+        self._asked: set[str] = set()
         self._woken = threading.Event()
         self._closed = False
 
@@ -113,13 +111,17 @@ class ProgressKeeper(threading.Thread):
                 tail.watched = True
                 self._woken.set()
 
-    def look_again(self) -> None:
-        """Keep every row's progress once without delay: the reply says who is watched, of which the word was missed."""
+    def look_again(self, job_ids: Iterable[str]) -> None:
+        """Word of readers may have been missed: keep these jobs' progress once without delay, as the reply tells it.
+
+        Args:
+            job_ids: of what is claimed, begun or not.
+        """
         with self._lock:
+            self._asked = set(job_ids)
             now = self._clock()
-            self._asks_until = now + (self._interval or ASK_SECONDS)
-            for tail in self._tails.values():
-                tail.due = now
+            for job_id in self._asked & self._tails.keys():
+                self._tails[job_id].due = now
             self._woken.set()
 
     def took(self, run: Run, event: Event) -> None:
@@ -183,7 +185,7 @@ class ProgressKeeper(threading.Thread):
         tail = self._tails.get(claim.id)
         if tail is None:
             now, is_off = self._clock(), len(claim.progress) != run.generated
-            due = now if now < self._asks_until else self._next(now)
+            due = now if claim.id in self._asked else self._next(now)
             watched = claim.watched or claim.id in self._lately_watched
             tail = self._tails[claim.id] = _Tail(claim, run.generated, due, is_off=is_off, watched=watched)
             if watched or due == now:

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from promptq.contract.queues import Priority
 
-CACHE_SCHEMA_VERSION = 4
+CACHE_SCHEMA_VERSION = 5
 MAX_SEED = 2**63 - 1
 
 

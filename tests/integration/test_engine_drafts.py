@@ -31,7 +31,7 @@ def test_drafts_save_steps_and_change_nothing(model, temperature):
         texts.append(recorder.text)
     assert texts[0] == texts[1]
     assert (texts[0]["0"] == ("deabc" * 6)) == (temperature == 0)
-    assert len(passes[True]) < 25 < len(passes[False]) == 30
+    assert len(passes[True]) < 28 < len(passes[False]) == 30
 
 
 def test_a_stop_string_among_drafts_ends_the_row_there(model):

@@ -72,7 +72,7 @@ def test_after_a_time_without_messages_a_row_is_kept_at_once_and_then_as_before(
     it.says("a", 1)
     it.after(0.0)
     assert it.kept() == []
-    it.keeper.look_again()
+    it.keeper.look_again([it.job_id])
     it.after(0.0)
     it.says("b", 2)
     it.after(0.1)
@@ -84,7 +84,7 @@ def test_so_is_the_first_of_a_row_that_was_claimed_before_and_begins_now(
     fake_store: TimedStore, interval: float
 ) -> None:
     it = Bench(fake_store, interval)
-    it.keeper.look_again()
+    it.keeper.look_again([it.job_id])
     it.says("a", 1)
     it.store.client.hset(keys.job(it.job_id), "watched", 1)
     it.after(0.0)
