@@ -89,6 +89,12 @@ class Output(BaseModel):
 
     text: str
     finish_reason: str
+    logprobs: list[dict[str, Any]] | None = Field(
+        None,
+        description="Where they were asked for: of each token its `token`, `logprob`, `top_logprobs`, and `bytes` "
+        "where it is a part of a character.",
+        exclude_if=lambda told: told is None,
+    )
 
 
 class Usage(BaseModel):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from gpu_worker.engines.base import EngineInfo, FinishReason, Row, RowEnd
+from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd
 from gpu_worker.preemption import RunningRow
 from promptq.contract import capabilities
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import JobError, Result, Status
+from promptq.contract.logprobs import TokenLogprob
 from promptq.contract.request import GenerateRequest
 from promptq.queue.store import Claim, Ending
 
@@ -23,17 +24,25 @@ class Run:
     Attributes:
         resumed: tokens that earlier runs had generated when its row began here.
         generated: tokens that the row has, those included.
+        logprobs: of all these tokens, where the request asks for them.
     """
 
     claim: Claim
     claimed_at: float
     resumed: int = 0
     generated: int = field(init=False)
+    logprobs: list[TokenLogprob] = field(init=False)
     first_token_at: float | None = None
     last_token_at: float | None = None
 
     def __post_init__(self) -> None:
         self.generated = self.resumed
+        self.logprobs = list(self.claim.logprobs)
+
+    def take(self, event: Event) -> None:
+        """Count what the row got."""
+        self.generated += event.tokens
+        self.logprobs.extend(event.logprobs)
 
     def as_row(self) -> RunningRow:
         """Itself, as it is compared with jobs that want its slot."""
@@ -119,4 +128,5 @@ def _result(run: Run, finished: RowEnd, model: str, now: float) -> Result:
         batch_size=finished.batch_size,
         resumed_tokens=run.resumed,
         moves=run.claim.moves,
+        logprobs=run.logprobs,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from gpu_worker.claim_conversion import Run
 from gpu_worker.engines.base import Event
 from promptq.contract.errors import RedisUnavailable
+from promptq.contract.logprobs import TokenLogprob
 from promptq.queue.progress import Append, append
 from promptq.queue.records import Claim
 from promptq.queue.scripts import JOBS_PER_SCRIPT
@@ -43,6 +44,7 @@ class _Tail:
     due: float
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     sent: Append | None = None
     is_off: bool = False
     watched: bool = False
@@ -50,12 +52,13 @@ class _Tail:
     def add(self, event: Event) -> None:
         self.token_ids.extend(event.token_ids)
         self.text += event.text
+        self.logprobs.extend(event.logprobs)
 
     def next_append(self) -> Append | None:
         """What is to be sent now, if anything is."""
         if self.sent is None and self.token_ids and not self.is_off:
-            self.sent = Append(self.claim, self.kept, tuple(self.token_ids), self.text)
-            self.token_ids, self.text = [], ""
+            self.sent = Append(self.claim, self.kept, tuple(self.token_ids), self.text, tuple(self.logprobs))
+            self.token_ids, self.text, self.logprobs = [], "", []
         return self.sent
 
     def acknowledge(self, reply: str) -> None:

@@ -180,7 +180,7 @@ class WorkerLoop:
         if event.tokens:
             self._parts.telemetry.tokens(run, event, now)
         self._tell_sink(run, event)
-        run.generated += event.tokens
+        run.take(event)
         return self._end(run, event.end, now) if event.end else None
 
     def _end(self, run: Run, end: RowEnd, now: float) -> Ending:

@@ -10,6 +10,7 @@ from api.openai.body import Body, WithoutEffect
 from api.openai.formats import ChatFormat
 from api.openai.turns import Turn, joining
 from promptq.contract.errors import InvalidRequest
+from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
 from promptq.contract.request import MAX_SEED, LogitBias, StopStrings, Text
 
@@ -127,8 +128,8 @@ class ChatCompletion(Sampling):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
     max_completion_tokens: int | None = Field(None, ge=1, description="As `max_tokens`, before which it goes.")
-    logprobs: Literal[False] | None = Field(None, description="Not supported.")
-    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(None, description="Not supported.")
+    logprobs: bool | None = Field(None, description="Tell each token's log probability, by the model's own logits.")
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="And those of so many of the likeliest.")
     response_format: ChatFormat | None = None
     tools: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
     tool_choice: Literal["none", "auto"] | None = None
@@ -148,6 +149,8 @@ class ChatCompletion(Sampling):
             "messages": [message.turn() for message in self.messages],
             "json_schema": schema,
             "continue_final_message": bool(self.continue_final_message),
+            "logprobs": bool(self.logprobs),
+            "top_logprobs": self.top_logprobs or 0,
         }
         return super().job(default_tokens) | own
 
@@ -195,8 +198,11 @@ class Completion(Sampling):
     prompt: Prompt
     best_of: Literal[1] | None = Field(None, description="More than one text is not supported.")
     echo: Literal[False] | None = Field(None, description="Not supported.")
-    logprobs: Nothing = None
+    logprobs: int | None = Field(
+        None, ge=0, le=MAX_TOP, description="Tell each token's log probability, and those of so many of the likeliest."
+    )
     suffix: Nothing = None
 
     def job(self, _default_tokens: int) -> dict[str, Any]:
-        return super().job(COMPLETION_TOKENS) | {"prompt": self.prompt}
+        own = {"prompt": self.prompt, "logprobs": self.logprobs is not None, "top_logprobs": self.logprobs or 0}
+        return super().job(COMPLETION_TOKENS) | own

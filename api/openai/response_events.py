@@ -5,7 +5,7 @@ An event of text has the number of those before all text plus that of the charac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from api.openai.responses import message_of, part_of, resource, status_of
 from promptq.contract.job import Job, Status
+from promptq.contract.logprobs import TokenLogprob
 
 CREATED, QUEUED, IN_PROGRESS, ITEM_ADDED, PART_ADDED = range(5)
 _ENDS = {"completed": "response.completed", "incomplete": "response.incomplete", "failed": "response.failed"}
@@ -42,8 +43,8 @@ class ResponseEvents:
         yield from self._event(CREATED, "response.created", response=snapshot)
         yield from self._event(QUEUED, "response.queued", response=snapshot)
 
-    def text(self, text: str) -> Iterator[str]:
-        """The events up to this text, of which some was told before."""
+    def text(self, text: str, _logprobs: Sequence[TokenLogprob] = ()) -> Iterator[str]:
+        """The events up to this text, of which some was told before. What is told of its tokens comes with the end."""
         item = message_of(self.job.id, "in_progress", [])
         yield from self._event(IN_PROGRESS, "response.in_progress", response=self._snapshot("in_progress"))
         yield from self._event(ITEM_ADDED, "response.output_item.added", output_index=0, item=item)
@@ -58,11 +59,12 @@ class ResponseEvents:
         text = job.result.text if job.result else ""
         # Without a result there may have been text all the same.
         number, status = PART_ADDED + (len(text) if job.result else self.told), status_of(job)
-        item = message_of(job.id, "completed" if status == "completed" else "incomplete", [part_of(text)])
+        part = part_of(text, job.result.logprobs if job.result else ())
+        item = message_of(job.id, "completed" if status == "completed" else "incomplete", [part])
         if job.result and job.status is not Status.FAILED:
-            done = {**self._place(), "text": text, "logprobs": []}
+            done = {**self._place(), "text": text, "logprobs": part["logprobs"]}
             yield from self._event(number + 1, "response.output_text.done", **done)
-            yield from self._event(number + 2, "response.content_part.done", **self._place(), part=part_of(text))
+            yield from self._event(number + 2, "response.content_part.done", **self._place(), part=part)
             yield from self._event(number + 3, "response.output_item.done", output_index=0, item=item)
         name = _ENDS.get(status, "response.incomplete")
         yield from self._event(number + 4, name, response=resource(job, self.shown))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -12,6 +13,7 @@ from api.openai.formats import ResponseFormat
 from api.openai.turns import Turn, joining
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, Status
+from promptq.contract.logprobs import MAX_TOP, TokenLogprob, with_bytes
 from promptq.contract.request import Text
 
 ID_PREFIX = "resp_"
@@ -21,6 +23,7 @@ STATUSES = {
     Status.SUCCEEDED: "completed",
     Status.CANCELLED: "cancelled",
 }
+LOGPROBS = "message.output_text.logprobs"
 WINDOWS = {"soonest": None, "2h": 7200.0, "8h": 28800.0}
 """How long a response in the background may wait, in seconds."""
 _SHOWN = (
@@ -91,10 +94,14 @@ class CreateResponse(Common):
     text: TextOptions | None = None
     tools: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
     tool_choice: Literal["none", "auto"] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = Field(None, description="Not supported.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=MAX_TOP, description="Beside `include` of the text's logprobs: so many of the likeliest tokens."
+    )
     truncation: Literal["disabled"] | None = None
     reasoning: Annotated[None, Field(description="Not supported.")] = None
-    include: WithoutEffect = None
+    include: list[str] | None = Field(
+        None, description="`message.output_text.logprobs`: each token's log probability. Others have no effect."
+    )
     max_tool_calls: WithoutEffect = None
     parallel_tool_calls: bool | None = Field(None, description="Accepted without effect.")
     prompt_cache_key: WithoutEffect = None
@@ -132,7 +139,9 @@ class CreateResponse(Common):
         messages = [*instructions, *earlier, *(item.turn() for item in self.input)]
         waits = {"priority": "low", "ttl_seconds": self.window} if self.window else {}
         schema = self.text.format.asks_for if self.text and self.text.format else None
-        return self.job(default_tokens) | waits | {"messages": messages, "json_schema": schema}
+        own = {"messages": messages, "json_schema": schema, "top_logprobs": self.top_logprobs or 0}
+        own["logprobs"] = bool(self.top_logprobs) or LOGPROBS in (self.include or ())
+        return self.job(default_tokens) | waits | own
 
     def shown(self) -> dict[str, Any]:
         """What the response shows of its request."""
@@ -183,7 +192,7 @@ def message(job: Job) -> dict[str, Any]:
     """The turn that was generated."""
     text = job.result.text if job.result else ""
     status = "completed" if status_of(job) == "completed" else "incomplete"
-    return message_of(job.id, status, [part_of(text)])
+    return message_of(job.id, status, [part_of(text, job.result.logprobs if job.result else ())])
 
 
 def message_of(job_id: str, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
@@ -191,9 +200,10 @@ def message_of(job_id: str, status: str, content: list[dict[str, Any]]) -> dict[
     return {"id": f"msg_{job_id}", "type": "message", "status": status, "role": "assistant", "content": content}
 
 
-def part_of(text: str) -> dict[str, Any]:
+def part_of(text: str, logprobs: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
     """The one part of a turn."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    told = [with_bytes(entry) for entry in logprobs]
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": told}
 
 
 def _error(job: Job) -> dict[str, str] | None:

@@ -77,12 +77,33 @@ class AssistantMessage(BaseModel):
     refusal: None
 
 
+class TokenLogprob(BaseModel):
+    """How likely a token was."""
+
+    token: str
+    logprob: float
+    bytes: list[int] = Field(description="Of the token, which may be a part of a character.")
+
+
+class ChosenLogprob(TokenLogprob):
+    """Of a token of the text, and of the likeliest in its place."""
+
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    """Of all tokens of the text."""
+
+    content: list[ChosenLogprob]
+    refusal: None
+
+
 class ChatChoice(BaseModel):
     """The one text."""
 
     index: int
     message: AssistantMessage
-    logprobs: None
+    logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"]
 
 
@@ -102,12 +123,21 @@ class ChatCompletionObject(_Whole):
     choices: list[ChatChoice]
 
 
+class TextLogprobs(BaseModel):
+    """Of all tokens of the text, side by side."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int] = Field(description="Characters of the text before each token.")
+
+
 class TextChoice(BaseModel):
     """The one text."""
 
     index: int
     text: str
-    logprobs: None
+    logprobs: TextLogprobs | None
     finish_reason: Literal["stop", "length"]
 
 

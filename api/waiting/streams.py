@@ -15,6 +15,7 @@ from api.waiting.subscription import Hearer, Subscription
 from api.waiting.waiters import seconds_to_reread
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Job, Status
+from promptq.contract.logprobs import TokenLogprob
 from promptq.queue.progress import Followed, Place
 from promptq.queue.scripts import JOBS_PER_SCRIPT
 
@@ -38,12 +39,14 @@ class View:
         status: None: the job is there no more.
         resets: how often the job started over; its text is that of the last start.
         job: the whole job, once it has ended.
+        logprobs: of the text's tokens, where they were asked for.
     """
 
     status: Status | None
     resets: int
     text: str
     job: Job | None = None
+    logprobs: Sequence[TokenLogprob] = ()
 
     @property
     def is_over(self) -> bool:
@@ -76,21 +79,24 @@ class Feed:
         than were read. Until then the text stays what it was.
         """
         goes_on = (followed.source, followed.resets) == (self.place.source, self.view.resets)
-        last, text = (self.place.last, self.view.text) if goes_on else ("", "")
+        before = self.view if goes_on else View(followed.status, followed.resets, "")
+        last = self.place.last if goes_on else ""
         again = bool(last) and not followed.goes_on_behind(last)
+        text, logprobs = before.text, before.logprobs
         if again:
             last = ""
         elif followed.entries:
             text = (text if last else "") + "".join(piece for _, piece in followed.entries)
+            logprobs = (*(logprobs if last else ()), *followed.logprobs)
             last = followed.entries[-1][0]
         self.place = Place(self.place.job_id, followed.source, last)
-        self.view = View(followed.status, followed.resets, text)
+        self.view = View(followed.status, followed.resets, text, logprobs=logprobs)
         return again
 
     def end(self, job: Job | None) -> None:
         """The job has ended: what is stored is what counts."""
-        text = job.result.text if job and job.result else self.view.text
-        self.view = View(job.status if job else None, self.view.resets, text, job)
+        told = job.result if job and job.result else self.view
+        self.view = View(job.status if job else None, self.view.resets, told.text, job, told.logprobs)
 
     def wake(self) -> None:
         """Tell those who read."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Protocol
 
+from promptq.contract.logprobs import TokenLogprob
 from promptq.contract.queues import Priority
 from promptq.contract.request import GenerateRequest
 
@@ -71,12 +72,14 @@ class Event:
             given as a row's `progress`, they lead to the same text.
         token_ids: completion tokens that this step added.
         end: set on the row's last event, and only there.
+        logprobs: one for each of the tokens, where the request asks for them.
     """
 
     id: str
     text: str = ""
     token_ids: Sequence[int] = ()
     end: RowEnd | None = None
+    logprobs: Sequence[TokenLogprob] = ()
 
     @property
     def tokens(self) -> int:

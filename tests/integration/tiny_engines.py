@@ -120,15 +120,16 @@ class Recorder:
     tokens: dict[str, list[int]] = field(default_factory=dict)
     ends: dict = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
+    logprobs: dict[str, list[dict]] = field(default_factory=dict)
     reused: int = 0
     right_drafts: int = 0
 
     def watch(self, engine: ContinuousEngine) -> None:
         append = engine._append
 
-        def recorded(sequence, token):
+        def recorded(sequence, token, score):
             self.tokens.setdefault(sequence.row.id, []).append(token)
-            append(sequence, token)
+            append(sequence, token, score)
 
         def stepped(now):
             result = step(now)
@@ -140,6 +141,8 @@ class Recorder:
 
     def take(self, result) -> None:
         self.right_drafts += result.stats.right_drafts
+        for event in result.events:
+            self.logprobs.setdefault(event.id, []).extend(event.logprobs)
         for event in result.events:
             self.text[event.id] = self.text.get(event.id, "") + event.text
             if event.end:

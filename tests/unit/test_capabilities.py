@@ -17,6 +17,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "repetition_penalty": {"repetition_penalty": 1.1},
     "logit_bias": {"logit_bias": {"5": 1.0}},
     "json_schema": {"json_schema": {"type": "object"}},
+    "logprobs": {"logprobs": True},
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
@@ -20,6 +20,7 @@ from api.streaming import Manner, told
 from api.waiting.streams import View
 from promptq.contract.errors import InvalidRequest, JobAlreadyTerminal, JobNotFound, PromptqError, RedisUnavailable
 from promptq.contract.job import Job, JobError, Result, Status
+from promptq.contract.logprobs import TokenLogprob
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ class Form(Protocol):
         """What comes before the job runs."""
         ...
 
-    def text(self, text: str) -> Iterator[str]:
-        """What comes up to this text."""
+    def text(self, text: str, logprobs: Sequence[TokenLogprob]) -> Iterator[str]:
+        """What comes up to this text, whose tokens have these log probabilities where they were asked for."""
         ...
 
     def end(self, job: Job) -> Iterator[str]:
@@ -151,7 +152,7 @@ class _Telling:
     def _told(self, view: View) -> Iterator[str]:
         yield from self.form.begin()
         if view.status is not Status.QUEUED or view.text:
-            yield from self.form.text(view.text)
+            yield from self.form.text(view.text, view.logprobs)
         if view.job:
             yield from self.form.end(view.job)
         elif view.is_over:

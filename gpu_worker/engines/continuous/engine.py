@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpu_worker.engines.base import EngineInfo, Event, FinishReason, Row, RowEnd, StepResult, check_rows
+from gpu_worker.engines.base import EngineInfo, FinishReason, Row, RowEnd, StepResult, check_rows
 from gpu_worker.engines.continuous.canary import Canary
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_one
 from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.kvcache.slots import allocate
+from gpu_worker.engines.continuous.logprobs import Score, TokenTexts
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
 from gpu_worker.engines.continuous.row_starts import RowStarts
 from gpu_worker.engines.continuous.runners.checks import Checks
@@ -29,7 +30,7 @@ from gpu_worker.engines.continuous.scheduler.drafts import confirmed
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, Failure, SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
-from gpu_worker.engines.continuous.step_report import describe, step_stats
+from gpu_worker.engines.continuous.step_report import RowReport, describe, step_stats
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
@@ -39,15 +40,6 @@ log = logging.getLogger(__name__)
 
 COMPILE_SECONDS = 0.005
 """How long an engine without anything else to do waits for a schema, before it looks for cancels and new rows."""
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What this step has done to one row so far."""
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    end: RowEnd | None = None
 
 
 class ContinuousEngine:
@@ -97,13 +89,14 @@ class ContinuousEngine:
         self._grammars = Grammars(tokenizer, self._canary.vocabulary, rules.ends)
         prompts = PromptEncoder(tokenizer, special)
         self._starts = RowStarts(context, rules, special, prompts, self._grammars, self._canary.vocabulary)
+        self._token_texts = TokenTexts(tokenizer, self._canary.vocabulary)
         self._skipped = frozenset(special.ids.values())
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         self._info = describe(model, self._runner, name, context, tokenizer_json(tokenizer), fingerprint)
         self._texts: dict[str, TextStream] = {}
-        self._progress: dict[str, _Progress] = {}
+        self._reports: dict[str, RowReport] = {}
         self._right_drafts = 0
         self._is_in_doubt = False
 
@@ -141,7 +134,7 @@ class ContinuousEngine:
         return [sequence.row.id for sequence in gone]
 
     def step(self, now: float) -> StepResult:
-        self._progress, self._right_drafts = {}, 0
+        self._reports, self._right_drafts = {}, 0
         self._end_rows(now)
         self._close_up()
         self._scheduler.note_batch()
@@ -152,7 +145,7 @@ class ContinuousEngine:
         started = time.perf_counter()
         self._run(plan.chunks)
         stats = step_stats(plan.chunks, self._right_drafts, time.perf_counter() - started)
-        events = [Event(id, done.text, done.tokens, done.end) for id, done in self._progress.items()]
+        events = [report.event(row_id) for row_id, report in self._reports.items()]
         return StepResult(events, stats)
 
     def close(self) -> None:
@@ -203,25 +196,26 @@ class ContinuousEngine:
     def _run(self, chunks: list[Chunk]) -> None:
         failed: list[tuple[Chunk, Failure]] = []
         self._is_in_doubt = False
-        for done, tokens in run_in_halves(chunks, self._runner.run, lambda *alone: failed.append(alone)):
-            given = iter(tokens)
+        for done, chosen in run_in_halves(chunks, self._runner.run, lambda *alone: failed.append(alone)):
+            positions = count()
             for chunk in done:
-                self._take(chunk, list(islice(given, chunk.gives)))
+                places = list(islice(positions, chunk.gives))
+                self._take(chunk, [chosen.tokens[at] for at in places], [chosen.scores.get(at) for at in places])
         if (failed or self._is_in_doubt) and (trouble := self._canary.trouble()):
             raise EngineBroken(f"rows fail, and so does a prompt of one token: {trouble}")
         for chunk, reason in failed:
             self._fail(chunk.sequence, reason)
 
-    def _take(self, chunk: Chunk, tokens: list[int]) -> None:
+    def _take(self, chunk: Chunk, tokens: list[int], scores: list[Score | None]) -> None:
         sequence, standing = chunk.sequence, confirmed(chunk.drafts, tokens)
         sequence.computed = chunk.stop - len(tokens) + len(standing)
         if chunk.drafts:
             self._right_drafts += len(standing) - 1
             self._scheduler.drafts.note(len(standing) > 1)
         # A number that is not finite, behind a wrong guess too, is in the slot and would be read there.
-        for token in [NOT_FINITE] if NOT_FINITE in tokens else standing:
+        for token, score in zip([NOT_FINITE] if NOT_FINITE in tokens else standing, scores, strict=False):
             if sequence.row.id in self._texts:
-                self._guarded(sequence, self._take_token, token)
+                self._guarded(sequence, self._take_token, token, score)
 
     def _guarded(self, sequence: SequenceState, act: Callable[..., None], *args: Any) -> None:
         """Do something to one row; if that raises, it is this row that fails."""
@@ -231,21 +225,22 @@ class ContinuousEngine:
             log.exception("row %s failed", sequence.row.id)
             self._fail(sequence, failure(error))
 
-    def _take_token(self, sequence: SequenceState, token: int) -> None:
+    def _take_token(self, sequence: SequenceState, token: int, score: Score | None) -> None:
         if token == NOT_FINITE:
             self._is_in_doubt = True
             self._fail(sequence, ("engine_error", "the model's output is not a finite number"))
         elif token in sequence.ends:
             self._finish(sequence, FinishReason.STOP)
         else:
-            self._append(sequence, token)
+            self._append(sequence, token, score)
 
-    def _append(self, sequence: SequenceState, token: int) -> None:
-        stream = self._texts[sequence.row.id]
+    def _append(self, sequence: SequenceState, token: int, score: Score | None) -> None:
+        stream, report = self._texts[sequence.row.id], self._report(sequence)
         sequence.append(token)
-        progress = self._of(sequence)
-        progress.tokens.append(token)
-        progress.text += stream.push(token)
+        report.tokens.append(token)
+        if score:
+            report.logprobs.append(self._token_texts.describe(token, score))
+        report.text += stream.push(token)
         if stream.stopped or self._is_whole(sequence, token):
             self._finish(sequence, FinishReason.STOP)
         elif sequence.generated >= sequence.limit:
@@ -262,10 +257,10 @@ class ContinuousEngine:
         self._finish(sequence, FinishReason.ERROR, failure)
 
     def _finish(self, sequence: SequenceState, reason: FinishReason, error: Failure | None = None) -> None:
-        stream, progress = self._texts[sequence.row.id], self._of(sequence)
+        stream, report = self._texts[sequence.row.id], self._report(sequence)
         # After an error the decoder itself may be the one at fault.
-        progress.text += stream.flush() if error is None else ""
-        progress.end = RowEnd(
+        report.text += stream.flush() if error is None else ""
+        report.end = RowEnd(
             reason,
             stream.text,
             sequence.prompt_tokens,
@@ -286,8 +281,8 @@ class ContinuousEngine:
             self._scheduler.prefixes.forget(sequence.slot)
         self._scheduler.remove(sequence)
 
-    def _of(self, sequence: SequenceState) -> _Progress:
-        return self._progress.setdefault(sequence.row.id, _Progress())
+    def _report(self, sequence: SequenceState) -> RowReport:
+        return self._reports.setdefault(sequence.row.id, RowReport())
 
 
 def _step_cost(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:

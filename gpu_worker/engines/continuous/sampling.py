@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from gpu_worker.engines.continuous import grammar, penalties
+from gpu_worker.engines.continuous import grammar, logprobs, penalties
 from gpu_worker.engines.continuous.draws import Draw, draw, draw_key
+from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 
 # In place of a token, for a row whose logits are NaN or infinite.
@@ -17,17 +18,19 @@ NOT_FINITE = -1
 ARGMAX_BLOCK = 512
 
 
-def choose(logits: Tensor, chunks: Sequence[Chunk]) -> list[int]:
+def choose(logits: Tensor, chunks: Sequence[Chunk]) -> Chosen:
     """The token that follows each position that the chunks give.
 
     Args:
         logits: [positions, vocabulary].
 
     Returns:
-        One token id per position; see `next_tokens`.
+        One token id per position, see `next_tokens`, and what its row asks to know of it.
     """
+    asked = logprobs.asked(logits, chunks)
     logits = grammar.mask(penalties.apply(_processed(logits, chunks), chunks), chunks)
-    return next_tokens(logits, draws(chunks))
+    tokens = next_tokens(logits, draws(chunks))
+    return Chosen(tokens, asked.scores(tokens) if asked else {})
 
 
 def _processed(logits: Tensor, chunks: Sequence[Chunk]) -> Tensor:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from transformers import PreTrainedModel
 
-from gpu_worker.engines.base import Capabilities, EngineInfo, StepStats
+from gpu_worker.engines.base import Capabilities, EngineInfo, Event, RowEnd, StepStats
 from gpu_worker.engines.continuous.grammar import IS_AVAILABLE
 from gpu_worker.engines.continuous.loading.fingerprint import model_identity
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from promptq.contract.logprobs import TokenLogprob
+
+
+@dataclass(slots=True)
+class RowReport:
+    """What a step has done to one row so far."""
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    end: RowEnd | None = None
+
+    def event(self, row_id: str) -> Event:
+        """The same, when the step is over."""
+        return Event(row_id, self.text, self.tokens, self.end, self.logprobs)
 
 
 def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
@@ -49,7 +66,13 @@ def describe(
         details,
         tokenizer,
         Capabilities(
-            resume=True, preempt=True, penalties=True, logit_bias=True, json_schema=IS_AVAILABLE, streaming=True
+            resume=True,
+            preempt=True,
+            logprobs=True,
+            json_schema=IS_AVAILABLE,
+            penalties=True,
+            logit_bias=True,
+            streaming=True,
         ),
         model_identity(fingerprint, context, dtype),
     )

@@ -3,11 +3,11 @@
 -- An entry's id is {how often the job started over, and one}-{tokens up to its end}, so a repeat after a lost answer
 -- adds nothing. Nothing is added behind a gap: where the server has lost what came before, no more is kept of this run.
 -- ARGV: time|'' (not used), identity of the model, seconds to keep, then per claim: queue, id, execution, tokens before
---       these, tokens after, token ids, text.
+--       these, tokens after, token ids, text, logprobs|''.
 -- Reply: per claim 'ok' | 'watched' (as ok, and somebody reads along) | 'lost' | 'failed' (entries before are lost, or
 --        its key is no stream)
 local _, identity, keep_seconds = unpack(ARGV, 1, 3)
-local FIRST_CLAIM, VALUES = 4, 7
+local FIRST_CLAIM, VALUES = 4, 8
 local reply, moved, full = {}, {}, nil
 
 -- How many of a job's tokens are kept; nil: nobody can tell.
@@ -17,14 +17,16 @@ local function tokens_kept(id)
   return newest[1] and string.match(newest[1][1], '%-(%d+)$') or '0'
 end
 
-local function append(queue, id, execution, before, after, token_ids, text)
+local function append(queue, id, execution, before, after, token_ids, text, logprobs)
   local status, resets, watched = unpack(call('HMGET', JOB .. id, 'status', 'resets', 'watched'))
   if status ~= 'started' or not call('ZSCORE', WIP .. queue, id .. ':' .. execution) then return 'lost' end
   local has = tokens_kept(id)
   if has ~= before and has ~= after then return 'failed' end
   if has == before then
     local entry = (resets or 0) + 1 .. '-' .. after
-    local added = redis.pcall('XADD', PROGRESS .. id, entry, 'tokens', token_ids, 'text', text)
+    local fields = {'tokens', token_ids, 'text', text}
+    if logprobs ~= '' then fields = {'tokens', token_ids, 'text', text, 'logprobs', logprobs} end
+    local added = redis.pcall('XADD', PROGRESS .. id, entry, unpack(fields))
     if added.err and string.find(added.err, 'OOM', 1, true) then full = added.err end
     if added.err then return 'failed' end
   end

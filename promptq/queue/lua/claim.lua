@@ -7,8 +7,8 @@
 --       answer lost ('1'|''), ageing, max_attempts, busy ('1'|''), identity of the model whose earlier runs the worker
 --       goes on with|'', failure_ttl, expired exc_string, how many of the queues it claims from, names of all queues.
 -- Reply: {{id, queue, execution, data, attempts, seconds it waited, RQ's timeout|'', RQ features we refuse|'', how
---        often it was taken from a worker, token ids of earlier runs, 1 if somebody reads along, preemptions}, ...};
---        of a job of which nobody has read what it calls, {id, queue, '', data}.
+--        often it was taken from a worker, {token ids, logprobs|'', ...} of earlier runs, 1 if somebody reads along,
+--        preemptions}, ...}; of a job of which nobody has read what it calls, {id, queue, '', data}.
 local given_time, count, lease_seconds, worker, token, was_made_before, ageing, max_attempts, busy, identity,
   failure_ttl, expired_trace, looks = unpack(ARGV, 1, 13)
 local FIRST_QUEUE, DROPPED_AT_MOST = 14, 1000

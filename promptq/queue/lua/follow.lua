@@ -3,7 +3,7 @@
 -- ARGV: time|'' (not used), whether to ask for progress at every step from now on ('1'|''), then per job: id, the job
 --       whose entries were read so far|'', the last entry that was read|''.
 -- Reply: per job {status|false, error_type|'', how often that text started over, the job whose entries these are,
---       tokens before the first of them, {entry's id, text, ...}}
+--       tokens before the first of them, {entry's id, text, logprobs|'', ...}}
 local _, watches = unpack(ARGV, 1, 2)
 local FIRST_JOB, VALUES = 3, 3
 local LIVE = {queued = true, started = true, deferred = true, scheduled = true}
@@ -29,6 +29,7 @@ local function follow(id, source_before, last)
   for _, entry in ipairs(entries) do
     texts[#texts + 1] = entry[1]
     texts[#texts + 1] = entry[2][4]
+    texts[#texts + 1] = entry[2][6] or ''
   end
   return {status, error_type or '', tonumber(resets or 0), source, entries[1] and tokens_before(entries[1]) or 0, texts}
 end

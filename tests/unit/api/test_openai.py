@@ -71,7 +71,7 @@ class TestRequest:
         ("fields", "at"),
         [
             ({"n": 2}, "n"),
-            ({"logprobs": True}, "logprobs"),
+            ({"top_logprobs": 21}, "top_logprobs"),
             ({"tools": [{}]}, "tools"),
             ({"response_format": {"type": "grammar"}}, "response_format"),
             (

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 
@@ -27,7 +28,7 @@ class Runner(Protocol):
     step_cost: StepCost
     linear_kind: str
 
-    def run(self, chunks: Sequence[Chunk]) -> list[int]:
+    def run(self, chunks: Sequence[Chunk]) -> Chosen:
         """Compute chunks, of running rows first and by slot; returns the tokens that each gives, in order.
 
         NOT_FINITE stands for the token of a row whose numbers are not.

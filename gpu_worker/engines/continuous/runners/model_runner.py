@@ -21,6 +21,7 @@ from gpu_worker.engines.continuous.kvcache.slots import (
     RowKvAccess,
     SlotCache,
 )
+from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.rounding import round_up
 from gpu_worker.engines.continuous.sampling import NOT_FINITE, choose
 from gpu_worker.engines.continuous.scheduler import step_cost
@@ -42,18 +43,18 @@ class ModelRunner:
         self._masked = torch.finfo(model.dtype).min
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk]) -> list[int]:
+    def run(self, chunks: Sequence[Chunk]) -> Chosen:
         """See Runner.
 
         Raises:
             ArithmeticError: some prompt's numbers are not finite. In one line they spoil the other prompts' (a masked
                 NaN is still NaN), so it is left to the caller to find the row by running fewer.
         """
-        tokens = choose(self.logits(chunks), chunks)
+        chosen = choose(self.logits(chunks), chunks)
         running = sum(chunk.decodes for chunk in chunks)
-        if NOT_FINITE in tokens[running:]:
+        if NOT_FINITE in chosen.tokens[running:]:
             raise ArithmeticError("the model's output is not a finite number")
-        return tokens
+        return chosen
 
     @torch.inference_mode()
     def logits(self, chunks: Sequence[Chunk]) -> Tensor:

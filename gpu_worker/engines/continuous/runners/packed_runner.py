@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention
 from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.runners.attention_groups import AttentionGroup, attention_groups
 from gpu_worker.engines.continuous.runners.linear import has_onednn
 from gpu_worker.engines.continuous.runners.packed_model import Attend, PackedModel, Rope
@@ -49,7 +50,7 @@ class PackedRunner:
             self._warm_up(min(WARM_ROWS, cache.slots))
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk]) -> list[int]:
+    def run(self, chunks: Sequence[Chunk]) -> Chosen:
         return choose(self.logits(chunks), chunks)
 
     @torch.inference_mode()
