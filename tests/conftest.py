@@ -12,7 +12,7 @@ from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
 from tests.fakes import TimedStore, fake_redis
-from tests.processes import ROOT
+from tests.warm import link_made
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,24 +30,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 @pytest.fixture(scope="session")
 def warm() -> Callable[[Path], None]:
-    """Puts into a data folder what a worker would make at its first start, which takes it a while and a compiler: the
-    default model, converted, the kernels, and what came out when the model was compared with `generate`."""
-    import torch  # most tests do without
-
-    from gpu_worker.engines.continuous.kernels.library import load_kernels
-    from gpu_worker.engines.continuous.loading import packaged
-
-    data = ROOT / ".promptq"
-    packaged.folder(data)
-    load_kernels(data / "kernels", torch.device("cpu"), torch.float32)
-    (data / "checks").mkdir(exist_ok=True)
-    made = [folder for name in ("models", "kernels", "checks") if (folder := data / name).is_dir()]
-
-    def link(folder: Path) -> None:
-        for each in made:
-            (folder / each.name).symlink_to(each)
-
-    return link
+    """Puts into a data folder what a worker would make at its first start."""
+    return link_made
 
 
 @pytest.fixture(scope="module")

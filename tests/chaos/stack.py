@@ -25,6 +25,7 @@ from tests.chaos.plan import LEASE_SECONDS
 from tests.clocks import Clock, can_shift_clocks
 from tests.disks import can_mount, small_disk
 from tests.proxy import Proxy
+from tests.warm import link_made
 
 ROOT = Path(__file__).parents[2]
 MARK = "PROMPTQCHAOS_RUN"
@@ -63,6 +64,8 @@ class Stack:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.restarts = 0
         self._settings = {**SETTINGS, "engine": "echo", **settings}
+        if self._settings["engine"] != "echo":
+            link_made(self._data)  # the small disk has no room for a model
         self._closing = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
         self._log = (folder / "programs.log").open("ab")
