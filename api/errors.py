@@ -184,5 +184,7 @@ def invalid_request(error: ValidationError) -> PromptqError:
         return InvalidJson(first["msg"], param="body")
     # A check of the whole model has no field; ours is about prompt and messages together.
     whole = "prompt" if first["type"] == "value_error" else "body"
-    param = ".".join(str(step) for step in first["loc"]) or whole
+    steps = [str(step) for step in first["loc"]]
+    # One in brackets tells only which of a field's forms was taken.
+    param = ".".join(step for step in steps if not step.startswith("(")) or whole
     return InvalidRequest(first["msg"].removeprefix("Value error, "), param=param[:MAX_PARAM_CHARS])

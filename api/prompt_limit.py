@@ -38,6 +38,8 @@ class PromptLimit:
         Raises:
             InvalidRequest: it does not.
         """
+        if request.prompt_token_ids is not None:
+            self._check_ids(request.prompt_token_ids)
         texts = [request.prompt] if request.prompt is not None else [_kept(m.content) for m in request.messages or ()]
         size = sum(len(text.encode()) for text in texts)
         if size < FREE_BYTES or (facts := self._facts.current()) is None or size < facts.context_length:
@@ -46,7 +48,12 @@ class PromptLimit:
         # In a thread of its own, and without the interpreter's lock, because a long prompt takes a while.
         tokens = gevent.get_hub().threadpool.apply(_count, (self._tokenizer(facts), texts, plain))
         if tokens >= facts.context_length:
-            raise _too_long(tokens, facts.context_length, plain)
+            raise _too_long(tokens, facts.context_length, "prompt" if plain else "messages")
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        facts = self._facts.current()
+        if facts and len(ids) >= facts.context_length:
+            raise _too_long(len(ids), facts.context_length, "prompt_token_ids")
 
     def _tokenizer(self, facts: ModelFacts) -> Tokenizer | None:
         if self._counter[0] != facts.sha256:
@@ -77,7 +84,7 @@ def _count(tokenizer: Tokenizer | None, texts: Sequence[str], plain: bool) -> in
     return sum(map(len, tokenizer.encode_batch_fast(list(texts), add_special_tokens=plain)))
 
 
-def _too_long(tokens: int, context: int, plain: bool) -> InvalidRequest:
-    has = "The prompt has" if plain else "The messages have at least"
+def _too_long(tokens: int, context: int, param: str) -> InvalidRequest:
+    has = "The messages have at least" if param == "messages" else "The prompt has"
     message = f"{has} {tokens:,} tokens; the context is {context:,}, prompt and text together."
-    return InvalidRequest(message, param="prompt" if plain else "messages")
+    return InvalidRequest(message, param=param)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from flask import Response, stream_with_context
@@ -31,23 +31,24 @@ class Manner:
     look_seconds: float
 
 
-def told(job_id: str, tell: Callable[[View], str], manner: Manner) -> Iterator[str]:
-    """What is told of each view of a job, until it is over, the client has left, or the process ends.
+def told(tells: Mapping[str, Callable[[View], str]], manner: Manner) -> Iterator[str]:
+    """What is told of each view of some jobs, until all are over, the client has left, or the process ends.
 
     Args:
-        tell: gives what a view has that was not told yet, or an empty string.
+        tells: by job, what gives all that a view has and that was not told yet, or an empty string.
     """
     streams, metrics = services().streams, services().metrics
-    with streams.reading(job_id) as (feed, changed), metrics.streams.track_inprogress():
+    with streams.reading(tells) as (feeds, changed), metrics.streams.track_inprogress():
         spoke_at = 0.0
         while True:
             changed.clear()
-            view = feed.view
-            said = "" if feed.is_new else tell(view)
+            views = [feed.view for feed in feeds]
+            looks = zip(feeds, views, tells.values(), strict=True)
+            said = "".join(tell(view) for feed, view, tell in looks if not feed.is_new)
             if said or time.monotonic() - spoke_at >= KEEP_ALIVE_SECONDS:
                 yield said or manner.keep_alive
                 spoke_at = time.monotonic()
-            if view.is_over or client_has_left():
+            if all(view.is_over for view in views) or client_has_left():
                 return
             if streams.drained.is_set():
                 yield manner.goodbye()

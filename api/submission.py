@@ -72,15 +72,20 @@ def read_request(fields: dict[str, Any]) -> JobRequest:
         raise invalid_request(error) from None
 
 
-def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[SubmitResult]:
+def submit_many(
+    items: Sequence[Any], idempotency_key: str = "", max_tokens_param: str = "max_tokens"
+) -> list[SubmitResult]:
     """Hand many jobs to the queue; return for each, in order, the submitted job or why it was refused.
+
+    Args:
+        max_tokens_param: what the client calls `max_tokens`.
 
     Raises:
         RedisUnavailable: none was acknowledged.
     """
     parts = services()
     keys = [f"{idempotency_key}:{place}" if idempotency_key else "" for place in range(len(items))]
-    read = [_read(item, key, parts) for item, key in zip(items, keys, strict=True)]
+    read = [_read(item, key, parts, max_tokens_param) for item, key in zip(items, keys, strict=True)]
     admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
     results = [next(admitted) if isinstance(one, NewJob) else one for one in read]
     g.acknowledged = True
@@ -90,11 +95,11 @@ def submit_many(items: Sequence[Any], idempotency_key: str = "") -> list[SubmitR
     return results
 
 
-def _read(item: Any, key: str, parts: Services) -> NewJob | PromptqError:
+def _read(item: Any, key: str, parts: Services, max_tokens_param: str) -> NewJob | PromptqError:
     """One prompt of a batch as a job; its own idempotency key has precedence over the given one."""
     try:
         keyed = KeyedJob.model_validate(item)
-        _check_limits(keyed, parts, "max_tokens")
+        _check_limits(keyed, parts, max_tokens_param)
     except ValidationError as error:
         return invalid_request(error)
     except InvalidRequest as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic_core import to_json
@@ -19,19 +19,27 @@ CHUNK_OBJECT: dict[Kind, str] = {"chat": "chat.completion.chunk", "text": "text_
 DONE = "data: [DONE]\n\n"
 
 
-def whole(kind: Kind, job: Job, result: Result) -> dict[str, Any]:
-    """The answer to a call that waited."""
-    logprobs = logprobs_of(kind, result.logprobs)
-    choice: dict[str, Any] = {"index": 0, "logprobs": logprobs, "finish_reason": result.finish_reason}
-    if kind == "chat":
-        choice["message"] = {"role": "assistant", "content": result.text, "refusal": None}
-    else:
-        choice["text"] = result.text
-    return _head(kind, job.id, job.created_at, job.queue.model) | {
+def whole(kind: Kind, jobs: Sequence[Job], results: Sequence[Result], prompts: int = 1) -> dict[str, Any]:
+    """The answer to a call that waited.
+
+    Args:
+        jobs: one for each choice, those of one prompt after those of another.
+        prompts: how many prompts there were.
+    """
+    first = jobs[0]
+    return _head(kind, first) | {
         "object": OBJECT[kind],
-        "choices": [choice],
-        "usage": usage(result),
+        "choices": [_choice(kind, index, result) for index, result in enumerate(results)],
+        "usage": usage(results, prompts),
     }
+
+
+def _choice(kind: Kind, index: int, result: Result) -> dict[str, Any]:
+    logprobs = logprobs_of(kind, result.logprobs)
+    choice: dict[str, Any] = {"index": index, "logprobs": logprobs, "finish_reason": result.finish_reason}
+    if kind == "chat":
+        return choice | {"message": {"role": "assistant", "content": result.text, "refusal": None}}
+    return choice | {"text": result.text}
 
 
 def logprobs_of(kind: Kind, entries: Sequence[TokenLogprob], offset: int = 0) -> dict[str, Any] | None:
@@ -47,34 +55,73 @@ def logprobs_of(kind: Kind, entries: Sequence[TokenLogprob], offset: int = 0) ->
     return {"content": [with_bytes(entry) for entry in entries], "refusal": None}
 
 
-def usage(result: Result) -> dict[str, Any]:
-    """What was counted."""
+def usage(results: Sequence[Result], prompts: int = 1) -> dict[str, Any]:
+    """What was counted: each prompt once, however many texts it has."""
+    each = len(results) // prompts
+    prompt_tokens = sum(result.prompt_tokens for result in results[::each])
+    completion_tokens = sum(result.completion_tokens for result in results)
     return {
-        "prompt_tokens": result.prompt_tokens,
-        "completion_tokens": result.completion_tokens,
-        "total_tokens": result.prompt_tokens + result.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": result.cached_tokens},
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(result.cached_tokens for result in results[::each])},
     }
 
 
-def _head(kind: Kind, job_id: str, created_at: float, model: str) -> dict[str, Any]:
-    return {"id": ID_PREFIX[kind] + job_id, "created": int(created_at), "model": model}
+def _head(kind: Kind, job: Job) -> dict[str, Any]:
+    return {"id": ID_PREFIX[kind] + job.id, "created": int(job.created_at), "model": job.queue.model}
 
 
 @dataclass(slots=True)
-class Chunks:
-    """What one stream has told, and what it tells next.
+class Completions:
+    """One stream: what its choices have in common.
 
     Args:
+        jobs: one for each choice, those of one prompt after those of another.
+        prompts: how many prompts there were.
         includes_usage: whether the last chunk counts the tokens.
     """
 
     kind: Kind
-    job: Job
+    jobs: Sequence[Job]
     includes_usage: bool
+    prompts: int = 1
+    results: dict[int, Result] = field(default_factory=dict)
+
+    def forms(self) -> dict[str, Chunks]:
+        """By job, what tells its choice."""
+        return {job.id: Chunks(self, index) for index, job in enumerate(self.jobs)}
+
+    def end(self, index: int, result: Result) -> Iterator[str]:
+        """What comes after this choice: nothing but for the last one."""
+        self.results[index] = result
+        if len(self.results) < len(self.jobs):
+            return
+        if self.includes_usage:
+            results = [self.results[at] for at in range(len(self.jobs))]
+            yield self.event({"choices": [], "usage": usage(results, self.prompts)})
+        yield DONE
+
+    def event(self, fields: dict[str, Any]) -> str:
+        """One event, with what all have."""
+        head = _head(self.kind, self.jobs[0])
+        return f"data: {to_json(head | {'object': CHUNK_OBJECT[self.kind]} | fields).decode()}\n\n"
+
+
+@dataclass(slots=True)
+class Chunks:
+    """What was told of one choice, and what is told next."""
+
+    stream: Completions
+    index: int = 0
     told: int = 0
     told_tokens: int = 0
     began: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """Of the stream."""
+        return self.stream.kind
 
     def begin(self) -> Iterator[str]:
         """Nothing: the first chunk comes with the text."""
@@ -97,9 +144,7 @@ class Chunks:
             yield self.error(error.type, error.message)
         elif result := job.result:
             yield self._chunk({} if self.kind == "chat" else "", result.finish_reason)
-            if self.includes_usage:
-                yield self._event({"choices": [], "usage": usage(result)})
-            yield DONE
+            yield from self.stream.end(self.index, result)
 
     def error(self, code: str, message: str) -> str:
         """The last event of a stream that cannot go on; the SDK raises it."""
@@ -108,9 +153,5 @@ class Chunks:
 
     def _chunk(self, piece: Any, finish_reason: str | None = None, logprobs: dict[str, Any] | None = None) -> str:
         name = "delta" if self.kind == "chat" else "text"
-        choice = {"index": 0, name: piece, "logprobs": logprobs, "finish_reason": finish_reason}
-        return self._event({"choices": [choice]} | ({"usage": None} if self.includes_usage else {}))
-
-    def _event(self, fields: dict[str, Any]) -> str:
-        head = _head(self.kind, self.job.id, self.job.created_at, self.job.queue.model)
-        return f"data: {to_json(head | {'object': CHUNK_OBJECT[self.kind]} | fields).decode()}\n\n"
+        choice = {"index": self.index, name: piece, "logprobs": logprobs, "finish_reason": finish_reason}
+        return self.stream.event({"choices": [choice]} | ({"usage": None} if self.stream.includes_usage else {}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from api.openai.body import Body, WithoutEffect
 from api.openai.formats import ChatFormat
@@ -12,12 +12,14 @@ from api.openai.turns import Turn, joining
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
-from promptq.contract.request import MAX_SEED, LogitBias, StopStrings, Text
+from promptq.contract.request import MAX_SEED, LogitBias, StopStrings, Text, TokenIds
 
 PRIORITIES: dict[str, Priority] = {"priority": "high", "default": "default", "auto": "default", "flex": "low"}
 """OpenAI's service tiers, as priorities of ours."""
 LEAST_TOP_P = 1e-9
 """Keeps the likeliest token alone, which is what a `top_p` of 0 asks for."""
+MAX_CHOICES = 128
+"""As many texts may be asked for in one call as OpenAI gives."""
 COMPLETION_TOKENS = 16
 """OpenAI's own default for `/v1/completions`."""
 _AS_THEY_ARE = (
@@ -77,7 +79,7 @@ class Sampling(Common):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: LogitBias | None = None
-    n: Literal[1] | None = Field(None, description="More than one text is not supported.")
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="So many texts of each prompt, a job each.")
     stream_options: StreamOptions | None = None
 
     @property
@@ -87,6 +89,28 @@ class Sampling(Common):
 
     def job(self, default_tokens: int) -> dict[str, Any]:
         return super().job(default_tokens) | {"seed": None if self.seed is None else self.seed & MAX_SEED}
+
+    def jobs(self, default_tokens: int) -> list[dict[str, Any]]:
+        """The fields of all jobs: for each prompt `n`, which differ in their seeds."""
+        prompts, job = self.prompts, self.job(default_tokens)
+        return [job | prompt | self._seed(choice) for prompt in prompts for choice in range(self.n or 1)]
+
+    def _seed(self, choice: int) -> dict[str, Any]:
+        return {} if self.seed is None else {"seed": (self.seed + choice) & MAX_SEED}
+
+    @property
+    def prompts(self) -> list[dict[str, Any]]:
+        """The fields of each prompt."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """What depends on several fields.
+
+        Raises:
+            InvalidRequest: they do not go together.
+        """
+        if (self.n or 1) * len(self.prompts) > MAX_CHOICES:
+            raise InvalidRequest(f"There are at most {MAX_CHOICES} texts in all.", param="n")
 
     @property
     def most_tokens(self) -> int | None:
@@ -146,7 +170,6 @@ class ChatCompletion(Sampling):
     def job(self, default_tokens: int) -> dict[str, Any]:
         schema = self.response_format and self.response_format.asks_for
         own = {
-            "messages": [message.turn() for message in self.messages],
             "json_schema": schema,
             "continue_final_message": bool(self.continue_final_message),
             "logprobs": bool(self.logprobs),
@@ -158,12 +181,12 @@ class ChatCompletion(Sampling):
     def most_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
-    def check(self) -> None:
-        """What depends on several fields.
+    @property
+    def prompts(self) -> list[dict[str, Any]]:
+        return [{"messages": [message.turn() for message in self.messages]}]
 
-        Raises:
-            InvalidRequest: they do not go together.
-        """
+    def check(self) -> None:
+        super().check()
         if self.add_generation_prompt is not None and self.add_generation_prompt == bool(self.continue_final_message):
             message = "A turn is either begun or gone on with: it is the opposite of `continue_final_message`."
             raise InvalidRequest(message, param="add_generation_prompt")
@@ -174,13 +197,20 @@ class ChatCompletion(Sampling):
         return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
 
 
-def _one_text(prompt: Any) -> Any:
-    """A list of one text is that text."""
-    return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str) else prompt
+def _as_prompts(given: Any) -> Any:
+    """A list of prompts, of which one may be given as it is."""
+    is_one = isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], int))
+    return [given] if is_one else given
 
 
-_ListOfOne = Annotated[list[Text], Field(min_length=1, max_length=1)]
-Prompt = Annotated[Text, BeforeValidator(_one_text, json_schema_input_type=Text | _ListOfOne)]
+def _kind(prompt: Any) -> str:
+    return IDS if isinstance(prompt, list) else TEXT
+
+
+TEXT, IDS = "(text)", "(ids)"
+_Prompt = Annotated[Annotated[Text, Tag(TEXT)] | Annotated[TokenIds, Tag(IDS)], Discriminator(_kind)]
+_Prompts = Annotated[list[_Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
+Prompts = Annotated[_Prompts, BeforeValidator(_as_prompts, json_schema_input_type=Text | TokenIds | _Prompts)]
 
 
 class Completion(Sampling):
@@ -192,10 +222,7 @@ class Completion(Sampling):
 
     tokens_param: ClassVar[str] = "max_tokens"
 
-    def check(self) -> None:
-        """Nothing depends on several fields."""
-
-    prompt: Prompt
+    prompt: Prompts = Field(description="A text, token ids, or a list of such prompts.")
     best_of: Literal[1] | None = Field(None, description="More than one text is not supported.")
     echo: Literal[False] | None = Field(None, description="Not supported.")
     logprobs: int | None = Field(
@@ -204,5 +231,9 @@ class Completion(Sampling):
     suffix: Nothing = None
 
     def job(self, _default_tokens: int) -> dict[str, Any]:
-        own = {"prompt": self.prompt, "logprobs": self.logprobs is not None, "top_logprobs": self.logprobs or 0}
+        own = {"logprobs": self.logprobs is not None, "top_logprobs": self.logprobs or 0}
         return super().job(COMPLETION_TOKENS) | own
+
+    @property
+    def prompts(self) -> list[dict[str, Any]]:
+        return [{"prompt" if isinstance(prompt, str) else "prompt_token_ids": prompt} for prompt in self.prompt]

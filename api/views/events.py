@@ -52,7 +52,7 @@ def read_events(path: JobPath, header: EventsHeader, query: EventsQuery) -> Resp
 def event_stream(job_id: str, after: str = "") -> Response:
     """The events of a job, from a position on."""
     teller = Teller(*_position(after))
-    return event_response(told(job_id, lambda view: "".join(teller.tell(job_id, view)), _MANNER))
+    return event_response(told({job_id: lambda view: "".join(teller.tell(job_id, view))}, _MANNER))
 
 
 def _position(after: str) -> tuple[int, int]:

@@ -135,22 +135,22 @@ class Streams:
         self.drained = threading.Event()
 
     @contextmanager
-    def reading(self, job_id: str) -> Iterator[tuple[Feed, threading.Event]]:
-        """A job's feed, and what is set whenever it changed."""
+    def reading(self, job_ids: Iterable[str]) -> Iterator[tuple[list[Feed], threading.Event]]:
+        """Jobs' feeds, in order, and what is set whenever one of them changed."""
         event = threading.Event()
         with self._lock:
             self._start()
-            feed = self._feeds.setdefault(job_id, Feed(job_id))
-            feed.readers.add(event)
-            self._changed.add(job_id)
+            feeds = [self._feeds.setdefault(job_id, Feed(job_id)) for job_id in job_ids]
+            for feed in feeds:
+                feed.readers.add(event)
+                self._changed.add(feed.place.job_id)
         self._woken.set()
         try:
-            yield feed, event
+            yield feeds, event
         finally:
             with self._lock:
-                feed.readers.discard(event)
-                if not feed.readers and self._feeds.get(job_id) is feed:
-                    self._forget(feed)
+                for feed in feeds:
+                    self._leave(feed, event)
 
     def drain(self) -> None:
         """Let every stream end: the process is about to stop."""
@@ -184,6 +184,11 @@ class Streams:
         self._started = True
         self._subscription.start()
         threading.Thread(target=self._keep_reading, name="streams", daemon=True).start()
+
+    def _leave(self, feed: Feed, reader: threading.Event) -> None:
+        feed.readers.discard(reader)
+        if not feed.readers and self._feeds.get(feed.place.job_id) is feed:
+            self._forget(feed)
 
     def _forget(self, feed: Feed) -> None:
         del self._feeds[feed.place.job_id]

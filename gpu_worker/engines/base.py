@@ -125,7 +125,7 @@ class Capabilities:
         resume: continues a row from token ids that were generated earlier, to the text it would have had.
         preempt: gives up a running row with its progress.
         logprobs, json_schema, penalties, logit_bias: these parameters of a request.
-        n: several texts of one prompt, which is computed once.
+        token_prompts: takes a prompt as token ids.
         adapters: LoRA adapters by name.
         embeddings: vectors in place of text.
         streaming: text comes with each step, not only at the end.
@@ -137,7 +137,7 @@ class Capabilities:
     json_schema: bool = False
     penalties: bool = False
     logit_bias: bool = False
-    n: bool = False
+    token_prompts: bool = False
     adapters: bool = False
     embeddings: bool = False
     streaming: bool = False

@@ -15,6 +15,7 @@ NEEDS: Final = {
     "logit_bias": "logit_bias",
     "json_schema": "json_schema",
     "logprobs": "logprobs",
+    "prompt_token_ids": "token_prompts",
 }
 """By field, the capability without which an engine would ignore it. Each is a name of the engines' `Capabilities`."""
 

@@ -50,6 +50,11 @@ LogitBias = Annotated[
 ]
 
 
+TokenIds = Annotated[
+    list[Annotated[int, Field(ge=0, lt=2**31)]],
+    Field(min_length=1, max_length=1_000_000),
+]
+
 ANY_OBJECT: Final = {"type": "object"}
 """The schema that every JSON object fits."""
 MAX_SCHEMA_BYTES: Final = 16_384
@@ -81,6 +86,9 @@ class GenerateRequest(_Strict):
     prompt: Text | None = Field(
         None,
         description="Text to continue, given to the model as it is, special tokens too. Exclusive with `messages`.",
+    )
+    prompt_token_ids: TokenIds | None = Field(
+        None, description="The same as ids of the model's own tokens. Exclusive with `prompt` and `messages`."
     )
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)] | None = Field(
         None, description="A chat, rendered with the model's chat template. Exclusive with `prompt`."
@@ -128,7 +136,7 @@ class GenerateRequest(_Strict):
 
     @model_validator(mode="after")
     def _one_input(self) -> GenerateRequest:
-        if (self.prompt is None) == (self.messages is None):
+        if sum(given is not None for given in (self.prompt, self.prompt_token_ids, self.messages)) != 1:
             raise ValueError("give either prompt or messages, and not both")
         if self.continue_final_message and (self.messages is None or self.messages[-1].role != "assistant"):
             raise ValueError("continue_final_message: the last of the messages must be the assistant's")
@@ -143,8 +151,9 @@ class GenerateRequest(_Strict):
 
     @property
     def input_chars(self) -> int:
-        """Characters of prompt text, over all messages."""
-        return len(self.prompt or "") + sum(len(m.content) for m in self.messages or ())
+        """Characters of prompt text, over all messages; a token counts as one."""
+        written = len(self.prompt or "") + len(self.prompt_token_ids or ())
+        return written + sum(len(m.content) for m in self.messages or ())
 
     def kwargs(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as they travel in the job's data."""

@@ -63,8 +63,8 @@ class Reading:
                 self.job = data["job"]
 
     def findings(self) -> list[str]:
-        """What broke the promise, a line each."""
+        """What broke the promise, a line each. A job that was given up after its last worker died has no text."""
         output = (self.job or {}).get("output")
-        if self.job and self.text != (output["text"] if output else ""):
+        if output and self.text != output["text"]:
             return [*self.wrong, f"read {self.text!r}, and the job has {output!r}"]
         return self.wrong

@@ -91,7 +91,7 @@ def test_the_async_client(api: Api) -> None:
     ("fields", "error", "param"),
     [
         ({"model": "other"}, openai.NotFoundError, "model"),
-        ({"n": 2}, openai.BadRequestError, "n"),
+        ({"n": 129}, openai.BadRequestError, "n"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"logprobs": True}, openai.BadRequestError, "logprobs"),
         ({"max_tokens": 10**6}, openai.BadRequestError, "max_tokens"),

@@ -18,6 +18,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "logit_bias": {"logit_bias": {"5": 1.0}},
     "json_schema": {"json_schema": {"type": "object"}},
     "logprobs": {"logprobs": True},
+    "prompt_token_ids": {"prompt": None, "prompt_token_ids": [5]},
 }
 
 
@@ -28,7 +29,7 @@ def test_every_field_is_one_of_the_request_and_every_capability_one_of_the_engin
 
 @pytest.mark.parametrize("field", NEEDS)
 def test_what_is_asked_for_is_refused_where_the_engine_cannot(field: str) -> None:
-    request = GenerateRequest(prompt="a", **ASKED[field])
+    request = GenerateRequest(**({"prompt": "a"} | ASKED[field]))
     with pytest.raises(InvalidRequest, match=f"The engine of the model echo cannot do {field}.") as caught:
         check(request, {"streaming"}, "echo")
     assert caught.value.param == field

@@ -9,13 +9,15 @@ from pydantic_core import to_json
 from api.current import services
 from api.http.blueprints import OpenAIBlueprint, submits_jobs
 from api.http.responses import JsonResponse
-from api.openai.answers import Chunks, Kind, whole
+from api.openai.answers import Completions, Kind, whole
 from api.openai.fields import ChatCompletion, Completion
 from api.openai.schemas import ChatCompletionObject, CompletionObject, OpenAIError
 from api.parameters import KeyHeader
 from api.streaming import event_response
-from api.submission import read_request, submit
+from api.submission import read_request, submit, submit_many
 from api.views.openai import foreground, models
+from promptq.contract.errors import PromptqError
+from promptq.contract.job import Job
 
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 500, 502, 503, 504), OpenAIError)
 
@@ -39,10 +41,24 @@ def create_completion(header: KeyHeader, body: Completion) -> Response:
 def _answer(kind: Kind, body: ChatCompletion | Completion, idempotency_key: str) -> Response:
     models.check(body.model)
     body.check()
-    request = read_request(body.job(services().settings.max_tokens_limit))
-    job = submit(request, idempotency_key=idempotency_key, max_tokens_param=body.tokens_param).job
+    jobs, stays, prompts = _submit(body, idempotency_key), bool(idempotency_key), len(body.prompts)
     if body.stream:
-        chunks = Chunks(kind, job, body.include_usage)
-        return event_response(foreground.stream(job, chunks, stays=bool(idempotency_key)))
-    job, result = foreground.result(job, stays=bool(idempotency_key))
-    return JsonResponse(to_json(whole(kind, job, result)))
+        completions = Completions(kind, jobs, body.include_usage, prompts)
+        return event_response(foreground.stream(completions.forms(), stays=stays))
+    return JsonResponse(to_json(whole(kind, jobs, foreground.results(jobs, stays=stays), prompts)))
+
+
+def _submit(body: ChatCompletion | Completion, idempotency_key: str) -> list[Job]:
+    """A job for each text: all, or none."""
+    requests = body.jobs(services().settings.max_tokens_limit)
+    if len(requests) == 1:
+        request = read_request(requests[0])
+        return [submit(request, idempotency_key=idempotency_key, max_tokens_param=body.tokens_param).job]
+    done = submit_many(requests, idempotency_key, body.tokens_param)
+    refused = [one for one in done if isinstance(one, PromptqError)]
+    jobs = [one.job for one in done if not isinstance(one, PromptqError)]
+    if refused:
+        for job in jobs:
+            foreground.cancel(job.id)
+        raise refused[0]
+    return jobs

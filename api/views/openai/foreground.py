@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
@@ -60,8 +60,25 @@ class Form(Protocol):
         ...
 
 
-def result(job: Job, *, stays: bool) -> tuple[Job, Result]:
-    """The job once it has ended, and its text.
+def results(jobs: Sequence[Job], *, stays: bool) -> list[Result]:
+    """The texts of some jobs, once all have ended. If one has none, nobody waits for the others any more.
+
+    Args:
+        stays: as for `ended`.
+
+    Raises:
+        PromptqError: one has none, or not in time.
+    """
+    try:
+        return [result(job, stays=stays) for job in jobs]
+    except Exception:
+        for job in () if stays else jobs:
+            cancel(job.id)
+        raise
+
+
+def result(job: Job, *, stays: bool) -> Result:
+    """The text of a job, once it has ended.
 
     Args:
         stays: as for `ended`.
@@ -73,7 +90,7 @@ def result(job: Job, *, stays: bool) -> tuple[Job, Result]:
     if error := failure(job):
         raise _failed(error)
     assert job.result
-    return job, job.result
+    return job.result
 
 
 def ended(job: Job, *, stays: bool) -> Job:
@@ -101,22 +118,24 @@ def ended(job: Job, *, stays: bool) -> Job:
     raise RunFailed("timeout", f"The text was not there within {seconds:g} s.", HTTPStatus.GATEWAY_TIMEOUT)
 
 
-def stream(job: Job, form: Form, *, stays: bool = False) -> Iterator[str]:
-    """A job's text as it comes.
+def stream(forms: Mapping[str, Form], *, stays: bool = False) -> Iterator[str]:
+    """The texts of some jobs as they come, until all have ended, or one has failed.
 
     Args:
-        stays: the job goes on when its client goes away.
+        forms: by job, how it is told.
+        stays: the jobs go on when their client goes away.
     """
-    telling = _Telling(form)
-    manner = Manner(_KEEP_ALIVE, lambda: form.error("shutting_down", _ENDS), LOOK_SECONDS)
+    first, *_ = forms.values()
+    tellings = {job_id: _Telling(form) for job_id, form in forms.items()}
+    manner = Manner(_KEEP_ALIVE, lambda: first.error("shutting_down", _ENDS), LOOK_SECONDS)
     try:
-        for said in told(job.id, telling, manner):
+        for said in told(tellings, manner):
             yield said
-            if telling.is_broken:
+            if any(telling.is_broken for telling in tellings.values()):
                 return
     finally:
-        if not (telling.is_over or stays):
-            cancel(job.id)
+        for job_id in [job_id for job_id, telling in tellings.items() if not (telling.is_over or stays)]:
+            cancel(job_id)
 
 
 def cancel(job_id: str) -> None:
@@ -144,10 +163,13 @@ class _Telling:
     is_broken: bool = False
 
     def __call__(self, view: View) -> str:
+        if self.is_over:
+            return ""
         self.is_over = view.is_over
-        self.is_broken = self.form.told > 0 and self.resets not in (None, view.resets)
+        is_lost = self.form.told > 0 and self.resets not in (None, view.resets)
+        self.is_broken = is_lost or (view.job is not None and failure(view.job) is not None)
         self.resets = view.resets
-        return self.form.error("started_over", _LOST) if self.is_broken else "".join(self._told(view))
+        return self.form.error("started_over", _LOST) if is_lost else "".join(self._told(view))
 
     def _told(self, view: View) -> Iterator[str]:
         yield from self.form.begin()

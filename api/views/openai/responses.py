@@ -67,7 +67,7 @@ def create_response(header: KeyHeader, body: CreateResponse) -> Response:
     ).job
     stays = bool(body.background or header.idempotency_key)
     if body.stream:
-        return event_response(foreground.stream(job, ResponseEvents(job, shown), stays=stays))
+        return event_response(foreground.stream({job.id: ResponseEvents(job, shown)}, stays=stays))
     return _response(job if body.background else foreground.ended(job, stays=stays), shown)
 
 
@@ -78,7 +78,7 @@ def retrieve_response(path: ResponsePath, query: RetrieveQuery) -> Response:
     if not query.stream:
         return _response(job, asked_for.fields)
     telling = ResponseEvents(job, asked_for.fields, query.starting_after)
-    return event_response(foreground.stream(job, telling, stays=True))
+    return event_response(foreground.stream({job.id: telling}, stays=True))
 
 
 @blueprint.post("/<id>/cancel", responses=_FOUND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous import penalties
@@ -12,6 +13,7 @@ from gpu_worker.engines.continuous.retry_halves import failure
 from gpu_worker.engines.continuous.scheduler.sequence import SequenceState
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
+from promptq.contract.errors import InvalidRequest
 
 
 class RowStarts:
@@ -49,6 +51,7 @@ class RowStarts:
         sequence = SequenceState(row, [], request.max_tokens, seed)
         try:
             sequence.prompt = self._prompts.encode(request)
+            self._check_ids(request.prompt_token_ids or ())
             sequence.drafter.extend(sequence.prompt)
             sequence.ends = self._rules.ends | self._special.ends(request.stop)
             self._fit(sequence)
@@ -64,6 +67,11 @@ class RowStarts:
         sequence.counts = penalties.counts_for(request, sequence.prompt, vocabulary)
         sequence.bias = penalties.bias_for(request, vocabulary, self._rules.device)
         sequence.grammar = self._grammars.grammar(request.json_schema) if request.json_schema is not None else None
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if ids and max(ids) >= self._vocabulary:
+            message = f"the model has no token {max(ids)}; its tokens are 0 to {self._vocabulary - 1}"
+            raise InvalidRequest(f"prompt_token_ids: {message}", param="prompt_token_ids")
 
     def _fit(self, sequence: SequenceState) -> None:
         length = len(sequence.prompt)

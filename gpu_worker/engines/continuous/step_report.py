@@ -72,6 +72,7 @@ def describe(
             json_schema=IS_AVAILABLE,
             penalties=True,
             logit_bias=True,
+            token_prompts=True,
             streaming=True,
         ),
         model_identity(fingerprint, context, dtype),

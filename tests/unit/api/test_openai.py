@@ -12,9 +12,10 @@ from flask.testing import FlaskClient
 from pydantic import ValidationError
 
 from api.app import create_app
-from api.openai.answers import Chunks, whole
+from api.openai.answers import Completions, whole
 from api.openai.errors import error_fields, failure, retry_headers, status_for
 from api.openai.fields import ChatCompletion, Completion
+from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, JobError, Result, Status
 from promptq.contract.queues import QueueName
 from promptq.contract.request import MAX_SEED, JobRequest
@@ -29,7 +30,7 @@ JOB = Job("j", Status.SUCCEEDED, QueueName("m", "low"), 12.7, result=RESULT)
 
 def chat(**fields: Any) -> dict[str, Any]:
     body = ChatCompletion.model_validate_json(json.dumps({"model": "m", "messages": HELLO, **fields}))
-    return JobRequest.model_validate(body.job(2048)).model_dump(exclude_defaults=True)
+    return JobRequest.model_validate(body.jobs(2048)[0]).model_dump(exclude_defaults=True)
 
 
 class TestRequest:
@@ -70,7 +71,7 @@ class TestRequest:
     @pytest.mark.parametrize(
         ("fields", "at"),
         [
-            ({"n": 2}, "n"),
+            ({"n": 129}, "n"),
             ({"top_logprobs": 21}, "top_logprobs"),
             ({"tools": [{}]}, "tools"),
             ({"response_format": {"type": "grammar"}}, "response_format"),
@@ -89,16 +90,47 @@ class TestRequest:
             chat(**fields)
         assert caught.value.errors()[0]["loc"][0] == at
 
-    def test_a_completion_has_openais_own_limit_and_may_be_a_list_of_one(self) -> None:
-        body = Completion.model_validate({"model": "m", "prompt": ["Once"]})
-        assert (body.job(2048)["prompt"], body.job(2048)["max_tokens"]) == ("Once", 16)
+    @pytest.mark.parametrize(
+        ("prompt", "prompts"),
+        [
+            ("Once", [{"prompt": "Once"}]),
+            (["Once"], [{"prompt": "Once"}]),
+            (["Once", "twice"], [{"prompt": "Once"}, {"prompt": "twice"}]),
+            ([5, 6], [{"prompt_token_ids": [5, 6]}]),
+            ([[5], [6, 7]], [{"prompt_token_ids": [5]}, {"prompt_token_ids": [6, 7]}]),
+        ],
+    )
+    def test_a_completion_has_openais_own_limit_and_all_kinds_of_prompts(
+        self, prompt: Any, prompts: list[dict[str, Any]]
+    ) -> None:
+        jobs = Completion.model_validate({"model": "m", "prompt": prompt}).jobs(2048)
+        assert [{name: job[name] for name in wanted} for job, wanted in zip(jobs, prompts, strict=True)] == prompts
+        assert {job["max_tokens"] for job in jobs} == {16}
+
+    @pytest.mark.parametrize("prompt", [[], [[]], ["a", 5], [5, "a"], [-1], [5.5], "", [""], [True]])
+    def test_other_prompts_are_refused(self, prompt: Any) -> None:
         with pytest.raises(ValidationError):
-            Completion.model_validate({"model": "m", "prompt": ["Once", "twice"]})
+            Completion.model_validate({"model": "m", "prompt": prompt})
+
+    def test_texts_of_one_prompt_differ_in_their_seeds(self) -> None:
+        body = Completion.model_validate({"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 2**63 - 1})
+        jobs = [(job["prompt"], job["seed"]) for job in body.jobs(16)]
+        assert jobs == [("a", 2**63 - 1), ("a", 0), ("b", 2**63 - 1), ("b", 0)]
+        assert [job["seed"] for job in Completion.model_validate({"model": "m", "prompt": "a", "n": 2}).jobs(16)] == [
+            None,
+            None,
+        ]
+
+    def test_too_many_texts_are_refused_by_name(self) -> None:
+        body = Completion.model_validate({"model": "m", "prompt": ["a"] * 3, "n": 43})
+        with pytest.raises(InvalidRequest) as caught:
+            body.check()
+        assert caught.value.param == "n"
 
 
 class TestChunks:
     def test_a_stream_tells_each_piece_once_and_then_how_it_ended(self) -> None:
-        chunks = Chunks("chat", JOB, includes_usage=True)
+        (chunks,) = Completions("chat", [JOB], includes_usage=True).forms().values()
         said = [*chunks.text("Hi"), *chunks.text("Hi"), *chunks.text("Hi there"), *chunks.end(JOB)]
         *events, last = [text.removeprefix("data: ").strip() for text in said]
         assert last == "[DONE]"
@@ -113,14 +145,20 @@ class TestChunks:
         }
 
     def test_without_being_asked_nothing_is_said_of_usage(self) -> None:
-        chunks = Chunks("text", JOB, includes_usage=False)
+        (chunks,) = Completions("text", [JOB], includes_usage=False).forms().values()
         said = "".join([*chunks.text("Hi"), *chunks.end(JOB)])
         assert "usage" not in said
         assert '"text":"Hi"' in said
 
     def test_the_whole_answer(self) -> None:
-        assert whole("text", JOB, RESULT)["choices"][0]["text"] == "Hi there"
-        assert whole("chat", JOB, RESULT)["choices"][0]["message"]["content"] == "Hi there"
+        assert whole("text", [JOB], [RESULT])["choices"][0]["text"] == "Hi there"
+        assert whole("chat", [JOB], [RESULT])["choices"][0]["message"]["content"] == "Hi there"
+
+    def test_each_prompt_counts_once_however_many_texts_it_has(self) -> None:
+        answer = whole("text", [JOB] * 6, [RESULT] * 6, prompts=2)
+        assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+        counts = (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"])
+        assert counts == (2 * RESULT.prompt_tokens, 6 * RESULT.completion_tokens)
 
     def test_what_counts_as_failure(self) -> None:
         assert failure(JOB) is None

@@ -115,7 +115,7 @@ def streams_of(queue: Queue) -> Streams:
 def test_all_who_read_a_job_share_one_feed_and_one_look() -> None:
     queue = Queue()
     streams = streams_of(queue)
-    with streams.reading("j") as (feed, _), streams.reading("j") as (same, changed), streams.reading("k"):
+    with streams.reading(["j"]) as ([feed], _), streams.reading(["j"]) as ([same], changed), streams.reading(["k"]):
         assert feed is same
         wait_until(lambda: len(queue.looks) and not feed.is_new, 5)
         assert queue.looks[0][1], "the first look has the workers tell at every step"
@@ -131,7 +131,7 @@ def test_those_who_read_a_joined_job_hear_of_what_its_leader_got() -> None:
     queue = Queue()
     queue.leaders["j"] = "first"
     streams = streams_of(queue)
-    with streams.reading("j") as (feed, changed), streams.reading("k"):
+    with streams.reading(["j"]) as ([feed], changed), streams.reading(["k"]):
         wait_until(lambda: not feed.is_new, 5)
         for leader in ("first", "second"):
             queue.leaders["j"] = leader
@@ -153,7 +153,7 @@ def test_a_look_that_fails_is_made_again_without_a_message() -> None:
     queue = Queue()
     streams = streams_of(queue)
     queue.is_away = True
-    with streams.reading("j") as (feed, _):
+    with streams.reading(["j"]) as ([feed], _):
         wait_until(lambda: not streams._changed, 5)
         queue.texts["j"] = [("1-1", "a")]
         queue.is_away = False

@@ -30,6 +30,8 @@ class PromptEncoder:
         Raises:
             InvalidRequest: a chat for a model without a chat template, or one its template refuses; an empty prompt.
         """
+        if request.prompt_token_ids is not None:
+            return list(request.prompt_token_ids)
         if request.messages is not None:
             ids = self._encode_chat(request.messages, goes_on=request.continue_final_message)
         else:
