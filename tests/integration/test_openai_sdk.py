@@ -87,6 +87,7 @@ def test_the_async_client(api: Api) -> None:
     assert asyncio.run(ask()) == [WORDS] * 8
 
 
+@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize(
     ("fields", "error", "param"),
     [
