@@ -26,7 +26,7 @@ test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract
 
 test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, nginx, other SDKs; skips what is not there
 	@for sdk in openai-1 openai-2; do echo "$$sdk:"; PYTHONPATH=$$(echo .venvs/$$sdk/lib/python3.*/site-packages) \
-		$(BIN)/python -m pytest -q tests/integration/test_openai_sdk.py tests/integration/test_openai_responses.py $(ARGS) \
+		$(BIN)/python -m pytest -q $(addprefix tests/integration/test_openai_,sdk.py responses.py choices.py logprobs.py) $(ARGS) \
 		|| exit 1; done
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 

@@ -66,4 +66,5 @@ def test_the_sdk_for_node(api: Api, tmp_path: Path) -> None:
     assert got == {
         "models": ["echo"], "chat": WORDS, "streamed": WORDS, "usage": 20, "helper": WORDS, "background": "queued",
         "last": "response.completed", "output_text": WORDS, "cancelled": "completed",
+        "several": ["one", "one", "two", "two"],
     }  # fmt: skip

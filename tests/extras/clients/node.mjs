@@ -9,6 +9,9 @@ got.models = (await client.models.list()).data.map((model) => model.id);
 const whole = await client.chat.completions.create({ model: "echo", messages });
 got.chat = whole.choices[0].message.content;
 
+const several = await client.completions.create({ model: "echo", prompt: ["one", "two"], n: 2 });
+got.several = several.choices.map((choice) => choice.text);
+
 let text = "";
 const stream = await client.chat.completions.create({
   model: "echo", messages, stream: true, stream_options: { include_usage: true },
@@ -38,7 +41,7 @@ got.errors = [];
 const calls = [
   () => client.responses.retrieve(response.id),
   () => client.chat.completions.create({ model: "other", messages }),
-  () => client.chat.completions.create({ model: "echo", messages, n: 2 }),
+  () => client.chat.completions.create({ model: "echo", messages, n: 129 }),
 ];
 for (const call of calls) {
   try {
