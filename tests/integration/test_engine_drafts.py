@@ -10,6 +10,8 @@ import pytest
 from tests.integration.engine_rows import intercept, row, run
 from tests.integration.tiny_engines import Recorder, byte_tokenizer, round_model, tiny_engine
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture
 def model():

@@ -19,6 +19,8 @@ from promptq.contract.request import ANY_OBJECT, GenerateRequest
 from tests.integration.tiny_engines import CONTEXT, WAYS, tiny_engine, tiny_model
 from tests.schemas import random_schema
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 pytest.importorskip("xgrammar", reason="xgrammar is not installed: make install")
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -18,6 +18,8 @@ from tests.integration.engine_rows import row, run
 from tests.integration.tiny_engines import WAYS, Recorder, byte_tokenizer, round_model, tiny_engine, tiny_model
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOLERANCE = 1e-4
 ROWS: tuple[dict[str, Any], ...] = (
     {"logprobs": True, "top_logprobs": 5},

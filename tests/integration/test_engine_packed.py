@@ -12,6 +12,8 @@ from gpu_worker.engines.continuous.runners.linear import OneDnnLinear, PlainLine
 from gpu_worker.engines.continuous.runners.packed_model import is_known
 from tests.integration.tiny_engines import DEEP, SHAPE, tiny_engine, tiny_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 KINDS = [
     PlainLinear,

@@ -32,6 +32,8 @@ from tests.integration.tiny_engines import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MIXES = 9  # for each of twelve engines
 TOKENS = 20
 VOCABULARY = EOS + 1

@@ -22,6 +22,8 @@ from tests.integration.tiny_engines import (
     tiny_model,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPTS = ["hello", "a somewhat longer prompt than that", "xyz", "the fourth one"]
 
 

@@ -11,6 +11,8 @@ from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from gpu_worker.engines.continuous.draws import Draw, draw_key, waiting_times
 from gpu_worker.engines.continuous.sampling import ARGMAX_BLOCK, NOT_FINITE, next_tokens
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCABULARY = 50
 KEYS = [draw_key(11, index) for index in range(20_000)]
 PARAMETERS = [

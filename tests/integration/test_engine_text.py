@@ -14,6 +14,8 @@ from tests.integration.engine_rows import row
 from tests.integration.tiny_engines import CONTEXT, DEEP, Recorder
 from tests.small_tokenizers import KINDS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(params=KINDS)
 def tokenizer(request: pytest.FixtureRequest) -> Any:
