@@ -9,6 +9,7 @@ import importlib.util
 import json
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any
 
 import torch
@@ -76,23 +77,26 @@ class Grammar:
     Args:
         compiled: what it goes by, when it is there.
         ends_by_token: whether a token of the model's ends the text.
+
+    Attributes:
+        matcher: xgrammar's, once it has begun.
     """
 
     def __init__(self, compiled: Future[Compiled], *, ends_by_token: bool) -> None:
         self.compiled = compiled
         self._ends_by_token = ends_by_token
-        self._matcher: Any = None
+        self.matcher: Any = None
         self._ever_allowed: Tensor | None = None
 
     @property
     def has_begun(self) -> bool:
         """Whether it can tell what may come next."""
-        return self._matcher is not None
+        return self.matcher is not None
 
     @property
     def is_whole(self) -> bool:
         """Whether the text has ended by itself, no token being there for that."""
-        return bool(self._matcher.is_terminated())
+        return bool(self.matcher.is_terminated())
 
     def begin(self, tokens: Iterable[int]) -> None:
         """Start behind these tokens, which an earlier run generated.
@@ -103,7 +107,7 @@ class Grammar:
         import xgrammar
 
         compiled, self._ever_allowed = self.compiled.result()
-        self._matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=not self._ends_by_token)
+        self.matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=not self._ends_by_token)
         if not self._allows_any():
             raise InvalidRequest("json_schema: no text fits it", param="json_schema")
         for token in tokens:
@@ -119,20 +123,20 @@ class Grammar:
         Raises:
             ValueError: it is none of those that could come next.
         """
-        if not self._matcher.accept_token(token):
+        if not self.matcher.accept_token(token):
             raise ValueError(f"token {token} does not fit the schema")
 
     def _allows_any(self) -> bool:
         assert self._ever_allowed is not None
         allowed = torch.zeros(1, len(self._ever_allowed), dtype=torch.int32)
-        self.fill(allowed, 0)
+        self.matcher.fill_next_token_bitmask(allowed)
+        self.restrict(allowed[0])
         return bool(allowed.any())
 
-    def fill(self, allowed: Tensor, index: int) -> None:
-        """Write which tokens may come next into a row of a bitmask."""
-        self._matcher.fill_next_token_bitmask(allowed, index)
+    def restrict(self, allowed: Tensor) -> None:
+        """Take what is never allowed out of a bitmask, in place."""
         if self._ever_allowed is not None:
-            allowed[index] &= self._ever_allowed
+            allowed &= self._ever_allowed
 
 
 def _without_controls(tokens: Sequence[bytes], vocabulary: int) -> Tensor:
@@ -160,12 +164,26 @@ def mask(logits: Tensor, chunks: Sequence[Chunk]) -> Tensor:
 
     logits = logits.float()
     allowed = xgrammar.allocate_token_bitmask(len(positions), logits.shape[-1])
-    for index, grammar in held:
-        grammar.fill(allowed, index)
+    _fill(allowed, held)
     xgrammar.apply_token_bitmask_inplace(
         logits, allowed.to(logits.device, non_blocking=True), indices=[index for index, _ in held]
     )
     return logits
+
+
+def _fill(allowed: Tensor, held: Sequence[tuple[int, Grammar]]) -> None:
+    """Write which tokens may come next into rows of a bitmask, on all of the engine's threads."""
+    indices, grammars = zip(*held, strict=True)
+    _filler().batch_fill_next_token_bitmask([each.matcher for each in grammars], allowed, list(indices))
+    for index, grammar in held:
+        grammar.restrict(allowed[index])
+
+
+@cache
+def _filler() -> Any:
+    import xgrammar
+
+    return xgrammar.BatchGrammarMatcher(torch.get_num_threads())
 
 
 def wait_for_one(grammars: Iterable[Grammar], seconds: float) -> None:
