@@ -2,12 +2,8 @@
 -- count, and written once for all, so that a batch does not pay for each of its jobs.
 local TOKEN_COUNTS = {'prompt_tokens', 'cached_tokens', 'completion_tokens'}
 
--- The model of a queue, as QueueName.parse has it: the default model's queues are named by their priority alone.
-local function model_of(queue)
-  local model, priority = string.match(queue, '^(.+):([^:]*)$')
-  local is_ours = priority == 'high' or priority == 'default' or priority == 'low'
-  return is_ours and model or DEFAULT_MODEL
-end
+-- The model of a queue of ours: the default model's queues are named by their priority alone.
+local function model_of(queue) return string.match(queue, '^(.+):[^:]*$') or DEFAULT_MODEL end
 
 -- Count an ended job. `outcome` may have tokens ('prompt cached completion'), of a run that the job had to itself, and
 -- answered_by ('cache_hits' or 'joins'), where it had none.
