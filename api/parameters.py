@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -20,6 +21,25 @@ def _wait_preference(header: str) -> float | None:
     if not _SECONDS.fullmatch(seconds):
         raise ValueError("wait must be a number of seconds, as in `Prefer: wait=10`")
     return float(seconds)
+
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+def _day(text: str) -> date:
+    if not _DAY.fullmatch(text):
+        raise ValueError("it must be a day, as 2026-01-31")
+    return date.fromisoformat(text)
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+
+
+class UsageQuery(BaseModel):
+    """The query of `GET /v1/usage`."""
+
+    start: Day | None = Field(None, description="The first day, in UTC; without it 29 days before `end`.")
+    end: Day | None = Field(None, description="The last day, which is included; without it today.")
 
 
 WaitPreference = Annotated[

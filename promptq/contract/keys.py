@@ -114,6 +114,11 @@ class Keys:
             "promptq:totals", "", "hash", "permanent: one field a kind",
             "exact counts: submitted, hits, succeeded, failed, cancelled, expired, requeued:{reason}, lease_expiries",
         )  # fmt: skip
+        self.usage = key(
+            "promptq:usage:", "{day}:{owner}", "hash", "usage_days after the last end of its day",
+            "of the jobs of one API key that ended on a day of UTC, by {count}:{model}: succeeded, failed, cancelled, "
+            "expired, cache_hits, joins, prompt_tokens, cached_tokens, completion_tokens",
+        )  # fmt: skip
         self.drain_rate = key("promptq:drain_rate", "", "string", "60 s", "jobs ended per second, by the scaler")
         self.turn = key("promptq:turn", "", "string", "600 s", "when the job refused last should come again, seconds")
         self.rate = key("promptq:rate:", "{window}", "string", "two seconds", "requests of an API key, by `limits`")
@@ -138,6 +143,12 @@ class Keys:
     def catalogue(self) -> dict[str, Key]:
         """Every kind of key by its name here."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Key)}
+
+
+def usage_prelude(default_model: str, days: int) -> str:
+    """Lua locals for the scripts in which jobs end: the default model, and how long usage is kept."""
+    quoted = default_model.replace("\\", "\\\\").replace("'", "\\'")
+    return f"local DEFAULT_MODEL = '{quoted}'\nlocal USAGE_DAYS = {days}\n"
 
 
 def lua_prelude(keys: Keys) -> str:

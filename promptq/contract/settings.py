@@ -71,6 +71,7 @@ class CommonSettings(BaseSettings):
     result_ttl_seconds: Count = Field(3600, description="How long a succeeded or cancelled job is kept.")
     failure_ttl_seconds: Count = Field(86_400, description="How long a failed job is kept.")
     cache_ttl_seconds: int = Field(300, ge=0, le=10**9, description="Life of a cached text; 0: no cache.")
+    usage_days: int = Field(90, ge=1, le=3660, description="How many days the usage of a day is kept.")
     ageing_seconds: Seconds = Field(30, description="Head start of `high` over `default`, and of that over `low`.")
     job_timeout_seconds: Seconds = Field(600, description="One run's limit, where the request names none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")

@@ -208,7 +208,12 @@ class Ending:
     def arguments(self, rq_queue: str) -> list[str]:
         """The finish script's values for one job."""
         claim, value = self.claim, self.result.encode() if self.result else ""
-        return [rq_queue, claim.id, claim.execution, self.state, value, *self._error_arguments()]
+        return [rq_queue, claim.id, claim.execution, self.state, value, *self._error_arguments(), self._tokens()]
+
+    def _tokens(self) -> str:
+        """What the run used, for the count by API key and day."""
+        run = self.result
+        return f"{run.prompt_tokens} {run.cached_tokens} {run.completion_tokens}" if run else ""
 
     def _error_arguments(self) -> list[str]:
         if self.state is not Status.FAILED:

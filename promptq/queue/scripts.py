@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import redis
 
-from promptq.contract.keys import Keys, lua_prelude
+from promptq.contract.keys import Keys, lua_prelude, usage_prelude
 from promptq.queue.connection import answering
 
-_CHANGES = ("base", "jobs", "lifetime", "transition", "groups")
+_CHANGES = ("base", "jobs", "lifetime", "usage", "transition", "groups")
 PARTS: Final[Mapping[str, Sequence[str]]] = {
     "submit": (*_CHANGES, "bound", "cache", "admission"),
     "claim": (*_CHANGES, "expiry", "rq_features", "progress", "candidate", "lines"),
@@ -35,6 +35,8 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
 
 JOBS_PER_SCRIPT: Final = 100
 """So few that one script does not keep Redis from its other clients for long."""
+NO_MODEL: Final = usage_prelude("", 90)
+"""Where it does not matter whose the usage is."""
 Call = tuple[str, Sequence[Any]]
 """A script's name, and its ARGV without the time, which comes first."""
 
@@ -44,12 +46,15 @@ class Scripts:
 
     Args:
         clock: for tests: gives the time of each script, in seconds since the epoch, in place of the server's clock.
+        usage: what `usage_prelude` gives.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, clock: Callable[[], float | None] = lambda: None) -> None:
+    def __init__(
+        self, client: redis.Redis, keys: Keys, clock: Callable[[], float | None] = lambda: None, usage: str = NO_MODEL
+    ) -> None:
         self.client = client
         self._clock = clock
-        self._scripts = {name: client.register_script(source(name, keys)) for name in PARTS}
+        self._scripts = {name: client.register_script(source(name, keys, usage)) for name in PARTS}
 
     def run(self, name: str, arguments: Sequence[Any]) -> Any:
         """Run one script, in one round trip."""
@@ -73,9 +78,8 @@ class Scripts:
         return "" if given is None else given
 
 
-def source(name: str, keys: Keys) -> str:
+def source(name: str, keys: Keys, usage: str = NO_MODEL) -> str:
     """A script as it is sent: the names of the keys, its parts, and itself."""
+    prelude = lua_prelude(keys) + (usage if "usage" in PARTS[name] else "")
     folder = resources.files("promptq.queue") / "lua"
-    return lua_prelude(keys) + "\n".join(
-        (folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS[name], name)
-    )
+    return prelude + "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*PARTS[name], name))

@@ -12,6 +12,7 @@ import redis
 
 from promptq.contract.errors import JobAlreadyTerminal, JobNotFailed, JobNotFound, RedisUnavailable
 from promptq.contract.job import FIELDS, Job, Status, encode_traceback, read_status
+from promptq.contract.keys import usage_prelude
 from promptq.contract.queues import PRIORITIES, QueueName, queues_of
 from promptq.contract.settings import CommonSettings
 from promptq.queue.connection import answering, connect, without_retries
@@ -47,9 +48,10 @@ class JobStore:
         self._clock = clock
         self._default_model = settings.model_id
         self._unanswered_claim = ""
-        self.scripts = Scripts(client, self.keys, clock)
+        usage = usage_prelude(settings.model_id, settings.usage_days)
+        self.scripts = Scripts(client, self.keys, clock, usage)
         # A claim that the client repeated by itself would lease other jobs, and nobody would hear of the first ones.
-        self._claiming = Scripts(without_retries(client), self.keys, clock)
+        self._claiming = Scripts(without_retries(client), self.keys, clock, usage)
 
     def ping(self) -> None:
         """Check that Redis answers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
+from promptq.queue.usage import read
 from tests.fakes import TimedStore, failure, submit, success
 from tests.proxy import Proxy
 
@@ -52,6 +54,8 @@ def test_an_ending_made_again_counts(far: TimedStore, proxy: Proxy) -> None:
     proxy.loses_reply = True
     assert far.finish("w", [success(claims[0])]) == [True]
     assert far.get(job.id).status is Status.SUCCEEDED
+    (usage,) = read(far, "", [datetime.fromtimestamp(far.now(), UTC).date()])
+    assert usage.counts == {"cancelled": 1, "succeeded": 1, "failed": 1, "prompt_tokens": 1, "completion_tokens": 2}
 
 
 def test_an_ending_with_a_claim_made_again_loses_neither(far: TimedStore, proxy: Proxy) -> None:

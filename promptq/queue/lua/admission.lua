@@ -47,7 +47,8 @@ local function admit(job, transition)
   if text then
     write_job(job, 'queued', 'hit', transition)
     transition.totals.hits = (transition.totals.hits or 0) + 1
-    end_job({id = job.id, queue = job.queue, result_ttl = job.keep}, 'succeeded', transition, {return_value = text})
+    end_job({id = job.id, queue = job.queue, result_ttl = job.keep, owner = job.owner}, 'succeeded', transition,
+      {return_value = text, answered_by = 'cache_hits'})
     return {'hit', text}
   end
   job.joins = job.cache_key ~= '' and join_group(job.cache_key, job.id)

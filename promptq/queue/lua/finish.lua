@@ -1,11 +1,11 @@
 -- End running jobs. Only the worker that still holds a claim may: its member id:execution of rq:wip is the fence.
--- A success gives its text to the jobs that joined it, and to the result cache; after any other end the next of its
--- group leads.
+-- A success gives its text to those that joined it and to the cache; after any other end the next of its group leads.
 -- ARGV: time|'', result_ttl, failure_ttl, cache_ttl, worker key, worker name, then per job: queue, id, execution,
---       state, return_value|'', error_type|'', error_message|'', exc_string|''
+--       state, return_value|'', error_type|'', error_message|'', exc_string|'', tokens of the prompt, of these cached,
+--       and of the completion, with spaces between|''
 -- Reply: per job 1 if this claim ended it, now or in an earlier call whose answer was lost, else 0.
 local given_time, result_ttl, failure_ttl, cache_ttl, worker_key, worker = unpack(ARGV, 1, 6)
-local FIRST_JOB, VALUES = 7, 8
+local FIRST_JOB, VALUES = 7, 9
 write_on_a_full_server()
 local transition = new_transition(given_time, result_ttl, failure_ttl)
 local reply, to_cache, ended = {}, {}, {}
@@ -21,7 +21,7 @@ local function share(job, text)
     local joined = read_job(id)
     if joined.status == 'deferred' then
       call('ZREM', DEFERRED .. joined.queue, joined.id)
-      end_job(joined, 'succeeded', transition, {worker = worker, return_value = text})
+      end_job(joined, 'succeeded', transition, {worker = worker, return_value = text, answered_by = 'joins'})
     end
   end
   write_group(job.cache_key, '')
@@ -49,9 +49,9 @@ local function count_for_worker()
 end
 
 for i = FIRST_JOB, #ARGV, VALUES do
-  local queue, id, execution, state, text, error_type, error_message, trace = unpack(ARGV, i, i + VALUES - 1)
+  local queue, id, execution, state, text, error_type, error_message, trace, tokens = unpack(ARGV, i, i + VALUES - 1)
   local outcome = {by = execution, worker = worker, return_value = text, error_type = error_type,
-    error_message = error_message, exc_string = trace}
+    error_message = error_message, exc_string = trace, tokens = tokens}
   reply[#reply + 1] = finish(queue, id, state, outcome) and 1 or 0
 end
 conclude(transition)

@@ -11,11 +11,19 @@ local transition = new_transition(given_time, result_ttl)
 transition.bound, transition.cache_ttl = tonumber(bound), tonumber(cache_ttl)
 transition.depth, transition.admitted, transition.fed = count_waiting(queues), 0, {}
 
+-- Of the fields of a job's hash, whose it is; nil: nobody's.
+local function owner_of(fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'owner' then return fields[i + 1] end
+  end
+end
+
 local rows, next_job = {}, 7 + queue_count
 while next_job <= #ARGV do
   local id, queue, ttl, request_key, record, keep, fingerprint, data, count = unpack(ARGV, next_job, next_job + 8)
   local job = {id = id, queue = queue, ttl = ttl, cache_key = cache_key_for(request_key, identity), record = record,
     keep = keep, fingerprint = fingerprint, data = data, fields = {unpack(ARGV, next_job + 9, next_job + 8 + count)}}
+  job.owner = owner_of(job.fields)
   if job.cache_key ~= '' then table.insert(job.fields, 'cache_key'); table.insert(job.fields, job.cache_key) end
   rows[#rows + 1] = admit(job, transition)
   next_job = next_job + 9 + count

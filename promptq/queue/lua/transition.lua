@@ -11,7 +11,7 @@ local ENDINGS = {
 local function new_transition(given_time, result_ttl, failure_ttl)
   local now = clock(given_time)
   return {now = now, iso = iso_time(now), result_ttl = tonumber(result_ttl), failure_ttl = tonumber(failure_ttl),
-    ended = {}, totals = {}}
+    ended = {}, totals = {}, usage = {}}
 end
 
 -- Add an entry to RQ's results stream, and return its id. Lives that ended badly leave ten, as with RQ. A results key
@@ -26,7 +26,7 @@ local function add_result(job, result_type, outcome)
 end
 
 -- Bring a job to its one terminal state. `outcome` may have worker, return_value, error_type, error_message,
--- exc_string, and by: what tells a repeat of the call that ended it.
+-- exc_string, and by: what tells a repeat of the call that ended it; tokens and answered_by as note_usage has them.
 local function end_job(job, state, transition, outcome)
   local ending, key = ENDINGS[state], JOB .. job.id
   local seconds = lifetime(job, ending.lifetime, transition)
@@ -42,11 +42,13 @@ local function end_job(job, state, transition, outcome)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
   if job.has_progress then call('EXPIRE', PROGRESS .. job.id, PROGRESS_SECONDS) end
   transition.totals[state] = (transition.totals[state] or 0) + 1
+  note_usage(job, state, outcome, transition.usage)
   transition.ended[#transition.ended + 1] = job.id
 end
 
 -- Count and announce what has ended, once for all.
 local function conclude(transition)
   for state, count in pairs(transition.totals) do call('HINCRBY', TOTALS, state, count) end
+  write_usage(transition)
   if transition.ended[1] then announce(DONE, table.concat(transition.ended, ' ')) end
 end

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,19 @@ class TestKeys:
 
 
 class TestOwnership:
+    def test_each_key_sees_its_own_usage_only(self, make: Make) -> None:
+        http = make()
+        for prompt in ("x", "y"):
+            http.post("/v1/jobs", json={"prompt": prompt}, headers=bearer("ann"))
+        http.store.finish("w", [success(claim) for claim in http.store.claim("w", 2)])
+        today = datetime.fromtimestamp(http.store.now(), UTC).date().isoformat()
+        ann, bob = (http.get("/v1/usage", headers=bearer(name)).json for name in ("ann", "bob"))
+        assert (bob["days"], bob["total"]["jobs"]) == ([], 0)
+        (row,) = ann["days"]
+        assert (row["day"], row["model"], row["jobs"], row["succeeded"]) == (today, "echo", 2, 2)
+        assert [ann["total"][name] for name in ("prompt_tokens", "completion_tokens", "cached_tokens")] == [2, 4, 0]
+        assert http.get("/v1/usage").status_code == 401
+
     def test_another_keys_job_is_not_found(self, make: Make) -> None:
         http = make()
         url = http.post("/v1/jobs", json={"prompt": "x"}, headers=bearer("ann")).json["urls"]["self"]
