@@ -122,6 +122,7 @@ class Capabilities:
         resume: continues a row from token ids that were generated earlier, to the text it would have had.
         preempt: gives up a running row with its progress.
         logprobs, json_schema, penalties, logit_bias: these parameters of a request.
+        tools: the model's chat template knows tools, and its calls have the Hermes form.
         n: several texts of one prompt, which is computed once.
         adapters: LoRA adapters by name.
         embeddings: vectors in place of text.
@@ -134,6 +135,7 @@ class Capabilities:
     json_schema: bool = False
     penalties: bool = False
     logit_bias: bool = False
+    tools: bool = False
     n: bool = False
     adapters: bool = False
     embeddings: bool = False

@@ -63,7 +63,7 @@ class RowStarts:
         sequence.processors = self._rules.processors(sequence.prompt, sequence.limit, request)
         sequence.counts = penalties.counts_for(request, sequence.prompt, vocabulary)
         sequence.bias = penalties.bias_for(request, vocabulary, self._rules.device)
-        sequence.grammar = self._grammars.grammar(request.json_schema) if request.json_schema is not None else None
+        sequence.grammar = self._grammars.for_request(request)
 
     def _fit(self, sequence: SequenceState) -> None:
         length = len(sequence.prompt)

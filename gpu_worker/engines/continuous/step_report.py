@@ -29,7 +29,7 @@ def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
 
 
 def describe(
-    model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str, fingerprint: str
+    model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str, fingerprint: str, *, tools: bool
 ) -> EngineInfo:
     """The engine, for the worker's registration; the details for its log."""
     details = {
@@ -49,7 +49,13 @@ def describe(
         details,
         tokenizer,
         Capabilities(
-            resume=True, preempt=True, penalties=True, logit_bias=True, json_schema=IS_AVAILABLE, streaming=True
+            resume=True,
+            preempt=True,
+            penalties=True,
+            logit_bias=True,
+            json_schema=IS_AVAILABLE,
+            tools=tools and IS_AVAILABLE,
+            streaming=True,
         ),
         model_identity(fingerprint, context, dtype),
     )
