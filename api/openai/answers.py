@@ -9,6 +9,8 @@ from typing import Any, Literal
 from pydantic_core import to_json
 
 from api.openai.errors import error_fields, failure, status_of_failure
+from api.openai.tool_calls import CallReader, Said
+from api.openai.tools import chat_call, finish_reason, turn
 from promptq.contract.job import Job, JobError, Result
 
 Kind = Literal["chat", "text"]
@@ -18,11 +20,15 @@ CHUNK_OBJECT: dict[Kind, str] = {"chat": "chat.completion.chunk", "text": "text_
 DONE = "data: [DONE]\n\n"
 
 
-def whole(kind: Kind, job: Job, result: Result) -> dict[str, Any]:
-    """The answer to a call that waited."""
-    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": result.finish_reason}
+def whole(kind: Kind, job: Job, result: Result, calls: CallReader | None = None) -> dict[str, Any]:
+    """The answer to a call that waited; `calls` reads those of tools."""
+    said = turn(result.text, calls)
+    reason = finish_reason(result.finish_reason, calls=bool(said.calls))
+    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": reason}
     if kind == "chat":
-        choice["message"] = {"role": "assistant", "content": result.text, "refusal": None}
+        choice["message"] = {"role": "assistant", "content": said.content, "refusal": None}
+        if said.calls:
+            choice["message"]["tool_calls"] = [chat_call(call, job.id) for call in said.calls]
     else:
         choice["text"] = result.text
     return _head(kind, job.id, job.created_at, job.queue.model) | {
@@ -52,11 +58,13 @@ class Chunks:
 
     Args:
         includes_usage: whether the last chunk counts the tokens.
+        calls: reads the calls of tools, where there are any.
     """
 
     kind: Kind
     job: Job
     includes_usage: bool
+    calls: CallReader | None = None
     told: int = 0
     began: bool = False
 
@@ -69,7 +77,9 @@ class Chunks:
         if self.kind == "chat" and not self.began:
             self.began = True
             yield self._chunk({"role": "assistant", "content": "", "refusal": None})
-        if len(text) > self.told:
+        if self.calls:
+            yield from self._pieces(self.calls, text, is_whole=False)
+        elif len(text) > self.told:
             new, self.told = text[self.told :], len(text)
             yield self._chunk({"content": new}) if self.kind == "chat" else self._chunk(new)
 
@@ -78,10 +88,21 @@ class Chunks:
         if error := failure(job):
             yield self.error(error.type, error.message)
         elif result := job.result:
-            yield self._chunk({} if self.kind == "chat" else "", result.finish_reason)
+            if self.calls:
+                yield from self._pieces(self.calls, result.text, is_whole=True)
+            reason = finish_reason(result.finish_reason, calls=bool(self.calls and self.calls.count))
+            yield self._chunk({} if self.kind == "chat" else "", reason)
             if self.includes_usage:
                 yield self._event({"choices": [], "usage": usage(result)})
             yield DONE
+
+    def _pieces(self, calls: CallReader, text: str, *, is_whole: bool) -> Iterator[str]:
+        for piece in calls.read(text, whole=is_whole):
+            self.told = piece.end
+            if isinstance(piece, Said):
+                yield self._chunk({"content": piece.text})
+            else:
+                yield self._chunk({"tool_calls": [{"index": piece.index} | chat_call(piece, self.job.id)]})
 
     def error(self, code: str, message: str) -> str:
         """The last event of a stream that cannot go on; the SDK raises it."""

@@ -12,6 +12,7 @@ from api.http.responses import JsonResponse
 from api.openai.answers import Chunks, Kind, whole
 from api.openai.fields import ChatCompletion, Completion
 from api.openai.schemas import ChatCompletionObject, CompletionObject, OpenAIError
+from api.openai.tools import reader
 from api.parameters import KeyHeader
 from api.streaming import event_response
 from api.submission import read_request, submit
@@ -41,8 +42,9 @@ def _answer(kind: Kind, body: ChatCompletion | Completion, idempotency_key: str)
     body.check()
     request = read_request(body.job(services().settings.max_tokens_limit))
     job = submit(request, idempotency_key=idempotency_key, max_tokens_param=body.tokens_param).job
+    calls = reader(request.model_dump(include={"tools", "tool_choice", "parallel_tool_calls"}))
     if body.stream:
-        chunks = Chunks(kind, job, body.include_usage)
+        chunks = Chunks(kind, job, body.include_usage, calls)
         return event_response(foreground.stream(job, chunks, stays=bool(idempotency_key)))
     job, result = foreground.result(job, stays=bool(idempotency_key))
-    return JsonResponse(to_json(whole(kind, job, result)))
+    return JsonResponse(to_json(whole(kind, job, result, calls)))
