@@ -183,8 +183,14 @@ def invalid_request(error: ValidationError) -> PromptqError:
     if first["type"] == "json_invalid":
         return InvalidJson(first["msg"], param="body")
     # A check of the whole model has no field; ours is about prompt and messages together.
-    whole = "prompt" if first["type"] == "value_error" else "body"
+    whole = _named(first["msg"]) or "prompt" if first["type"] == "value_error" else "body"
     steps = [str(step) for step in first["loc"]]
     # One in brackets tells only which of a field's forms was taken.
     param = ".".join(step for step in steps if not step.startswith("(")) or whole
     return InvalidRequest(first["msg"].removeprefix("Value error, "), param=param[:MAX_PARAM_CHARS])
+
+
+def _named(message: str) -> str:
+    """The field that a check of the whole model names before a colon."""
+    name, colon, _ = message.removeprefix("Value error, ").partition(": ")
+    return name if colon and name.isidentifier() else ""

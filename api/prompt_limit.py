@@ -40,7 +40,8 @@ class PromptLimit:
         """
         if request.prompt_token_ids is not None:
             self._check_ids(request.prompt_token_ids)
-        texts = [request.prompt] if request.prompt is not None else [_kept(m.content) for m in request.messages or ()]
+        turns = [_kept(turn.content or "") for turn in request.messages or ()]
+        texts = turns if request.prompt is None else [request.prompt]
         size = sum(len(text.encode()) for text in texts)
         if size < FREE_BYTES or (facts := self._facts.current()) is None or size < facts.context_length:
             return

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic_core import to_json
 
 from api.openai.errors import error_fields, failure, status_of_failure
+from api.openai.tool_calls import CallReader, Said
+from api.openai.tools import chat_call, finish_reason, turn
 from promptq.contract.job import Job, JobError, Result
 from promptq.contract.logprobs import TokenLogprob, legacy, with_bytes
 
@@ -17,29 +19,40 @@ ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "text": "cmpl-"}
 OBJECT: dict[Kind, str] = {"chat": "chat.completion", "text": "text_completion"}
 CHUNK_OBJECT: dict[Kind, str] = {"chat": "chat.completion.chunk", "text": "text_completion"}
 DONE = "data: [DONE]\n\n"
+Readers = Callable[[], CallReader | None]
+"""Gives a new reader for each text, or None where no tools are offered."""
 
 
-def whole(kind: Kind, jobs: Sequence[Job], results: Sequence[Result], prompts: int = 1) -> dict[str, Any]:
+def no_reader() -> None:
+    """For texts without calls."""
+
+
+def whole(
+    kind: Kind, jobs: Sequence[Job], results: Sequence[Result], prompts: int = 1, calls: Readers = no_reader
+) -> dict[str, Any]:
     """The answer to a call that waited.
 
     Args:
         jobs: one for each choice, those of one prompt after those of another.
         prompts: how many prompts there were.
+        calls: gives what reads the calls of tools out of a text, where there are any.
     """
-    first = jobs[0]
+    first, texts = jobs[0], zip(jobs, results, strict=True)
     return _head(kind, first) | {
         "object": OBJECT[kind],
-        "choices": [_choice(kind, index, result) for index, result in enumerate(results)],
+        "choices": [_choice(kind, index, *text, calls()) for index, text in enumerate(texts)],
         "usage": usage(results, prompts),
     }
 
 
-def _choice(kind: Kind, index: int, result: Result) -> dict[str, Any]:
-    logprobs = logprobs_of(kind, result.logprobs)
-    choice: dict[str, Any] = {"index": index, "logprobs": logprobs, "finish_reason": result.finish_reason}
-    if kind == "chat":
-        return choice | {"message": {"role": "assistant", "content": result.text, "refusal": None}}
-    return choice | {"text": result.text}
+def _choice(kind: Kind, index: int, job: Job, result: Result, calls: CallReader | None) -> dict[str, Any]:
+    said, logprobs = turn(result.text, calls), logprobs_of(kind, result.logprobs)
+    reason = finish_reason(result.finish_reason, calls=bool(said.calls))
+    choice: dict[str, Any] = {"index": index, "logprobs": logprobs, "finish_reason": reason}
+    if kind == "text":
+        return choice | {"text": result.text}
+    called = {"tool_calls": [chat_call(call, job.id) for call in said.calls]} if said.calls else {}
+    return choice | {"message": {"role": "assistant", "content": said.content, "refusal": None} | called}
 
 
 def logprobs_of(kind: Kind, entries: Sequence[TokenLogprob], offset: int = 0) -> dict[str, Any] | None:
@@ -80,17 +93,19 @@ class Completions:
         jobs: one for each choice, those of one prompt after those of another.
         prompts: how many prompts there were.
         includes_usage: whether the last chunk counts the tokens.
+        calls: gives what reads the calls of tools, where there are any.
     """
 
     kind: Kind
     jobs: Sequence[Job]
     includes_usage: bool
     prompts: int = 1
+    calls: Readers = no_reader
     results: dict[int, Result] = field(default_factory=dict)
 
     def forms(self) -> dict[str, Chunks]:
         """By job, what tells its choice."""
-        return {job.id: Chunks(self, index) for index, job in enumerate(self.jobs)}
+        return {job.id: Chunks(self, index, self.calls()) for index, job in enumerate(self.jobs)}
 
     def end(self, index: int, result: Result) -> Iterator[str]:
         """What comes after this choice: nothing but for the last one."""
@@ -114,6 +129,7 @@ class Chunks:
 
     stream: Completions
     index: int = 0
+    calls: CallReader | None = None
     told: int = 0
     told_tokens: int = 0
     began: bool = False
@@ -132,9 +148,10 @@ class Chunks:
         if self.kind == "chat" and not self.began:
             self.began = True
             yield self._chunk({"role": "assistant", "content": "", "refusal": None})
-        if len(text) > self.told or len(logprobs) > self.told_tokens:
-            entries, self.told_tokens = logprobs[self.told_tokens :], len(logprobs)
-            scores = logprobs_of(self.kind, entries, self.told)
+        if self.calls:
+            yield from self._pieces(self.calls, text, is_whole=False)
+        elif len(text) > self.told or len(logprobs) > self.told_tokens:
+            scores = self._scores(logprobs)
             new, self.told = text[self.told :], len(text)
             yield self._chunk({"content": new} if self.kind == "chat" else new, logprobs=scores)
 
@@ -143,8 +160,25 @@ class Chunks:
         if error := failure(job):
             yield self.error(error.type, error.message)
         elif result := job.result:
-            yield self._chunk({} if self.kind == "chat" else "", result.finish_reason)
+            if self.calls:
+                yield from self._pieces(self.calls, result.text, is_whole=True)
+            reason = finish_reason(result.finish_reason, calls=bool(self.calls and self.calls.count))
+            yield self._chunk({} if self.kind == "chat" else "", reason, self._scores(result.logprobs))
             yield from self.stream.end(self.index, result)
+
+    def _pieces(self, calls: CallReader, text: str, *, is_whole: bool) -> Iterator[str]:
+        for piece in calls.read(text, whole=is_whole):
+            self.told = piece.end
+            if isinstance(piece, Said):
+                yield self._chunk({"content": piece.text})
+            else:
+                job_id = self.stream.jobs[self.index].id
+                yield self._chunk({"tool_calls": [{"index": piece.index} | chat_call(piece, job_id)]})
+
+    def _scores(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+        """Of the tokens that nothing was told of yet."""
+        new, self.told_tokens = logprobs[self.told_tokens :], len(logprobs)
+        return logprobs_of(self.kind, new, self.told)
 
     def error(self, code: str, message: str) -> str:
         """The last event of a stream that cannot go on; the SDK raises it."""

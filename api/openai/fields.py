@@ -8,11 +8,13 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from api.openai.body import Body, WithoutEffect
 from api.openai.formats import ChatFormat
+from api.openai.tools import job_fields
 from api.openai.turns import Turn, joining
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
 from promptq.contract.request import MAX_SEED, LogitBias, StopStrings, Text, TokenIds
+from promptq.contract.tools import ToolCall, ToolChoice, Tools
 
 PRIORITIES: dict[str, Priority] = {"priority": "high", "default": "default", "auto": "default", "flex": "low"}
 """OpenAI's service tiers, as priorities of ours."""
@@ -132,13 +134,21 @@ Nothing = Annotated[None, Field(description="Not supported: null, or left out.")
 class ChatMessage(Turn):
     """One turn of a chat."""
 
-    content: Content
+    role: Literal["developer", "system", "user", "assistant", "tool"]  # type: ignore[assignment]  # one role more
+    content: Content | None = None  # type: ignore[assignment]  # a turn that calls may have none
     name: WithoutEffect = None
     refusal: WithoutEffect = None
     annotations: WithoutEffect = None
     audio: Nothing = None
     function_call: Nothing = None
-    tool_calls: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    tool_call_id: str | None = Field(None, max_length=256)
+
+    def turn(self) -> dict[str, Any]:
+        """As a job has it."""
+        calls = [call.model_dump() for call in self.tool_calls or ()]
+        own = {"tool_calls": calls, "tool_call_id": self.tool_call_id}
+        return super().turn() | {name: value for name, value in own.items() if value}
 
 
 class ChatCompletion(Sampling):
@@ -155,13 +165,13 @@ class ChatCompletion(Sampling):
     logprobs: bool | None = Field(None, description="Tell each token's log probability, by the model's own logits.")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP, description="And those of so many of the likeliest.")
     response_format: ChatFormat | None = None
-    tools: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
     modalities: list[Literal["text"]] | None = None
     continue_final_message: bool | None = Field(None, description="Ours: goes on in the last message, the assistant's.")
     add_generation_prompt: bool | None = Field(None, description="Ours: false beside `continue_final_message`.")
     metadata: WithoutEffect = None
-    parallel_tool_calls: WithoutEffect = None
+    parallel_tool_calls: bool | None = Field(None, description="false: one call at most.")
     prompt_cache_key: WithoutEffect = None
     prompt_cache_retention: WithoutEffect = None
     safety_identifier: WithoutEffect = None
@@ -175,7 +185,8 @@ class ChatCompletion(Sampling):
             "logprobs": bool(self.logprobs),
             "top_logprobs": self.top_logprobs or 0,
         }
-        return super().job(default_tokens) | own
+        about_tools = job_fields(self.tools, self.tool_choice, self.parallel_tool_calls)
+        return super().job(default_tokens) | own | about_tools
 
     @property
     def most_tokens(self) -> int | None:

@@ -9,6 +9,8 @@ from flask_openapi3.models.media_type import MediaType
 from flask_openapi3.models.schema import Schema
 from pydantic import BaseModel, ConfigDict, Field
 
+from promptq.contract.tools import ToolCall
+
 _EVENT = Schema(
     type=DataType.OBJECT,
     required=["data"],
@@ -73,8 +75,9 @@ class AssistantMessage(BaseModel):
     """The turn that was generated."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None = Field(description="null where there are only calls.")
     refusal: None
+    tool_calls: list[ToolCall] = Field(default_factory=list)
 
 
 class TokenLogprob(BaseModel):
@@ -104,7 +107,7 @@ class ChatChoice(BaseModel):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class _Whole(BaseModel):
@@ -162,7 +165,7 @@ class ResponseObject(BaseModel):
     model: str
     output: list[dict[str, Any]]
     parallel_tool_calls: bool
-    tool_choice: str
+    tool_choice: str | dict[str, Any]
     tools: list[Any]
 
 

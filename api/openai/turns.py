@@ -15,7 +15,7 @@ class Turn(Body):
     role: Literal["developer", "system", "user", "assistant"]
     content: Text
 
-    def turn(self) -> dict[str, str]:
+    def turn(self) -> dict[str, Any]:
         """As the model's template knows it."""
         return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
 

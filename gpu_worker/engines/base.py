@@ -126,6 +126,7 @@ class Capabilities:
         preempt: gives up a running row with its progress.
         logprobs, json_schema, penalties, logit_bias: these parameters of a request.
         token_prompts: takes a prompt as token ids.
+        tools: the model's chat template knows tools, and its calls have the Hermes form.
         adapters: LoRA adapters by name.
         embeddings: vectors in place of text.
         streaming: text comes with each step, not only at the end.
@@ -138,6 +139,7 @@ class Capabilities:
     penalties: bool = False
     logit_bias: bool = False
     token_prompts: bool = False
+    tools: bool = False
     adapters: bool = False
     embeddings: bool = False
     streaming: bool = False

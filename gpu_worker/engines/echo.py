@@ -179,7 +179,7 @@ def _say(speaker: _Speaker, count: int) -> None:
 def _said(request: GenerateRequest) -> str:
     if request.messages is None:
         return request.prompt or ""
-    return next((message.content for message in reversed(request.messages) if message.role == "user"), "")
+    return next((turn.content or "" for turn in reversed(request.messages) if turn.role == "user"), "")
 
 
 def create(settings: WorkerSettings, _done: Callable[[str], None]) -> EchoEngine:

@@ -16,14 +16,18 @@ NEEDS: Final = {
     "json_schema": "json_schema",
     "logprobs": "logprobs",
     "prompt_token_ids": "token_prompts",
+    "tools": "tools",
 }
 """By field, the capability without which an engine would ignore it. Each is a name of the engines' `Capabilities`."""
+
+_SAID: Final = {"messages": "messages of tools and their calls"}
 
 
 def needed(request: GenerateRequest) -> dict[str, str]:
     """Of `NEEDS`, the fields that this request sets to something else than their defaults."""
     asked = request.model_dump(include=set(NEEDS), exclude_defaults=True)
-    return {field: NEEDS[field] for field in asked}
+    calls = any(turn.tool_calls or turn.role == "tool" for turn in request.messages or ())
+    return {field: NEEDS[field] for field in asked} | ({"messages": "tools"} if calls else {})
 
 
 def check(request: GenerateRequest, able: Collection[str], model: str) -> None:
@@ -37,4 +41,4 @@ def check(request: GenerateRequest, able: Collection[str], model: str) -> None:
     """
     for field, capability in needed(request).items():
         if capability not in able:
-            raise InvalidRequest(f"The engine of the model {model} cannot do {field}.", param=field)
+            raise InvalidRequest(f"The engine of the model {model} cannot do {_SAID.get(field, field)}.", param=field)

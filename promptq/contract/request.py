@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
+from promptq.contract.tools import Tool, ToolCall, ToolChoice, Tools, absent, check_choice
 
 CACHE_SCHEMA_VERSION = 5
 MAX_SEED = 2**63 - 1
@@ -76,8 +77,25 @@ class _Strict(BaseModel):
 class Message(_Strict):
     """One turn of a chat."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Text
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Text | None = Field(None, description="Only an assistant's turn with `tool_calls` may have none.")
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] = Field(default_factory=list, exclude_if=absent)
+    tool_call_id: str | None = Field(None, exclude_if=absent, max_length=256, description="What a `tool` answers.")
+
+    @model_validator(mode="after")
+    def _fits_role(self) -> Message:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("tool_calls: only the assistant calls")
+        if (self.tool_call_id is None) == (self.role == "tool"):
+            raise ValueError("tool_call_id: a turn of role tool has one, and no other has")
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content: a turn without tool_calls has one")
+        return self
+
+    @property
+    def chars(self) -> int:
+        """Characters of its content, and of its calls' arguments."""
+        return len(self.content or "") + sum(len(call.function.arguments) for call in self.tool_calls)
 
 
 class GenerateRequest(_Strict):
@@ -128,6 +146,15 @@ class GenerateRequest(_Strict):
     top_logprobs: int = Field(
         0, ge=0, le=MAX_TOP, description="And those of so many of the likeliest tokens; with `logprobs` only."
     )
+    tools: Tools = Field(default_factory=list, exclude_if=absent, description="Functions that the model may call.")
+    tool_choice: ToolChoice = Field(
+        "auto",
+        exclude_if=absent,
+        description="none: without tools; required: one call at least; or the one function that is called.",
+    )
+    parallel_tool_calls: bool = Field(
+        True, exclude_if=absent, description="false: a text that is held to calls has one call."
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text.")
     stop: StopStrings = Field(
         default_factory=list,
@@ -144,6 +171,27 @@ class GenerateRequest(_Strict):
             raise ValueError("top_logprobs: only together with logprobs")
         return self
 
+    @model_validator(mode="after")
+    def _tools_fit(self) -> GenerateRequest:
+        check_choice(self.tools, self.tool_choice)
+        if self.tools and self.messages is None:
+            raise ValueError("tools: they are for messages, not for a prompt")
+        if self.offered_tools and self.json_schema is not None:
+            raise ValueError("json_schema: not together with tools, unless tool_choice is none")
+        if self.continue_final_message and self.messages and self.messages[-1].tool_calls:
+            raise ValueError("continue_final_message: the last message has tool_calls")
+        return self
+
+    @property
+    def offered_tools(self) -> list[Tool]:
+        """The tools that the model is told of."""
+        return [] if self.tool_choice == "none" else self.tools
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the text is to be calls and nothing else."""
+        return bool(self.tools) and self.tool_choice not in ("none", "auto")
+
     @property
     def is_deterministic(self) -> bool:
         """Whether the same request always gives the same text."""
@@ -153,7 +201,7 @@ class GenerateRequest(_Strict):
     def input_chars(self) -> int:
         """Characters of prompt text, over all messages; a token counts as one."""
         written = len(self.prompt or "") + len(self.prompt_token_ids or ())
-        return written + sum(len(m.content) for m in self.messages or ())
+        return written + sum(m.chars for m in self.messages or ())
 
     def kwargs(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as they travel in the job's data."""

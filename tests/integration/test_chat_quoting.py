@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -41,7 +41,11 @@ def test_without_such_a_text_both_ways_give_the_same(tokenizer: Any, content: st
     contents = [content, "I am fine"]
     messages = [Message(role="user", content=content), Message(role="assistant", content="I am fine")]
     encoder = PromptEncoder(tokenizer, special)
-    render = partial(encoder._render, messages, goes_on=False, tokenize=False)
+
+    def render(texts: Sequence[str]) -> str:
+        turns = [{"role": m.role, "content": text} for m, text in zip(messages, texts, strict=True)]
+        return encoder._render({"turns": turns, "tools": None}, goes_on=False, tokenize=False)
+
     assert Quoting(tokenizer, special).encode(render, contents) == encoder.encode(GenerateRequest(messages=messages))
 
 

@@ -19,6 +19,11 @@ ASKED: dict[str, dict[str, Any]] = {
     "json_schema": {"json_schema": {"type": "object"}},
     "logprobs": {"logprobs": True},
     "prompt_token_ids": {"prompt": None, "prompt_token_ids": [5]},
+    "tools": {
+        "prompt": None,
+        "messages": [{"role": "user", "content": "a"}],
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+    },
 }
 
 
@@ -29,7 +34,7 @@ def test_every_field_is_one_of_the_request_and_every_capability_one_of_the_engin
 
 @pytest.mark.parametrize("field", NEEDS)
 def test_what_is_asked_for_is_refused_where_the_engine_cannot(field: str) -> None:
-    request = GenerateRequest(**({"prompt": "a"} | ASKED[field]))
+    request = GenerateRequest.model_validate({"prompt": "a"} | ASKED[field])
     with pytest.raises(InvalidRequest, match=f"The engine of the model echo cannot do {field}.") as caught:
         check(request, {"streaming"}, "echo")
     assert caught.value.param == field

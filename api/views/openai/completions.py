@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 from flask import Response
 from flask_openapi3.types import ResponseDict
 from pydantic_core import to_json
@@ -12,6 +16,7 @@ from api.http.responses import JsonResponse
 from api.openai.answers import Completions, Kind, whole
 from api.openai.fields import ChatCompletion, Completion
 from api.openai.schemas import ChatCompletionObject, CompletionObject, OpenAIError
+from api.openai.tools import reader
 from api.parameters import KeyHeader
 from api.streaming import event_response
 from api.submission import read_request, submit, submit_many
@@ -41,16 +46,17 @@ def create_completion(header: KeyHeader, body: Completion) -> Response:
 def _answer(kind: Kind, body: ChatCompletion | Completion, idempotency_key: str) -> Response:
     models.check(body.model)
     body.check()
-    jobs, stays, prompts = _submit(body, idempotency_key), bool(idempotency_key), len(body.prompts)
-    if body.stream:
-        completions = Completions(kind, jobs, body.include_usage, prompts)
-        return event_response(foreground.stream(completions.forms(), stays=stays))
-    return JsonResponse(to_json(whole(kind, jobs, foreground.results(jobs, stays=stays), prompts)))
-
-
-def _submit(body: ChatCompletion | Completion, idempotency_key: str) -> list[Job]:
-    """A job for each text: all, or none."""
     requests = body.jobs(services().settings.max_tokens_limit)
+    jobs, stays, prompts = _submit(body, requests, idempotency_key), bool(idempotency_key), len(body.prompts)
+    calls = partial(reader, requests[0])
+    if body.stream:
+        completions = Completions(kind, jobs, body.include_usage, prompts, calls)
+        return event_response(foreground.stream(completions.forms(), stays=stays))
+    return JsonResponse(to_json(whole(kind, jobs, foreground.results(jobs, stays=stays), prompts, calls)))
+
+
+def _submit(body: ChatCompletion | Completion, requests: Sequence[dict[str, Any]], idempotency_key: str) -> list[Job]:
+    """A job for each text: all, or none."""
     if len(requests) == 1:
         request = read_request(requests[0])
         return [submit(request, idempotency_key=idempotency_key, max_tokens_param=body.tokens_param).job]

@@ -94,7 +94,8 @@ class ContinuousEngine:
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        self._info = describe(model, self._runner, name, context, tokenizer_json(tokenizer), fingerprint)
+        counted, tools = tokenizer_json(tokenizer), prompts.knows_tools
+        self._info = describe(model, self._runner, name, context, counted, fingerprint, tools=tools)
         self._texts: dict[str, TextStream] = {}
         self._reports: dict[str, RowReport] = {}
         self._right_drafts = 0

@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.tool_grammar import structural_tag
 from promptq.contract.errors import InvalidRequest
-from promptq.contract.request import ANY_OBJECT
+from promptq.contract.request import ANY_OBJECT, GenerateRequest
 
 Compiled = tuple[Any, Tensor]
 """xgrammar's grammar, and a bitmask of the tokens that it may allow at all, [words of 32]."""
@@ -41,34 +42,61 @@ class Grammars:
         self._ends = sorted(ends)
         self._thread = ThreadPoolExecutor(1, "grammar")
         self._compiler: Any = None
-        self._without_controls: Tensor | None = None
+        self._masks: tuple[Tensor, Tensor] | None = None
 
     def grammar(self, schema: dict[str, Any]) -> Grammar:
         """What a row's text is held to, once it is compiled."""
         return Grammar(self._thread.submit(self._compile, schema), ends_by_token=bool(self._ends))
+
+    def for_request(self, request: GenerateRequest) -> Grammar | None:
+        """What this request's text is held to, if to anything."""
+        if request.must_call:
+            compiled = self._thread.submit(self._compile_calls, structural_tag(request))
+            return Grammar(compiled, ends_by_token=bool(self._ends), field="tools")
+        return self.grammar(request.json_schema) if request.json_schema is not None else None
 
     def close(self) -> None:
         """Compile nothing more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _compile(self, schema: dict[str, Any]) -> Compiled:
+        compiler, masks = self._prepared()
+        try:
+            # Without free whitespace, which a model may go on with for ever.
+            compiled = compiler.compile_json_schema(
+                json.dumps(schema), any_whitespace=False, strict_mode=schema != ANY_OBJECT
+            )
+            return compiled, masks[0]
+        except RuntimeError as error:
+            raise _refused("json_schema", error) from None
+
+    def _compile_calls(self, tag: dict[str, Any]) -> Compiled:
+        compiler, masks = self._prepared()
+        try:
+            return compiler.compile_structural_tag(json.dumps(tag)), masks[1]
+        except RuntimeError as error:
+            raise _refused("tools", error) from None
+
+    def _prepared(self) -> tuple[Any, tuple[Tensor, Tensor]]:
+        """The compiler, and the tokens for JSON and those for calls, which have new lines around their JSON."""
         import xgrammar
 
-        if self._compiler is None or self._without_controls is None:
+        if self._compiler is None or self._masks is None:
             info = xgrammar.TokenizerInfo.from_huggingface(
                 self._tokenizer, vocab_size=self._vocabulary, stop_token_ids=self._ends or None
             )
             self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_limit_bytes=CACHE_BYTES)
-            self._without_controls = _without_controls(info.decoded_vocab, self._vocabulary)
-        try:
-            # Without free whitespace, which a model may go on with for ever.
-            compiled = self._compiler.compile_json_schema(
-                json.dumps(schema), any_whitespace=False, strict_mode=schema != ANY_OBJECT
+            tokens = info.decoded_vocab
+            self._masks = (
+                _without_controls(tokens, self._vocabulary),
+                # Strings have no new lines in xgrammar's grammars, so that these are let through does no harm.
+                _without_controls([token.replace(b"\n", b"") for token in tokens], self._vocabulary),
             )
-            return compiled, self._without_controls
-        except RuntimeError as error:
-            message = f"json_schema: {str(error).strip().splitlines()[0]}"
-            raise InvalidRequest(message, param="json_schema") from None
+        return self._compiler, self._masks
+
+
+def _refused(field: str, error: RuntimeError) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {str(error).strip().splitlines()[0]}", param=field)
 
 
 class Grammar:
@@ -77,12 +105,14 @@ class Grammar:
     Args:
         compiled: what it goes by, when it is there.
         ends_by_token: whether a token of the model's ends the text.
+        field: of the request, that asks for it.
 
     Attributes:
         matcher: xgrammar's, once it has begun.
     """
 
-    def __init__(self, compiled: Future[Compiled], *, ends_by_token: bool) -> None:
+    def __init__(self, compiled: Future[Compiled], *, ends_by_token: bool, field: str = "json_schema") -> None:
+        self._field = field
         self.compiled = compiled
         self._ends_by_token = ends_by_token
         self.matcher: Any = None
@@ -109,7 +139,7 @@ class Grammar:
         compiled, self._ever_allowed = self.compiled.result()
         self.matcher = xgrammar.GrammarMatcher(compiled, terminate_without_stop_token=not self._ends_by_token)
         if not self._allows_any():
-            raise InvalidRequest("json_schema: no text fits it", param="json_schema")
+            raise InvalidRequest(f"{self._field}: no text fits it", param=self._field)
         for token in tokens:
             self.accept(token)
 

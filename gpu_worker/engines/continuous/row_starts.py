@@ -66,7 +66,7 @@ class RowStarts:
         sequence.processors = self._rules.processors(sequence.prompt, sequence.limit, request)
         sequence.counts = penalties.counts_for(request, sequence.prompt, vocabulary)
         sequence.bias = penalties.bias_for(request, vocabulary, self._rules.device)
-        sequence.grammar = self._grammars.grammar(request.json_schema) if request.json_schema is not None else None
+        sequence.grammar = self._grammars.for_request(request)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and max(ids) >= self._vocabulary:

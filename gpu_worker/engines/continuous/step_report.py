@@ -46,7 +46,7 @@ def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
 
 
 def describe(
-    model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str, fingerprint: str
+    model: PreTrainedModel, runner: Runner, name: str, context: int, tokenizer: str, fingerprint: str, *, tools: bool
 ) -> EngineInfo:
     """The engine, for the worker's registration; the details for its log."""
     details = {
@@ -73,6 +73,7 @@ def describe(
             penalties=True,
             logit_bias=True,
             token_prompts=True,
+            tools=tools and IS_AVAILABLE,
             streaming=True,
         ),
         model_identity(fingerprint, context, dtype),

@@ -1,0 +1,122 @@
+"""Tool calls of a random model: those that are required always parse and fit, and templates are told of tools."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from gpu_worker.engines.base import FinishReason, Row, RowEnd
+from gpu_worker.engines.continuous.engine import ContinuousEngine
+from promptq.contract.request import GenerateRequest
+from tests.integration.tiny_engines import KERNELS, byte_tokenizer, tiny_engine, tiny_model
+from tests.small_tokenizers import TOOL_CHAT
+
+pytest.importorskip("xgrammar", reason="xgrammar is not installed: make install")
+CONTEXT = 1024
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 6}, "days": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+TOOLS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}},
+    {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}},
+]
+NAMED = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.fixture(scope="module")
+def engine() -> ContinuousEngine:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TOOL_CHAT
+    model = tiny_model("llama")
+    return ContinuousEngine(model, tokenizer, slots=4, context=CONTEXT, prefill_tokens=256, kernels=KERNELS)
+
+
+def row(name: str, **fields: Any) -> Row:
+    talk = [{"role": "user", "content": name}]
+    asked = {"messages": talk, "max_tokens": 400, "temperature": 1.0, "seed": 3, "tools": TOOLS} | fields
+    return Row(name, GenerateRequest.model_validate(asked))
+
+
+def ends(engine: ContinuousEngine, rows: list[Row]) -> dict[str, RowEnd]:
+    found: dict[str, RowEnd] = {}
+    waiting = list(rows)
+    while waiting or engine.live_rows():
+        free = engine.free_slots()
+        engine.add(waiting[:free])
+        del waiting[:free]
+        found |= {event.id: event.end for event in engine.step(0.0).events if event.end}
+    return found
+
+
+def calls(text: str) -> list[dict[str, Any]]:
+    parts = text.split("<tool_call>\n")
+    assert parts[0] == ""
+    return [json.loads(part.rstrip("\n").removesuffix("\n</tool_call>")) for part in parts[1:]]
+
+
+@pytest.mark.parametrize(("choice", "parallel"), [("required", True), ("required", False), (NAMED, True)])
+def test_what_is_required_parses_and_fits(engine: ContinuousEngine, choice: Any, parallel: bool) -> None:
+    rows = [row(f"{n}", seed=n, tool_choice=choice, parallel_tool_calls=parallel) for n in range(12)]
+    found = ends(engine, rows)
+    whole = [end for end in found.values() if end.reason is FinishReason.STOP]
+    assert len(whole) > 6, [(end.reason, end.error) for end in found.values()]
+    for end in whole:
+        made = calls(end.text)
+        assert len(made) == 1 or (parallel and choice == "required")
+        for call in made:
+            assert call["name"] == "weather" or choice == "required"
+            jsonschema_rs.validate(SCHEMA if call["name"] == "weather" else {"type": "object"}, call["arguments"])
+
+
+def test_it_goes_on_at_any_token(engine: ContinuousEngine) -> None:
+    engine.add([row("a", tool_choice=NAMED)])
+    tokens: list[int] = []
+    whole = None
+    while whole is None:
+        for event in engine.step(0.0).events:
+            tokens += event.token_ids
+            whole = event.end or whole
+    for count in range(0, len(tokens), 9):
+        again = ends(engine, [replace(row("a", tool_choice=NAMED), progress=tokens[:count])])["a"]
+        assert again.text == whole.text
+
+
+def test_a_stop_string_cuts_a_call(engine: ContinuousEngine) -> None:
+    end = ends(engine, [row("a", tool_choice=NAMED, stop=['"days"'])])["a"]
+    assert end.reason is FinishReason.STOP
+    assert end.text.startswith('<tool_call>\n{"name": "weather", "arguments": {"city"')
+
+
+def test_the_template_has_tools_calls_and_answers(engine: ContinuousEngine) -> None:
+    call = {"id": "c", "function": {"name": "weather", "arguments": '{"city": "<end>", "days": 1}'}}
+    turns = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "sunny <end>", "tool_call_id": "c"},
+    ]
+    prompts = engine._starts._prompts
+    ids = prompts.encode(GenerateRequest.model_validate({"messages": turns, "tools": TOOLS}))
+    text = byte_tokenizer().decode(ids)
+    assert '"name": "now"' in text
+    assert '{"name": "weather", "arguments": {"city": "<end>", "days": 1}}' in text
+    assert "<tool_response>sunny <end>" in text
+    assert 256 not in ids, "what is sent is text, and no special token"
+
+
+def test_a_template_without_tools_refuses_them() -> None:
+    tokenizer_engine = tiny_engine(tiny_model("llama"))
+    assert not tokenizer_engine.info.capabilities.tools
+    end = ends(tokenizer_engine, [row("a")])["a"]
+    assert end.error
+    assert end.error[0] == "invalid_request"
+
+
+def test_an_engine_says_that_it_knows_tools(engine: ContinuousEngine) -> None:
+    assert engine.info.capabilities.tools
