@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpu_worker.engines.base import Row
+from gpu_worker.engines.base import Row, RowEnd
+from gpu_worker.engines.continuous.engine import ContinuousEngine
 from promptq.contract.request import GenerateRequest
 from tests.integration.tiny_engines import Recorder
 
@@ -28,3 +29,15 @@ def run(engine, rows: list[Row], now: float = 0.0) -> Recorder:
     while engine.live_rows():
         recorder.take(engine.step(now))
     return recorder
+
+
+def ends(engine: ContinuousEngine, rows: list[Row]) -> dict[str, RowEnd]:
+    """The ends of these rows, as many together as there are slots."""
+    found: dict[str, RowEnd] = {}
+    waiting = list(rows)
+    while waiting or engine.live_rows():
+        free = engine.free_slots()
+        engine.add(waiting[:free])
+        del waiting[:free]
+        found |= {event.id: event.end for event in engine.step(0.0).events if event.end}
+    return found

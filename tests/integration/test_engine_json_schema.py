@@ -13,9 +13,10 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from gpu_worker.engines.base import FinishReason, Row, RowEnd
+from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from promptq.contract.request import ANY_OBJECT, GenerateRequest
+from tests.integration.engine_rows import ends
 from tests.integration.tiny_engines import CONTEXT, WAYS, tiny_engine, tiny_model
 from tests.schemas import random_schema
 
@@ -39,18 +40,6 @@ def row(name: str, schema: dict[str, Any] | None = SCHEMA, **fields: Any) -> Row
         "json_schema": schema,
     } | fields
     return Row(name, GenerateRequest.model_validate(fields))
-
-
-def ends(engine: ContinuousEngine, rows: list[Row]) -> dict[str, RowEnd]:
-    """The ends of these rows, all run together."""
-    found: dict[str, RowEnd] = {}
-    waiting = list(rows)
-    while waiting or engine.live_rows():
-        free = engine.free_slots()
-        engine.add(waiting[:free])
-        del waiting[:free]
-        found |= {event.id: event.end for event in engine.step(0.0).events if event.end}
-    return found
 
 
 @pytest.fixture(params=WAYS, scope="module")

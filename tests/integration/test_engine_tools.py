@@ -9,9 +9,10 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from gpu_worker.engines.base import FinishReason, Row, RowEnd
+from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from promptq.contract.request import GenerateRequest
+from tests.integration.engine_rows import ends
 from tests.integration.tiny_engines import KERNELS, byte_tokenizer, tiny_engine, tiny_model
 from tests.small_tokenizers import TOOL_CHAT
 
@@ -42,17 +43,6 @@ def row(name: str, **fields: Any) -> Row:
     talk = [{"role": "user", "content": name}]
     asked = {"messages": talk, "max_tokens": 400, "temperature": 1.0, "seed": 3, "tools": TOOLS} | fields
     return Row(name, GenerateRequest.model_validate(asked))
-
-
-def ends(engine: ContinuousEngine, rows: list[Row]) -> dict[str, RowEnd]:
-    found: dict[str, RowEnd] = {}
-    waiting = list(rows)
-    while waiting or engine.live_rows():
-        free = engine.free_slots()
-        engine.add(waiting[:free])
-        del waiting[:free]
-        found |= {event.id: event.end for event in engine.step(0.0).events if event.end}
-    return found
 
 
 def calls(text: str) -> list[dict[str, Any]]:
