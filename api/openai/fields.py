@@ -89,16 +89,13 @@ class Sampling(Common):
         """Whether a stream is to count its tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def job(self, default_tokens: int) -> dict[str, Any]:
-        return super().job(default_tokens) | {"seed": None if self.seed is None else self.seed & MAX_SEED}
-
     def jobs(self, default_tokens: int) -> list[dict[str, Any]]:
         """The fields of all jobs: for each prompt `n`, which differ in their seeds."""
         prompts, job = self.prompts, self.job(default_tokens)
         return [job | prompt | self._seed(choice) for prompt in prompts for choice in range(self.n or 1)]
 
     def _seed(self, choice: int) -> dict[str, Any]:
-        return {} if self.seed is None else {"seed": (self.seed + choice) & MAX_SEED}
+        return {"seed": None if self.seed is None else (self.seed + choice) & MAX_SEED}
 
     @property
     def prompts(self) -> list[dict[str, Any]]:

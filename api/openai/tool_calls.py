@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
+from promptq.contract.tools import CALL_CLOSE, CALL_OPEN
+
 _ARGUMENTS = re.compile(r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"arguments"\s*:\s*')
 
 
@@ -63,7 +64,7 @@ class CallReader:
         """
         while self.most is None or self.count < self.most:
             self._skip_gap(text)
-            begin = text.find(OPEN, self.at)
+            begin = text.find(CALL_OPEN, self.at)
             if begin < 0:
                 yield from self._said(text, len(text) if whole else _certain(text, self.at))
                 return
@@ -74,7 +75,7 @@ class CallReader:
                 return
             else:
                 self._tried = 0
-                yield from self._said(text, begin + len(OPEN))
+                yield from self._said(text, begin + len(CALL_OPEN))
         self.at = len(text)
 
     def _skip_gap(self, text: str) -> None:
@@ -90,20 +91,20 @@ class CallReader:
 
     def _call(self, text: str, begin: int) -> Call | None:
         """The call that begins here: up to the first end behind which it can be read, for a string may have one too."""
-        end = text.find(CLOSE, max(begin, self._tried))
+        end = text.find(CALL_CLOSE, max(begin, self._tried))
         while end >= 0:
             self._tried = end + 1
-            if read := _parsed(text[begin + len(OPEN) : end]):
-                call = Call(self.count, *read, begin, end + len(CLOSE))
+            if read := _parsed(text[begin + len(CALL_OPEN) : end]):
+                call = Call(self.count, *read, begin, end + len(CALL_CLOSE))
                 self.at, self.count, self._is_behind_call = call.end, self.count + 1, True
                 return call
-            end = text.find(CLOSE, end + 1)
+            end = text.find(CALL_CLOSE, end + 1)
         return None
 
 
 def _certain(text: str, at: int) -> int:
     """Up to where the text cannot be the beginning of a call, nor the white space before one."""
-    held = next((size for size in range(len(OPEN) - 1, 0, -1) if text.endswith(OPEN[:size], at)), 0)
+    held = next((size for size in range(len(CALL_OPEN) - 1, 0, -1) if text.endswith(CALL_OPEN[:size], at)), 0)
     return at + len(text[at : len(text) - held].rstrip())
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import to_json
 
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
+from promptq.contract.strict import Strict
 from promptq.contract.tools import Tool, ToolCall, ToolChoice, Tools, absent, check_choice
 
 CACHE_SCHEMA_VERSION = 5
@@ -70,11 +71,7 @@ def _small(schema: dict[str, Any]) -> dict[str, Any]:
 Schema = Annotated[dict[str, Any], AfterValidator(_small)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Message(_Strict):
+class Message(Strict):
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -98,7 +95,7 @@ class Message(_Strict):
         return len(self.content or "") + sum(len(call.function.arguments) for call in self.tool_calls)
 
 
-class GenerateRequest(_Strict):
+class GenerateRequest(Strict):
     """A prompt, or the messages of a chat, with the sampling parameters of one row."""
 
     prompt: Text | None = Field(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from pydantic_core import from_json, to_json
+
+from promptq.contract.strict import Strict
 
 MAX_TOOLS: Final = 128
 MAX_TOOLS_BYTES: Final = 65_536
 """All tools of a request together, as JSON."""
+CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
+"""Around each call, in the Hermes form."""
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Function(_Strict):
+class Function(Strict):
     """What a model may call."""
 
     name: FunctionName
@@ -26,20 +26,20 @@ class Function(_Strict):
     strict: bool | None = Field(None, description="Arguments fit where a call is required, whatever this says.")
 
 
-class Tool(_Strict):
+class Tool(Strict):
     """A tool; functions are all that there is."""
 
     type: Literal["function"]
     function: Function
 
 
-class FunctionChoice(_Strict):
+class FunctionChoice(Strict):
     """Which function, by its name."""
 
     name: FunctionName
 
 
-class NamedTool(_Strict):
+class NamedTool(Strict):
     """The one function that is to be called."""
 
     type: Literal["function"]
@@ -52,14 +52,14 @@ def _object_text(text: str) -> str:
     return text
 
 
-class CalledFunction(_Strict):
+class CalledFunction(Strict):
     """A function with its arguments."""
 
     name: FunctionName
     arguments: Annotated[str, AfterValidator(_object_text)] = Field(description="A JSON object, as text.")
 
 
-class ToolCall(_Strict):
+class ToolCall(Strict):
     """One call in an assistant's turn."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)]

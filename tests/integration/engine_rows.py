@@ -41,3 +41,15 @@ def ends(engine: ContinuousEngine, rows: list[Row]) -> dict[str, RowEnd]:
         del waiting[:free]
         found |= {event.id: event.end for event in engine.step(0.0).events if event.end}
     return found
+
+
+def to_its_end(engine: ContinuousEngine, row: Row) -> tuple[list[int], RowEnd]:
+    """All tokens of a row that runs alone, and its end."""
+    engine.add([row])
+    tokens: list[int] = []
+    end = None
+    while end is None:
+        for event in engine.step(0.0).events:
+            tokens += event.token_ids
+            end = event.end or end
+    return tokens, end

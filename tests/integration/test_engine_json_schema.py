@@ -16,7 +16,7 @@ import pytest
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from promptq.contract.request import ANY_OBJECT, GenerateRequest
-from tests.integration.engine_rows import ends
+from tests.integration.engine_rows import ends, to_its_end
 from tests.integration.tiny_engines import CONTEXT, WAYS, tiny_engine, tiny_model
 from tests.schemas import random_schema
 
@@ -71,13 +71,7 @@ def test_neighbours_do_not_notice_and_it_does_not_notice_them(engine: Continuous
 
 
 def test_it_goes_on_at_any_token(engine: ContinuousEngine) -> None:
-    engine.add([row("a")])
-    tokens: list[int] = []
-    whole = None
-    while whole is None:
-        for event in engine.step(0.0).events:
-            tokens += event.token_ids
-            whole = event.end or whole
+    tokens, whole = to_its_end(engine, row("a"))
     for count in range(0, len(tokens), 3):
         again = ends(engine, [replace(row("a"), progress=tokens[:count])])["a"]
         assert (again.text, again.completion_tokens) == (whole.text, whole.completion_tokens)

@@ -12,7 +12,7 @@ import pytest
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from promptq.contract.request import GenerateRequest
-from tests.integration.engine_rows import ends
+from tests.integration.engine_rows import ends, to_its_end
 from tests.integration.tiny_engines import KERNELS, byte_tokenizer, tiny_engine, tiny_model
 from tests.small_tokenizers import TOOL_CHAT
 
@@ -66,13 +66,7 @@ def test_what_is_required_parses_and_fits(engine: ContinuousEngine, choice: Any,
 
 
 def test_it_goes_on_at_any_token(engine: ContinuousEngine) -> None:
-    engine.add([row("a", tool_choice=NAMED)])
-    tokens: list[int] = []
-    whole = None
-    while whole is None:
-        for event in engine.step(0.0).events:
-            tokens += event.token_ids
-            whole = event.end or whole
+    tokens, whole = to_its_end(engine, row("a", tool_choice=NAMED))
     for count in range(0, len(tokens), 9):
         again = ends(engine, [replace(row("a", tool_choice=NAMED), progress=tokens[:count])])["a"]
         assert again.text == whole.text

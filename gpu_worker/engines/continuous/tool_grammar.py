@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from promptq.contract.request import ANY_OBJECT, GenerateRequest
-from promptq.contract.tools import Function, NamedTool
+from promptq.contract.tools import CALL_CLOSE, CALL_OPEN, Function, NamedTool
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
 WHITESPACE = 1
 """So many spaces in a row at most: a model might go on with them for ever."""
 
@@ -38,7 +37,7 @@ def _tag(function: Function) -> dict[str, Any]:
     schema = ANY_OBJECT | (function.parameters or {})
     return {
         "type": "tag",
-        "begin": f'{OPEN}\n{{"name": "{function.name}", "arguments": ',
+        "begin": f'{CALL_OPEN}\n{{"name": "{function.name}", "arguments": ',
         "content": {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": WHITESPACE},
-        "end": f"}}\n{CLOSE}",
+        "end": f"}}\n{CALL_CLOSE}",
     }

@@ -8,8 +8,8 @@ local function begin_anew(job)
   job.moves, job.preemptions = nil, nil
 end
 
--- Of a job's entries, in order, the token ids and then the logprobs or '', for a worker whose model is the one that made them. For another one, and
--- in a new life (`rq requeue`), the job starts over.
+-- Of a job's entries, in order, the token ids and then the logprobs or '', for a worker whose model is the one that
+-- made them. For another one, and in a new life (`rq requeue`), the job starts over.
 local function take_up(job, identity)
   local kept = {}
   if job.failed_before then

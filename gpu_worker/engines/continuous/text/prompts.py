@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from gpu_worker.engines.continuous.text.chat_parts import chat_parts, mapped, texts
 from gpu_worker.engines.continuous.text.quoting import Quoting
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
-from gpu_worker.engines.continuous.tool_grammar import OPEN
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.request import ANY_OBJECT, GenerateRequest
+from promptq.contract.tools import CALL_OPEN
 
 
 class PromptEncoder:
@@ -71,7 +71,7 @@ class PromptEncoder:
     @cached_property
     def knows_tools(self) -> bool:
         """Whether the chat template tells the model of tools, and to call them in the Hermes form."""
-        if not self._tokenizer.chat_template or OPEN in self._special.ids:
+        if not self._tokenizer.chat_template or CALL_OPEN in self._special.ids:
             return False
         tool = {"type": "function", "function": {"name": "probed", "description": "", "parameters": ANY_OBJECT}}
         parts = {"turns": [{"role": "user", "content": "Hello"}], "tools": [tool]}
@@ -79,7 +79,7 @@ class PromptEncoder:
             said = self._render(parts, goes_on=False, tokenize=False)
         except InvalidRequest:
             return False
-        return "probed" in said and OPEN in said
+        return "probed" in said and CALL_OPEN in said
 
     def _render(self, parts: dict[str, Any], *, goes_on: bool, tokenize: bool) -> Any:
         try:
