@@ -13,6 +13,7 @@ from promptq.contract.errors import (
     JobAlreadyTerminal,
     JobNotFailed,
     JobNotFound,
+    ModelNotFound,
     PromptqError,
     QueueFull,
     RedisUnavailable,
@@ -70,15 +71,6 @@ class JobFailed(NoText):
     """The job ended without a text."""
 
     type = "job_failed"
-
-
-class ModelNotFound(PromptqError):
-    """No such model is served."""
-
-    type = "model_not_found"
-
-    def __init__(self, model: str) -> None:
-        super().__init__(f"The model {model!r} does not exist.", param="model")
 
 
 class ResponseNotFound(PromptqError):

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from promptq.contract.settings import ApiSettings, publish_to_environment
+from promptq.contract.environment import publish_to_environment
+from promptq.contract.settings import ApiSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

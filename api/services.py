@@ -9,9 +9,8 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from api.access import Access
-from api.capability_check import CapabilityCheck
+from api.model_checks import ModelChecks
 from api.open_requests import OpenRequests
-from api.prompt_limit import PromptLimit
 from api.submit_metrics import SubmitMetrics
 from api.waiting.streams import Streams
 from api.waiting.submit_batcher import SubmitBatcher
@@ -20,7 +19,6 @@ from api.waiting.waiters import Waiters
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.metrics import ApiMetrics
 from promptq.contract.settings import ApiSettings
-from promptq.queue import model_facts
 from promptq.queue.endings import ended
 from promptq.queue.listener import Listener
 from promptq.queue.observe import Observer
@@ -41,8 +39,7 @@ class Services:
     metrics: ApiMetrics
     access: Access
     open_requests: OpenRequests
-    prompt_limit: PromptLimit
-    capability_check: CapabilityCheck
+    model_checks: ModelChecks
     submit_batcher: SubmitBatcher
     submit_metrics: SubmitMetrics
 
@@ -59,8 +56,7 @@ def make_services(
     registry = CollectorRegistry()
     metrics = ApiMetrics(registry)
     subscription = Subscription(settings.redis_url, partial(_note_loss, store, metrics), make_listener)
-    submit_metrics = SubmitMetrics(metrics, settings.model_id)
-    model_key = settings.keys.model(settings.model_id)
+    submit_metrics = SubmitMetrics(metrics)
     return Services(
         settings=settings,
         store=store,
@@ -71,10 +67,7 @@ def make_services(
         metrics=metrics,
         access=Access(settings, store),
         open_requests=OpenRequests(settings),
-        prompt_limit=PromptLimit(partial(model_facts.read, store.client, model_key)),
-        capability_check=CapabilityCheck(
-            partial(model_facts.read_capabilities, store.client, model_key), settings.model_id
-        ),
+        model_checks=ModelChecks(store),
         submit_batcher=SubmitBatcher(store, submit_metrics.count),
         submit_metrics=submit_metrics,
     )

@@ -16,7 +16,7 @@ from api.errors import invalid_request
 from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services
 from api.submit_metrics import SubmitResult
-from promptq.contract.errors import IdempotencyConflict, InvalidRequest, PromptqError, RedisUnavailable
+from promptq.contract.errors import IdempotencyConflict, InvalidRequest, ModelNotFound, PromptqError, RedisUnavailable
 from promptq.contract.request import JobRequest
 from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import NewJob, Submitted
@@ -48,9 +48,8 @@ def submit(
         response: where it is one of OpenAI's responses, what that shows of its request.
     """
     parts = services()
-    _check_limits(body, parts, max_tokens_param)
     try:
-        new = replace(_new_job(body, job_id, idempotency_key, parts), response=response)
+        new = replace(_new_job(body, job_id, idempotency_key, parts, max_tokens_param), response=response)
         done = parts.submit_batcher.submit(new)
     except IdempotencyConflict as error:
         error.param = "id" if job_id else "Idempotency-Key"
@@ -99,12 +98,11 @@ def _read(item: Any, key: str, parts: Services, max_tokens_param: str) -> NewJob
     """One prompt of a batch as a job; its own idempotency key has precedence over the given one."""
     try:
         keyed = KeyedJob.model_validate(item)
-        _check_limits(keyed, parts, max_tokens_param)
+        return _new_job(keyed, "", keyed.idempotency_key or key, parts, max_tokens_param)
     except ValidationError as error:
         return invalid_request(error)
-    except InvalidRequest as error:
+    except (InvalidRequest, ModelNotFound) as error:
         return error
-    return _new_job(keyed, "", keyed.idempotency_key or key, parts)
 
 
 def _admit(news: Sequence[NewJob], parts: Services) -> list[SubmitResult]:
@@ -130,15 +128,16 @@ def _check_limits(body: JobRequest, parts: Services, max_tokens_param: str) -> N
         raise InvalidRequest(message, param="messages" if body.prompt is None else "prompt")
     if body.max_tokens > parts.settings.max_tokens_limit:
         raise InvalidRequest(f"The limit is {parts.settings.max_tokens_limit}.", param=max_tokens_param)
-    parts.capability_check.check(body)
-    parts.prompt_limit.check(body)
 
 
-def _new_job(body: JobRequest, job_id: str, key: str, parts: Services) -> NewJob:
+def _new_job(body: JobRequest, job_id: str, key: str, parts: Services, max_tokens_param: str) -> NewJob:
+    entry, body = parts.model_checks.resolve(body)
+    _check_limits(body, parts, max_tokens_param)
+    parts.model_checks.check(body, entry.name)
     new = NewJob.create(
         body,
-        parts.settings.model_id,
-        parts.settings.model_identity,
+        entry.name,
+        entry.identity(parts.settings.dtype),
         idempotency_key=_record(key) if key else "",
         keep_seconds=parts.settings.idempotency_ttl_seconds if job_id or key else None,
         traceparent=_traceparent(),

@@ -14,22 +14,18 @@ SubmitResult = Submitted | PromptqError
 
 
 class SubmitMetrics:
-    """Counts submits, many at once.
+    """Counts submits, many at once."""
 
-    Args:
-        model: the label of those that are by model.
-    """
-
-    def __init__(self, metrics: ApiMetrics, model: str) -> None:
-        self._submitted = cache(lambda queue: metrics.submitted.labels(queue, model))
+    def __init__(self, metrics: ApiMetrics) -> None:
+        self._submitted = cache(lambda queue: metrics.submitted.labels(queue.priority, queue.model))
         self._cached = cache(metrics.cache_requests.labels)
         self._rejected = metrics.rejected
 
     def count(self, results: Iterable[SubmitResult]) -> None:
         """Count the jobs that are new among those acknowledged. Refusals are counted by `refuse`."""
         new = [one.job for one in results if isinstance(one, Submitted) and one.outcome != "repeat"]
-        for priority, count in Counter(job.priority for job in new).items():
-            self._submitted(priority).inc(count)
+        for queue, count in Counter(job.queue for job in new).items():
+            self._submitted(queue).inc(count)
         for result, count in Counter(job.cache for job in new).items():
             self._cached(result).inc(count)
 

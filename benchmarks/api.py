@@ -22,7 +22,8 @@ import redis
 import requests
 
 from benchmarks.queue_server import counts, serving, url_of
-from promptq.contract.settings import ApiSettings, child_environment
+from promptq.contract.environment import child_environment
+from promptq.contract.settings import ApiSettings
 from promptq.queue.embedded import free_port
 
 SCRIPT = Path(__file__).with_name("api_load.lua")

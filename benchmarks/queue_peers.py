@@ -14,9 +14,10 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from benchmarks.queue_server import url_of
+from promptq.contract.environment import child_environment
 from promptq.contract.keys import Keys
 from promptq.contract.request import JobRequest
-from promptq.contract.settings import WorkerSettings, child_environment
+from promptq.contract.settings import WorkerSettings
 from promptq.queue.records import NewJob
 from promptq.queue.store import JobStore
 

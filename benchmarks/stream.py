@@ -26,9 +26,10 @@ import requests
 
 from benchmarks.api import wait_for
 from benchmarks.queue_server import serving, url_of
+from promptq.contract.environment import child_environment
 from promptq.contract.job import Status
 from promptq.contract.request import JobRequest
-from promptq.contract.settings import CommonSettings, child_environment
+from promptq.contract.settings import CommonSettings
 from promptq.queue.embedded import free_port
 from promptq.queue.records import NewJob
 from promptq.queue.store import JobStore
@@ -195,7 +196,10 @@ def _store(client: redis.Redis, engine: str) -> JobStore:
 
 def _submit(store: JobStore, requests: list[JobRequest]) -> list[str]:
     settings = store.settings
-    news = [NewJob.create(request, settings.model_id, settings.model_identity) for request in requests]
+    news = [
+        NewJob.create(request, settings.default_model, settings.catalogue.default.identity(settings.dtype))
+        for request in requests
+    ]
     store.submit_many(news)
     return [new.id for new in news]
 

@@ -50,7 +50,7 @@ def measure(store: JobStore, url: str, spare: bool) -> float:
         if spare:
             _await_quiet(psutil.Process().children()[-1])
         job = store.submit(
-            NewJob.create(JobRequest(prompt="one", max_tokens=1, cache=False), store.settings.model_id, "any")
+            NewJob.create(JobRequest(prompt="one", max_tokens=1, cache=False), store.settings.default_model, "any")
         ).job
         started = time.perf_counter()
         fleet.spawn(1, time.monotonic())

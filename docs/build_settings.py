@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from promptq.contract.environment import PREFIX  # noqa: E402
 from promptq.contract.settings import (  # noqa: E402
-    PREFIX,
     ApiSettings,
     CommonSettings,
     ScalerSettings,

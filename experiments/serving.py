@@ -19,7 +19,7 @@ from typing import Any
 
 from common import ROOT
 
-from promptq.contract.settings import child_environment
+from promptq.contract.environment import child_environment
 from promptq.queue.embedded import EmbeddedServer, free_port
 
 START_SECONDS = 300.0

@@ -20,7 +20,7 @@ from promptq.contract.errors import EngineBroken, RedisUnavailable, WorkerReplac
 from promptq.contract.queues import QueueName
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.listener import Listener
-from promptq.queue.store import JobStore
+from promptq.queue.store import JobStore, Terms
 from promptq.runtime.lifecycle import Stop
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,12 @@ class Worker:
         verdicts = Verdicts()
         batching = Batching(settings.batching, engine.info.slots, settings.max_wait_ms / 1000)
         resumes = engine.info.identity if engine.info.capabilities.resume else ""
-        self._default_model = settings.model_id
+        terms = Terms(resumes=resumes, model=engine.info.model)
+        self._default_model = settings.default_model
         self._progress = progress = ProgressKeeper(store, engine.info.identity, settings.checkpoint_seconds)
         preemption = _preemption(settings, engine)
         self._claim_io = ClaimIO(
-            store, registration.name, batching, telemetry.stored, resumes, preemption, progress.give_up
+            store, registration.name, batching, telemetry.stored, terms, preemption, progress.give_up
         )
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
         self._watch_channel = settings.keys.watch_channel
@@ -120,9 +121,13 @@ class Worker:
         if channel == self._watch_channel:
             self._progress.watch(text)
         elif channel != self._cancel_channel:
-            self._claim_io.wake(QueueName.parse(text, self._default_model).priority if text else None)
+            self._wake(QueueName.parse(text, self._default_model) if text else None)
         elif self._claim_io.holds(text):
             self._leases.renew_now()
+
+    def _wake(self, queue: QueueName | None) -> None:
+        if queue is None or queue.model == self._engine.info.model:
+            self._claim_io.wake(queue.priority if queue else None)
 
     def _look_again(self) -> None:
         """Messages may have been missed: of jobs that were queued, of cancels, and of readers."""

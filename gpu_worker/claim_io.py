@@ -8,12 +8,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from gpu_worker.batching import Batching
 from gpu_worker.preemption import NO_PREEMPTION, NOTHING, Need, Preemption
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.queues import PRIORITIES, Priority
-from promptq.queue.store import Claim, Ending, JobStore, Terms
+from promptq.queue.store import ANY, Claim, Ending, JobStore, Terms
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class ClaimIO(threading.Thread):
 
     Args:
         on_stored: told of endings that were sent, and whether each was accepted.
-        resumes: the identity of the engine's model, where it goes on with what earlier runs generated.
+        terms: which jobs its engine can take.
         preemption: when running rows give way to more urgent jobs.
         keep: stores the progress of rows that gave way, before their jobs are put back.
     """
@@ -42,7 +43,7 @@ class ClaimIO(threading.Thread):
         worker: str,
         batching: Batching,
         on_stored: Callable[[Sequence[Ending], Sequence[bool]], None],
-        resumes: str = "",
+        terms: Terms = ANY,
         preemption: Preemption = NO_PREEMPTION,
         keep: Callable[[Sequence[Claim]], None] = lambda _: None,
     ) -> None:
@@ -51,7 +52,7 @@ class ClaimIO(threading.Thread):
         self._worker = worker
         self._batching = batching
         self._on_stored = on_stored
-        self._resumes = resumes
+        self._terms = terms
         self._preemption = preemption
         self._keep = keep
         self._changed = threading.Condition()
@@ -250,7 +251,7 @@ class ClaimIO(threading.Thread):
         with self._changed:
             endings = list(self._endings)
             need = self._what_to_claim()
-            terms = Terms(bool(self._unfinished), self._resumes, need.above)
+            terms = replace(self._terms, busy=bool(self._unfinished), above=need.above)
         stored, claims = self._store.finish_and_claim(self._worker, endings, need.count, terms)
         with self._changed:
             del self._endings[: len(endings)]

@@ -17,6 +17,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from gpu_worker.engines.base import EngineInfo
 from promptq.contract.errors import SettingsError
+from promptq.contract.queues import queues_of
 from promptq.contract.settings import WorkerSettings
 from promptq.queue import model_facts
 from promptq.queue.connection import answering
@@ -38,7 +39,7 @@ class WorkerRegistration(BaseWorker):
     """
 
     def __init__(self, client: redis.Redis, settings: WorkerSettings, info: EngineInfo, metrics_url: str) -> None:
-        rq_names = settings.rq_names
+        rq_names = [queue.rq_name(settings.default_model) for queue in queues_of(settings.model_name)]
         with answering():
             super().__init__(
                 rq_names,

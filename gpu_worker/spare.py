@@ -12,7 +12,7 @@ import sys
 from typing import NoReturn
 
 from gpu_worker.engines.registry import preload
-from promptq.contract import settings as environment
+from promptq.contract import environment
 from promptq.contract.assignment import Assignment
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.settings import WorkerSettings

@@ -8,7 +8,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from promptq.contract import settings as environment
+from promptq.contract import environment
 from promptq.contract.errors import SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import ScalerMetrics

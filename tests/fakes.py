@@ -103,7 +103,7 @@ def new_job(
 
 def submit(store: TimedStore, prompt: str = "hello", now: float = NOW, **fields: Any) -> Submitted:
     """Submit a job for the store's own model; with `cache=False` it never joins another one."""
-    return store.submit(replace(new_job(prompt, **fields), model=store.settings.model_id), now)
+    return store.submit(replace(new_job(prompt, **fields), model=store.settings.default_model), now)
 
 
 def ran(store: TimedStore, claim: Claim, before: int, ids: Sequence[int], text: str) -> str:

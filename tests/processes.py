@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from promptq.contract.settings import PREFIX, child_environment
+from promptq.contract.environment import PREFIX, child_environment
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import connect

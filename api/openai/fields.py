@@ -25,7 +25,7 @@ MAX_CHOICES = 128
 COMPLETION_TOKENS = 16
 """OpenAI's own default for `/v1/completions`."""
 _AS_THEY_ARE = (
-    "priority", "ttl_seconds", "timeout_seconds", "cache", "temperature", "stop", "top_k", "min_p",
+    "model", "priority", "ttl_seconds", "timeout_seconds", "cache", "temperature", "stop", "top_k", "min_p",
     "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
 )  # fmt: skip
 

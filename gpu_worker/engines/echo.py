@@ -49,6 +49,7 @@ class EchoEngine:
         slots: rows at once.
         tokens_per_second: the pace of each row; 0 ends every row at its first step.
         sleep: waits for so many seconds when no row has a word due.
+        name: what clients call the model.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class EchoEngine:
         slots: int,
         tokens_per_second: float,
         sleep: Callable[[float], None] = time.sleep,
+        name: str = "echo",
     ) -> None:
         self._slots = slots
         self._pace = tokens_per_second
@@ -63,7 +65,7 @@ class EchoEngine:
         self._live: dict[str, _Speaker] = {}
         self._cancelled: set[str] = set()
         self._info = EngineInfo(
-            model="echo",
+            model=name,
             device="cpu",
             dtype="none",
             slots=slots,
@@ -184,4 +186,5 @@ def _said(request: GenerateRequest) -> str:
 
 def create(settings: WorkerSettings, _done: Callable[[str], None]) -> EchoEngine:
     """The engine that the settings describe."""
-    return EchoEngine(AUTO_SLOTS if settings.slots == "auto" else settings.slots, settings.echo_tokens_per_second)
+    slots = AUTO_SLOTS if settings.slots == "auto" else settings.slots
+    return EchoEngine(slots, settings.echo_tokens_per_second, name=settings.model_name)

@@ -17,6 +17,7 @@ NEEDS: Final = {
     "logprobs": "logprobs",
     "prompt_token_ids": "token_prompts",
     "tools": "tools",
+    "adapter": "adapters",
 }
 """By field, the capability without which an engine would ignore it. Each is a name of the engines' `Capabilities`."""
 

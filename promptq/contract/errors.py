@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PromptqError(Exception):
     """Root of every error that promptq raises on purpose.
@@ -29,6 +31,19 @@ class InvalidRequest(PromptqError):
     """The request cannot be carried out as written."""
 
     type = "invalid_request"
+
+
+class ModelNotFound(PromptqError):
+    """No such model is served.
+
+    Args:
+        known: those that are.
+    """
+
+    type = "model_not_found"
+
+    def __init__(self, model: str, known: Sequence[str]) -> None:
+        super().__init__(f"The model {model!r} does not exist. Served: {', '.join(known)}.", param="model")
 
 
 class JobNotFound(PromptqError):

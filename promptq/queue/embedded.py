@@ -16,8 +16,8 @@ from typing import Any
 
 import redis
 
+from promptq.contract.environment import child_environment
 from promptq.contract.errors import PromptqError
-from promptq.contract.settings import child_environment
 from promptq.queue.store import connect
 
 START_SECONDS = 60.0

@@ -119,8 +119,7 @@ class Observer:
         self.client = client
         self._clock = clock
         self._keys = settings.keys
-        self._queues = settings.queues
-        self._rq_names = settings.rq_names
+        self._settings = settings
 
     def snapshot(self) -> Snapshot:
         """Queues, workers and totals, in two round trips beside one for the workers' hashes."""
@@ -134,9 +133,9 @@ class Observer:
 
     def queues(self) -> list[QueueState]:
         """Every queue, in the order of priority."""
-        keys = self._keys
+        keys, catalogue = self._keys, self._settings.catalogue
         with answering(), self.client.pipeline(transaction=False) as pipe:
-            for name in self._rq_names:
+            for name in catalogue.rq_names:
                 pipe.llen(keys.queue(name))
                 for registry in (keys.wip, keys.deferred, keys.finished, keys.failed):
                     pipe.zcard(registry(name))
@@ -144,12 +143,12 @@ class Observer:
             replies: list[Any] = pipe.execute()
         rows = [replies[i : i + 6] for i in range(0, len(replies), 6)]
         ages = self._ages([head for *_, head in rows])
-        return [_queue(queue, row, age) for queue, row, age in zip(self._queues, rows, ages, strict=True)]
+        return [_queue(queue, row, age) for queue, row, age in zip(catalogue.queues, rows, ages, strict=True)]
 
     def dead(self, limit: int) -> list[str]:
         """Ids of failed and expired jobs over all queues, the one kept longest first."""
         with answering(), self.client.pipeline(transaction=False) as pipe:
-            for name in self._rq_names:
+            for name in self._rq_names():
                 pipe.zrange(self._keys.failed(name), 0, limit - 1, desc=True, withscores=True)
             replies: list[Any] = pipe.execute()
         entries = sorted(chain.from_iterable(replies), key=itemgetter(1), reverse=True)
@@ -158,7 +157,7 @@ class Observer:
     def workers(self) -> list[WorkerRecord]:
         """Every registered worker of our queues whose heartbeats have not stopped; forgets those that are gone."""
         with answering():
-            members: Any = self.client.sunion([self._keys.workers_of(name) for name in self._rq_names])
+            members: Any = self.client.sunion([self._keys.workers_of(name) for name in self._rq_names()])
             names = sorted(key.decode() for key in members)
             with self.client.pipeline(transaction=False) as pipe:
                 for name in names:
@@ -200,6 +199,9 @@ class Observer:
                 pipe.hlen(places())
             return sum(pipe.execute())
 
+    def _rq_names(self) -> list[str]:
+        return self._settings.catalogue.rq_names
+
     def _ages(self, heads: Sequence[Any]) -> list[float]:
         with answering(), self.client.pipeline(transaction=False) as pipe:
             for head in heads:
@@ -214,7 +216,7 @@ class Observer:
         if not worker_keys:
             return
         with answering(), self.client.pipeline() as pipe:
-            for registry in (self._keys.workers(), *map(self._keys.workers_of, self._rq_names)):
+            for registry in (self._keys.workers(), *map(self._keys.workers_of, self._rq_names())):
                 pipe.srem(registry, *worker_keys)
             pipe.execute()
 

@@ -107,5 +107,5 @@ def append(store: JobStore, identity: str, appends: Sequence[Append]) -> list[st
     """
     if not appends:
         return []
-    rows = chain.from_iterable(one.arguments(one.claim.queue.rq_name(store.settings.model_id)) for one in appends)
+    rows = chain.from_iterable(one.arguments(one.claim.queue.rq_name(store.settings.default_model)) for one in appends)
     return [reply.decode() for reply in store.scripts.run("append", [identity, LIFE_SECONDS, *rows])]

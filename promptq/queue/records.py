@@ -114,11 +114,13 @@ class Terms:
         resumes: the identity of its model, where its engine goes on with what such a model generated earlier; other
             jobs start over.
         above: only jobs that are more urgent than this; None: all.
+        model: what it runs; empty: the default model.
     """
 
     busy: bool = False
     resumes: str = ""
     above: Priority | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,9 @@ class JobStore:
         self.settings = settings
         self.keys = settings.keys
         self._clock = clock
-        self._default_model = settings.model_id
+        self._default_model = settings.default_model
         self._unanswered_claim = ""
-        usage = usage_prelude(settings.model_id, settings.usage_days)
+        usage = usage_prelude(settings.default_model, settings.usage_days)
         self.scripts = Scripts(client, self.keys, clock, usage)
         # A claim that the client repeated by itself would lease other jobs, and nobody would hear of the first ones.
         self._claiming = Scripts(without_retries(client), self.keys, clock, usage)
@@ -72,7 +72,7 @@ class JobStore:
 
     def rq_names(self) -> list[str]:
         """Every queue of the deployment, by its name in RQ."""
-        return self.settings.rq_names
+        return self.settings.catalogue.rq_names
 
     def uptime_seconds(self) -> float:
         """How long the server has been up."""
@@ -254,7 +254,7 @@ class JobStore:
     def _claim_call(self, worker: str, count: int, terms: Terms, token: Sequence[str]) -> Call:
         limits = [self.settings.ageing_seconds, self.settings.max_attempts, "1" if terms.busy else "", terms.resumes]
         head = [count, self.settings.lease_seconds, worker, *token, *limits]
-        queues = self._rq_names(queues_of(self._default_model))
+        queues = self._rq_names(queues_of(terms.model or self._default_model))
         looks = PRIORITIES.index(terms.above) if terms.above else len(queues)
         return "claim", [*head, self.settings.failure_ttl_seconds, _EXPIRED, looks, *queues]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import promptq
-from promptq.contract.settings import child_environment
+from promptq.contract.environment import child_environment
 
 HOME: Final = str(Path(promptq.__file__).resolve().parent.parent)
 """The folder that the programs lie in: a checkout, or an environment's site-packages."""

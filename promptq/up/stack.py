@@ -11,9 +11,9 @@ import time
 import urllib.request
 from http.client import HTTPException
 
+from promptq.contract.environment import is_set
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.redis_url import mask
-from promptq.contract.settings import is_set
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.server_check import examine
@@ -130,7 +130,7 @@ class Stack:
             return ""
         if fleet.trouble:
             return f"no worker yet: {fleet.trouble}"
-        return f"{', '.join(fleet.starting) or 'the first worker'} is loading {self.settings.worker.model_id}"
+        return f"{', '.join(fleet.starting) or 'the first worker'} is loading {self.settings.worker.default_model}"
 
     def _drain(self) -> None:
         say("stopping: the API takes no more jobs ...")

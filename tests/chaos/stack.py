@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import redis
 
-from promptq.contract.settings import PREFIX, child_environment
+from promptq.contract.environment import PREFIX, child_environment
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.store import connect
 from tests.chaos.plan import LEASE_SECONDS

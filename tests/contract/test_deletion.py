@@ -15,7 +15,7 @@ from tests.fakes import NOW, TimedStore, failure, keys, new_job, ran, submit, su
 
 
 def response(store: TimedStore, note: str = '{"background": true}') -> str:
-    new = replace(new_job("x"), model=store.settings.model_id, response=note)
+    new = replace(new_job("x"), model=store.settings.default_model, response=note)
     return store.submit(new, NOW).job.id
 
 
@@ -49,7 +49,7 @@ def test_what_a_response_was_asked_is_kept_with_its_prompt(store: TimedStore) ->
     request = new.request.model_copy(update={"prompt": None, "messages": None})
     request = type(request).model_validate({"messages": messages})
     job_id = store.submit(
-        replace(new, model=store.settings.model_id, request=request, response='{"user": "u"}'), NOW
+        replace(new, model=store.settings.default_model, request=request, response='{"user": "u"}'), NOW
     ).job.id
     found = asked(store, job_id)
     assert (found.fields, found.messages) == ({"user": "u"}, messages)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import pytest
 
-from promptq.contract.settings import child_environment
+from promptq.contract.environment import child_environment
 from promptq.queue.observe import WorkerRecord
 from scaler.fleets.base import REASONS, Exit, Fleet, FleetCapabilities
 from scaler.fleets.local import LocalFleet, LocalFleetSettings

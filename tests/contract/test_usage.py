@@ -37,7 +37,7 @@ class TestEnds:
         result = Result("text", "stop", "m", prompt_tokens=40, completion_tokens=9, cached_tokens=32)
         store.finish("w", [Ending(store.claim("w", 1, NOW)[0], Status.SUCCEEDED, result)], NOW)
         (usage,) = read(store, "", [DAY])
-        assert (usage.day, usage.model) == (DAY, store.settings.model_id)
+        assert (usage.day, usage.model) == (DAY, store.settings.default_model)
         assert usage.counts == {"succeeded": 1, "prompt_tokens": 40, "cached_tokens": 32, "completion_tokens": 9}
 
     def test_another_models_jobs_are_its_own(self, store: TimedStore) -> None:
@@ -56,7 +56,7 @@ class TestEnds:
 
     def test_a_hit_is_its_owners(self, store: TimedStore) -> None:
         for _ in range(2):
-            store.submit(replace(new_job(), owner="ann", model=store.settings.model_id), NOW)
+            store.submit(replace(new_job(), owner="ann", model=store.settings.default_model), NOW)
             if not used(store, "ann"):
                 run(store)
         assert used(store, "ann") == RAN | {"succeeded": 2, "cache_hits": 1}
@@ -136,7 +136,7 @@ def test_the_sums_are_a_plain_models(store: TimedStore, seed: int) -> None:
         act = draw.choice(["submit", "submit", "claim", "finish", "finish", "cancel"])
         if act == "submit":
             owner = draw.choice(list(expected))
-            new = replace(new_job(f"p{step}", cache=False), owner=owner, model=store.settings.model_id)
+            new = replace(new_job(f"p{step}", cache=False), owner=owner, model=store.settings.default_model)
             owners[store.submit(new, now).job.id] = owner
         elif act == "claim":
             claims += store.claim("w", draw.randint(1, 3), now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptq.contract.settings import PREFIX
+from promptq.contract.environment import PREFIX
 from promptq.runtime import programs
 
 

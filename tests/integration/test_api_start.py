@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from promptq.contract.environment import child_environment
 from promptq.contract.exit_codes import ExitCode
-from promptq.contract.settings import child_environment
 from promptq.queue.embedded import free_port
 from tests.processes import wait_until
 

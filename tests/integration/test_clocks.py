@@ -14,7 +14,8 @@ import pytest
 import redis
 import requests
 
-from promptq.contract.settings import WorkerSettings, child_environment
+from promptq.contract.environment import child_environment
+from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore

@@ -14,8 +14,8 @@ import pytest
 import redis
 import requests
 
+from promptq.contract.environment import child_environment
 from promptq.contract.exit_codes import ExitCode
-from promptq.contract.settings import child_environment
 from promptq.queue.embedded import EmbeddedServer
 from tests.integration.apis import running
 from tests.integration.test_up import Up

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from promptq.contract.settings import WorkerSettings, child_environment
+from promptq.contract.environment import child_environment
+from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import free_port
 from tests.processes import ROOT, wait_until
 

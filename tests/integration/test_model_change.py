@@ -40,7 +40,7 @@ def store(client: redis.Redis, folder: Path) -> TimedStore:
 
 
 def submit(store: TimedStore) -> Submitted:
-    return store.submit(replace(new_job("hello", max_tokens=TOKENS), model=store.settings.model_id))
+    return store.submit(replace(new_job("hello", max_tokens=TOKENS), model=store.settings.default_model))
 
 
 def text(store: TimedStore) -> str:

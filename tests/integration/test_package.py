@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import promptq
-from promptq.contract.settings import DEFAULT_MODEL_REQUIREMENT, child_environment
+from promptq.contract.environment import child_environment
+from promptq.contract.settings import DEFAULT_MODEL_REQUIREMENT
 from promptq.queue.embedded import free_port
 from tests.processes import ROOT, wait_until
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from promptq.contract.settings import child_environment
+from promptq.contract.environment import child_environment
 from scaler.backoff import STABLE_SECONDS
 from scaler.fleets.base import Exit
 from scaler.fleets.gpus import Gpu, Gpus
@@ -281,7 +281,7 @@ def test_killing_ends_what_a_worker_started_too(make: Make, capfd: pytest.Captur
 
 def test_no_worker_outlives_a_killed_scaler() -> None:
     parent = (
-        "import sys, time\nfrom promptq.contract.settings import child_environment\n"
+        "import sys, time\nfrom promptq.contract.environment import child_environment\n"
         "from scaler.fleets.local import LocalFleet, LocalFleetSettings\n"
         f"fleet = LocalFleet(LocalFleetSettings(2, child_environment(), command=(sys.executable, '-c', {WAITS!r})))\n"
         "fleet.spawn(2, 0.0)\ntime.sleep(60)"

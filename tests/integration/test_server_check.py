@@ -16,10 +16,11 @@ from prometheus_client import CollectorRegistry
 
 from api.api_keys import digest
 from api.app import create_app
+from promptq.contract.environment import child_environment
 from promptq.contract.errors import RedisUnavailable, SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.redis_server import Grade
-from promptq.contract.settings import ApiSettings, child_environment
+from promptq.contract.settings import ApiSettings
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.observe import FleetRecord, Observer
 from promptq.queue.server_check import examine, look, needed

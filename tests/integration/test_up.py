@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
+from promptq.contract.environment import PREFIX, child_environment
 from promptq.contract.exit_codes import ExitCode
-from promptq.contract.settings import PREFIX, child_environment
 from promptq.queue.embedded import free_port
 from tests.processes import ROOT, wait_until
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from promptq.contract.settings import PREFIX, PROGRAMS, ApiSettings, ScalerSettings, WorkerSettings
+from promptq.contract.environment import PREFIX
+from promptq.contract.settings import PROGRAMS, ApiSettings, ScalerSettings, WorkerSettings
 from tests.processes import ROOT
 
 OURS = ("api", "scaler", "locust")

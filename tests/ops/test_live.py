@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from promptq.contract.settings import child_environment
+from promptq.contract.environment import child_environment
 from promptq.queue.embedded import free_port
 from tests.ops.test_dashboards import BOARDS, panels
 from tests.ops.tools import tool

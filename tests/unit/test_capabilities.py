@@ -19,6 +19,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "json_schema": {"json_schema": {"type": "object"}},
     "logprobs": {"logprobs": True},
     "prompt_token_ids": {"prompt": None, "prompt_token_ids": [5]},
+    "adapter": {"adapter": "sql"},
     "tools": {
         "prompt": None,
         "messages": [{"role": "user", "content": "a"}],

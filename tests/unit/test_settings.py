@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 from annotated_types import Le
 
+from promptq.contract.environment import child_environment, is_set
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import (
     ApiSettings,
     CommonSettings,
     ScalerSettings,
     WorkerSettings,
-    child_environment,
-    is_set,
 )
 
 

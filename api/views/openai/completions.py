@@ -20,7 +20,7 @@ from api.openai.tools import reader
 from api.parameters import KeyHeader
 from api.streaming import event_response
 from api.submission import read_request, submit, submit_many
-from api.views.openai import foreground, models
+from api.views.openai import foreground
 from promptq.contract.errors import PromptqError
 from promptq.contract.job import Job
 
@@ -44,7 +44,6 @@ def create_completion(header: KeyHeader, body: Completion) -> Response:
 
 
 def _answer(kind: Kind, body: ChatCompletion | Completion, idempotency_key: str) -> Response:
-    models.check(body.model)
     body.check()
     requests = body.jobs(services().settings.max_tokens_limit)
     jobs, stays, prompts = _submit(body, requests, idempotency_key), bool(idempotency_key), len(body.prompts)

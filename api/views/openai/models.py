@@ -8,7 +8,6 @@ from flask import Response
 from pydantic import BaseModel
 
 from api.current import services
-from api.errors import ModelNotFound
 from api.http.blueprints import OpenAIBlueprint
 from api.openai.schemas import Model, ModelList, OpenAIError
 from api.presenter import json_response
@@ -27,21 +26,12 @@ class ModelPath(BaseModel):
 @blueprint.get("", responses={200: ModelList})
 def list_models() -> Response:
     """The models that are served"""
-    return json_response(ModelList(data=[Model(id=services().settings.model_id, created=_STARTED_AT)]))
+    names = services().settings.catalogue.names
+    return json_response(ModelList(data=[Model(id=name, created=_STARTED_AT) for name in names]))
 
 
 @blueprint.get("/<path:model>", responses={200: Model, 404: OpenAIError})
 def read_model(path: ModelPath) -> Response:
     """One model"""
-    check(path.model)
+    services().settings.catalogue.find(path.model)
     return json_response(Model(id=path.model, created=_STARTED_AT))
-
-
-def check(model: str) -> None:
-    """Refuse a name that is no model's.
-
-    Raises:
-        ModelNotFound: it is none.
-    """
-    if model != services().settings.model_id:
-        raise ModelNotFound(model)

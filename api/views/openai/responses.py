@@ -21,7 +21,7 @@ from api.openai.schemas import DeletedResponse, OpenAIError, ResponseObject
 from api.parameters import KeyHeader
 from api.streaming import event_response
 from api.submission import read_request, submit
-from api.views.openai import foreground, models
+from api.views.openai import foreground
 from promptq.contract.errors import InvalidRequest, JobNotFound
 from promptq.contract.job import Job, Status
 from promptq.queue.responses import Asked, asked, delete
@@ -57,7 +57,6 @@ class RetrieveQuery(BaseModel):
 @submits_jobs
 def create_response(header: KeyHeader, body: CreateResponse) -> Response:
     """Answer; in the `background` at once, with `stream` as server-sent events"""
-    models.check(body.model)
     body.check()
     request = read_request(body.job_behind(_earlier(body), services().settings.max_tokens_limit))
     shown = body.shown()

@@ -35,7 +35,7 @@ def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousE
         prefill_tokens=settings.prefill_tokens,
         drafts=settings.drafts,
         prefixes=settings.prefixes,
-        name=settings.model,
+        name=settings.model_name,
         fingerprint=model_fingerprint(model_folder(settings)),
         kernels=kernels_for(settings, model),
         checks_folder=settings.data_dir / "checks",

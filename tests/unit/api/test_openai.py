@@ -30,7 +30,7 @@ JOB = Job("j", Status.SUCCEEDED, QueueName("m", "low"), 12.7, result=RESULT)
 
 def chat(**fields: Any) -> dict[str, Any]:
     body = ChatCompletion.model_validate_json(json.dumps({"model": "m", "messages": HELLO, **fields}))
-    return JobRequest.model_validate(body.jobs(2048)[0]).model_dump(exclude_defaults=True)
+    return JobRequest.model_validate(body.jobs(2048)[0]).model_dump(exclude_defaults=True, exclude={"model"})
 
 
 class TestRequest:

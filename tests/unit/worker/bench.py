@@ -20,7 +20,7 @@ from gpu_worker.verdicts import Verdicts
 from gpu_worker.worker_loop import LoopLimits, LoopParts, WorkerLoop
 from promptq.contract.job import Status
 from promptq.contract.metrics import WorkerMetrics
-from promptq.queue.records import Claim
+from promptq.queue.records import Claim, Terms
 from tests.fakes import TimedStore, submit
 from tests.processes import wait_until
 
@@ -101,7 +101,9 @@ class Bench:
         self.registry = CollectorRegistry()
         telemetry = Telemetry(WorkerMetrics(self.registry), self.engine)
         batching = Batching("continuous", slots)
-        self.claim_io = ClaimIO(store, "w", batching, telemetry.stored, "echo", preemption, self.sink.give_up)
+        self.claim_io = ClaimIO(
+            store, "w", batching, telemetry.stored, Terms(resumes="echo"), preemption, self.sink.give_up
+        )
         presence, self.verdicts = Presence(self.said, self.engine), Verdicts()
         self.leases = LeaseKeeper(store, self.claim_io, presence.beat, self.verdicts.add)
         parts = LoopParts(self.claim_io, self.leases, presence, self.verdicts, telemetry, self.sink)
