@@ -25,6 +25,8 @@ control_socket_disable = True
 def on_starting(arbiter: Any) -> None:
     """Before any process of the API exists."""
     metric_files.prepare(settings, arbiter.pid)
+    if settings.models_file:
+        gunicorn_worker.read_models_on_hangup(arbiter)
 
 
 def child_exit(_arbiter: Any, worker: Any) -> None:

@@ -12,6 +12,7 @@ from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.workers.ggevent import GeventWorker  # type: ignore[import-untyped]
 
 from api import metric_files
+from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
 from promptq.runtime import logs
 
@@ -22,6 +23,12 @@ log = logging.getLogger(__name__)
 
 SPARE_CONNECTIONS = 64
 """Connections beyond those that requests may hold: for `/livez` and `/metrics`, and to refuse the others."""
+
+
+def read_models_on_hangup(arbiter: Any) -> None:
+    """Let SIGHUP read the catalogue again, in every process of the API. Gunicorn's own way, new processes in place of
+    the old ones, would end the streams that are open."""
+    arbiter.reload = lambda: arbiter.kill_workers(signal.SIGUSR1)
 
 
 class DrainingWorker(GeventWorker):  # type: ignore[misc]
@@ -44,6 +51,11 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         super().handle_exit(sig, frame)
         # Not in the signal handler itself, which must not block on a lock.
         gevent.spawn(self._drain)
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Read the catalogue again."""
+        super().handle_usr1(sig, frame)
+        gevent.spawn(self._read_models)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve a connection."""
@@ -72,6 +84,17 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         if hasattr(self, "wsgi"):
             self._services().waiters.drain()
             self._services().streams.drain()
+
+    def _read_models(self) -> None:
+        settings = self._services().settings
+        try:
+            found = settings.read_catalogue()
+            found.check_default(settings.catalogue)
+        except SettingsError as error:
+            log.error("%s; all stays as it is.", error.message)
+            return
+        settings.serve(found)
+        log.info("Models: %s.", ", ".join(found.by_name))
 
     def _services(self) -> Services:
         from api.current import services_of

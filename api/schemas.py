@@ -199,60 +199,6 @@ class BatchAnswer(BaseModel):
     items: list[BatchItem]
 
 
-class QueueResource(BaseModel):
-    """One queue, counted in jobs."""
-
-    name: str
-    queued: int
-    running: int
-    joined: int = Field(description="Waiting for the text of an identical job.")
-    succeeded: int
-    dead: int = Field(description="Failed and kept.")
-    oldest_age_seconds: float
-
-
-class QueueList(BaseModel):
-    """Every queue, in the order of priority."""
-
-    queues: list[QueueResource]
-
-
-class WorkerResource(BaseModel):
-    """One worker."""
-
-    name: str
-    state: str = Field(description="starting, idle, busy or draining.")
-    pid: int = 0
-    host: str = ""
-    device: str = ""
-    dtype: str = ""
-    model: str = ""
-    slots: int = Field(default=0, description="Rows that it generates together.")
-    busy_slots: int = 0
-    jobs_finished: int = 0
-    jobs_failed: int = 0
-    started_at: Time | None = None
-    last_heartbeat: Time | None = None
-    metrics_url: str = ""
-
-
-class ScalerResource(BaseModel):
-    """What the scaler last said."""
-
-    min_workers: int
-    max_workers: int
-    wanted: int
-    trouble: str = Field(description="Why workers do not start, or an empty string.")
-    retry_at: Time | None
-
-
-class WorkerList(BaseModel):
-    """Every worker, those that are starting included."""
-
-    workers: list[WorkerResource]
-    scaler: ScalerResource | None = Field(description="Null when no scaler runs.")
-
-
 class Activity(BaseModel):
     """What has happened, and what happened last."""
 

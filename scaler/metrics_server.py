@@ -160,7 +160,7 @@ def _jobs(snapshot: Snapshot) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=labels)
     for queue in snapshot.queues:
         for state in ("queued", "running", "dead"):
-            family.add_metric([queue.name, state], getattr(queue, state))
+            family.add_metric([queue.queue.model, queue.name, state], getattr(queue, state))
     return family
 
 
@@ -168,7 +168,7 @@ def _ages(snapshot: Snapshot) -> GaugeMetricFamily:
     name, text, labels = metrics.QUEUE_OLDEST_AGE
     family = GaugeMetricFamily(name, text, labels=labels)
     for queue in snapshot.queues:
-        family.add_metric([queue.name], queue.oldest_age_seconds)
+        family.add_metric([queue.queue.model, queue.name], queue.oldest_age_seconds)
     return family
 
 

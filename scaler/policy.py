@@ -40,6 +40,7 @@ class Reason(StrEnum):
     HELD_REDIS_DOWN = "held_redis_down"
     HELD_BACKOFF = "held_backoff"
     HELD_DRAINING = "held_draining"
+    LEAVING = "leaving"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,10 @@ class Limits:
     zero_delay_seconds: float = 300
 
     @classmethod
-    def of(cls, settings: ScalerSettings, max_workers: int) -> Limits:
-        """The limits in the settings; `max_workers` is what the machine's GPUs made of them."""
+    def of(cls, settings: ScalerSettings, min_workers: int, max_workers: int) -> Limits:
+        """The limits in the settings, for a pool with these bounds."""
         return cls(
-            settings.min_workers, max_workers, settings.target_jobs_per_worker, settings.target_wait_seconds,
+            min_workers, max_workers, settings.target_jobs_per_worker, settings.target_wait_seconds,
             settings.up_delay_seconds, settings.down_window_seconds, settings.zero_delay_seconds,
         )  # fmt: skip
 
@@ -145,11 +146,6 @@ def decide(load: Load, history: History, limits: Limits, now: float) -> Decision
     if workers > load.workers:
         seen = replace(seen, last_up=now)
     return Decision(workers, reason, seen)
-
-
-def hold(workers: int) -> Decision:
-    """Keep the number while nothing can be seen; the watch begins anew, so nothing moves on a stale memory."""
-    return Decision(workers, Reason.HELD_REDIS_DOWN, History())
 
 
 def choose_retirees(workers: Sequence[WorkerRecord], count: int) -> list[str]:

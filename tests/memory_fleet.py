@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptq.queue.observe import WorkerRecord
-from scaler.backoff import Backoff, is_stable
-from scaler.fleets.base import Exit, FleetCapabilities
+from scaler.backoff import is_stable
+from scaler.fleets.base import Exit, FleetCapabilities, Start
+from scaler.fleets.starts import Starts
 
+POOL = "model"
+"""The one model of most tests."""
 START_TIMEOUT_SECONDS = 60.0
 DRAIN_SECONDS = 30.0
 UNRESPONSIVE_SECONDS = 30.0
@@ -40,7 +44,6 @@ class MemoryFleet:
 
     def __init__(self, most: int = 3, crashes: bool = False, drains: bool = True, sees_exits: bool = True) -> None:
         self.capabilities = FleetCapabilities(sees_exits=sees_exits)
-        self.trouble = ""
         self.prepared: list[int] = []
         self.paused: list[float] = []
         self.crashes = crashes
@@ -48,26 +51,29 @@ class MemoryFleet:
         self._drains = drains
         self._workers: dict[str, _Worker] = {}
         self._spawned = 0
-        self._backoff = Backoff()
+        self._starts: defaultdict[str, Starts] = defaultdict(Starts)
 
-    @property
-    def backs_off(self) -> bool:
-        return self._backoff.failures > 0
+    def trouble(self, pool: str) -> str:
+        return self._starts[pool].trouble
 
-    def retry_in(self, now: float) -> float | None:
-        return self._backoff.retry_in(now)
+    def backs_off(self, pool: str) -> bool:
+        return self._starts[pool].backs_off
+
+    def retry_in(self, pool: str, now: float) -> float | None:
+        return self._starts[pool].backoff.retry_in(now)
 
     def roster(self) -> list[WorkerRecord]:
         return [worker.record for worker in self._workers.values()]
 
-    def spawn(self, count: int, now: float) -> int:
-        starting = sum(worker.record.state == "starting" for worker in self._workers.values())
-        allowed = self._backoff.room(starting, now)
+    def spawn(self, count: int, pool: str, now: float) -> int:
+        members = [worker for worker in self._workers.values() if worker.record.model == pool]
+        starting = sum(worker.record.state == "starting" for worker in members)
+        allowed = self._starts[pool].backoff.room(starting, now)
         started = max(0, min(count, self._most - len(self._workers), count if allowed is None else allowed))
         for _ in range(started):
             name = f"memory-{self._spawned}"
             self._spawned += 1
-            self._workers[name] = _Worker(WorkerRecord(name, "starting"), now, now)
+            self._workers[name] = _Worker(WorkerRecord(name, "starting", model=pool), now, now)
             if self.crashes:
                 self.die(name, "crashed", 1)
         return started
@@ -101,21 +107,22 @@ class MemoryFleet:
         ended = [(worker, worker.end) for worker in self._workers.values() if worker.end]
         for worker, end in ended:
             del self._workers[end.name]
-            if end.reason not in ("retired", "drain_timeout") and not worker.is_stable(now):
-                self.trouble = str(end)
-                self._backoff.fail(now)
+            if end.reason != "retired":
+                self._starts[worker.record.model].ended(end, worker.is_stable(now), now)
         return [end for _, end in ended]
 
-    def observe(self, registered: Sequence[WorkerRecord], now: float) -> list[float]:
+    def observe(self, registered: Sequence[WorkerRecord], now: float) -> list[Start]:
         records = {record.name: record for record in registered}
         fresh = []
         for name, worker in self._workers.items():
             if (record := records.get(name)) is not None:
-                worker.record = record if worker.deadline is None else replace(record, state="draining")
+                pool = worker.record.model
+                state = record.state if worker.deadline is None else "draining"
+                worker.record = replace(record, state=state, model=pool)
                 if worker.registered_at is None:
                     worker.registered_at = now
-                    fresh.append(now - worker.spawned_at)
-                    self.trouble = ""
+                    fresh.append(Start(pool, now - worker.spawned_at))
+                    self._starts[pool].registered()
             self._check(worker, record is not None, now)
         return fresh
 
@@ -126,7 +133,7 @@ class MemoryFleet:
 
     def _check(self, worker: _Worker, is_registered: bool, now: float) -> None:
         if worker.is_stable(now):
-            self._backoff.proved(worker.spawned_at)
+            self._starts[worker.record.model].proved(worker.spawned_at)
         if worker.registered_at is None and now - worker.awaited_since >= START_TIMEOUT_SECONDS:
             self.die(worker.record.name, "start_timeout")
         if is_registered or worker.registered_at is None:

@@ -47,6 +47,9 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "promptq"
+    state: Literal["ready", "starting", "waiting", "trouble", "unknown"] = Field(
+        description="Ours. ready: workers run it; waiting: a request starts the first; trouble: none starts."
+    )
 
 
 class ModelList(BaseModel):

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from flask import Response
 
 from api.current import services
+from api.fleet_schemas import PoolResource, QueueList, QueueResource, ScalerResource, WorkerList, WorkerResource
 from api.http.blueprints import StrictBlueprint
 from api.presenter import iso_or_none, json_response
-from api.schemas import ErrorResponse, QueueList, QueueResource, ScalerResource, WorkerList, WorkerResource
+from api.schemas import ErrorResponse
 from promptq.queue.observe import FleetRecord, QueueState, WorkerRecord
 
 blueprint = StrictBlueprint("fleet", __name__, tag="fleet", url_prefix="/v1")
@@ -35,7 +36,7 @@ def workers() -> Response:
 
 def _queue(state: QueueState) -> QueueResource:
     counts = {name: value for name, value in asdict(state).items() if name != "queue"}
-    return QueueResource(name=state.name, **counts)
+    return QueueResource(model=state.queue.model, name=state.name, **counts)
 
 
 def _worker(record: WorkerRecord) -> WorkerResource:
@@ -50,4 +51,5 @@ def _scaler(fleet: FleetRecord) -> ScalerResource:
         wanted=fleet.wanted,
         trouble=fleet.trouble,
         retry_at=iso_or_none(fleet.retry_at),
+        pools=[PoolResource(**asdict(pool)) for pool in fleet.pools],
     )

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from panels import DECISIONS, OVERVIEW, WORKERS, Panel, Query
+from overview import OVERVIEW
+from panels import Panel, Query
+from workers import DECISIONS, WORKERS
 
 FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}

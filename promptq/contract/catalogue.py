@@ -37,7 +37,8 @@ class ModelEntry(BaseModel):
     Attributes:
         source: a Hugging Face id, a folder, or the packaged default; empty: the name is one.
         gpus: for each of its workers; None: one where workers are placed on GPUs, 0: it runs on the CPU.
-        max_workers: None: as many as there is room for.
+        max_workers: None: as many as there is room for; one, where it computes elsewhere.
+        python: the interpreter of an environment of its own for its workers, which has promptq's modules too.
         options: for the engine, as it names them.
         adapters: LoRA adapters by name, each a folder or an id; clients call one `model:adapter`.
         base_url, upstream_model, api_key_variable: of `upstream`: the server, what it calls the model, and the
@@ -60,6 +61,7 @@ class ModelEntry(BaseModel):
     max_workers: _Count | None = None
     options: Mapping[str, Any] = Field(default_factory=dict)
     adapters: Mapping[ModelName, str] = Field(default_factory=dict)
+    python: str = ""
     base_url: str = ""
     upstream_model: str = ""
     api_key_variable: str = ""
@@ -139,6 +141,16 @@ class Catalogue:
         if entry is None or (adapter and adapter not in entry.adapters) or name.endswith(":"):
             raise ModelNotFound(name, self.names)
         return entry, adapter
+
+    def check_default(self, before: Catalogue) -> None:
+        """See that running programs can go over to this catalogue.
+
+        Raises:
+            SettingsError: another model is the default, whose queues have the plain names.
+        """
+        if self.default.name != before.default.name:
+            change = f"the default model was {before.default.name}, and is {self.default.name} now"
+            raise SettingsError(f"{VARIABLE}: {change}: that needs a restart, and empty queues", param=VARIABLE)
 
 
 class _File(BaseModel):

@@ -119,8 +119,14 @@ class Keys:
             "of the jobs of one API key that ended on a day of UTC, by {count}:{model}: succeeded, failed, cancelled, "
             "expired, cache_hits, joins, prompt_tokens, cached_tokens, completion_tokens",
         )  # fmt: skip
-        self.drain_rate = key("promptq:drain_rate", "", "string", "60 s", "jobs ended per second, by the scaler")
-        self.turn = key("promptq:turn", "", "string", "600 s", "when the job refused last should come again, seconds")
+        self.model_totals = key(
+            "promptq:totals:", "{model}", "hash", "permanent: one a model",
+            "of one model's jobs: submitted, hits, succeeded, failed, cancelled, expired",
+        )  # fmt: skip
+        self.drain_rate = key(
+            "promptq:drain_rate:", "{model}", "string", "60 s", "its jobs ended a second, by the scaler"
+        )
+        self.turn = key("promptq:turn:", "{model}", "string", "600 s", "when the job refused last should come again")
         self.rate = key("promptq:rate:", "{window}", "string", "two seconds", "requests of an API key, by `limits`")
         self.model = key(
             "promptq:model:", "{model}", "hash", "a day after its last worker's last heartbeat",

@@ -93,12 +93,15 @@ class ScalerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.workers = Gauge(
-            "promptq_workers", "Workers by state: starting, idle, busy, draining.", ["state"], registry=registry
+            "promptq_workers",
+            "Workers by state: starting, idle, busy, draining.",
+            ["model", "state"],
+            registry=registry,
         )
-        self.wanted = Gauge("promptq_workers_wanted", "Workers that the policy wants.", registry=registry)
+        self.wanted = Gauge("promptq_workers_wanted", "Workers that the policy wants.", ["model"], registry=registry)
         self.decisions = Counter(
             "promptq_scaler_decisions_total", "Decisions, by action (up, down, hold) and reason.",
-            ["action", "reason"], registry=registry,
+            ["model", "action", "reason"], registry=registry,
         )  # fmt: skip
         self.last_loop = Gauge(
             "promptq_scaler_last_loop_timestamp_seconds", "When the last round ended.", registry=registry
@@ -107,7 +110,11 @@ class ScalerMetrics:
             "promptq_worker_exits_total", "Worker processes that ended, by reason.", ["reason"], registry=registry
         )
         self.startup = Histogram(
-            "promptq_worker_startup_seconds", "From spawn to registration.", buckets=STARTUP_BUCKETS, registry=registry
+            "promptq_worker_startup_seconds",
+            "From spawn to registration.",
+            ["model"],
+            buckets=STARTUP_BUCKETS,
+            registry=registry,
         )
         self.cache_entries = Gauge(
             "promptq_cache_entries", "Cached texts, those past their lifetime until they go included.",
@@ -115,8 +122,8 @@ class ScalerMetrics:
         )  # fmt: skip
 
 
-QUEUE_JOBS = ("promptq_queue_jobs", "Jobs by state: queued, running, dead.", ("queue", "state"))
-QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at the head.", ("queue",))
+QUEUE_JOBS = ("promptq_queue_jobs", "Jobs by state: queued, running, dead.", ("model", "queue", "state"))
+QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at the head.", ("model", "queue"))
 LEASE_EXPIRIES = ("promptq_lease_expiries", "Leases that ran out, exact: counted in Redis.", ())
 REQUEUE_REASONS = ("worker_lost", "drain", "preempted", "retry")
 JOBS_REQUEUED = ("promptq_jobs_requeued", "Jobs put back, by reason, exact: counted in Redis.", ("reason",))

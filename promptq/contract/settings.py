@@ -257,6 +257,9 @@ class ScalerSettings(CommonSettings):
     up_delay_seconds: NotNegative = Field(0, description="A need must last this long to scale up.")
     down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")
     zero_delay_seconds: Seconds = Field(300, description="Idle time before the last worker goes (min_workers=0).")
+    least_stay_seconds: NotNegative = Field(
+        30, description="How long a model keeps a worker, at least, while another one waits for its room."
+    )
     tick_seconds: Seconds = Field(1, description="Time between two decisions.")
     drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
     start_timeout_seconds: Seconds = Field(600, description="A worker not registered by then is killed.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
@@ -15,95 +16,13 @@ from promptq.contract.job import from_iso
 from promptq.contract.queues import QueueName
 from promptq.contract.settings import CommonSettings
 from promptq.queue.connection import answering
+from promptq.queue.observations import FleetRecord, PoolRecord, QueueState, Snapshot, WorkerRecord
+
+__all__ = ["FleetRecord", "Observer", "PoolRecord", "QueueState", "Snapshot", "WorkerRecord"]
 
 DRAIN_RATE_SECONDS = 60
 FLEET_SECONDS = 15
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """One queue at one moment. Counts are jobs.
-
-    Attributes:
-        joined: waiting for the text of an identical job.
-        dead: failed and kept, the dead-letter list.
-        oldest_age_seconds: how long the job at the head has waited; 0 when none waits.
-    """
-
-    queue: QueueName
-    queued: int
-    running: int
-    joined: int
-    succeeded: int
-    dead: int
-    oldest_age_seconds: float
-
-    @property
-    def name(self) -> str:
-        """What clients call the queue: its priority."""
-        return self.queue.priority
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerRecord:
-    """One worker. `state` is starting, idle, busy or draining; times are wall seconds."""
-
-    name: str
-    state: str
-    pid: int = 0
-    host: str = ""
-    device: str = ""
-    dtype: str = ""
-    model: str = ""
-    slots: int = 0
-    busy_slots: int = 0
-    jobs_finished: int = 0
-    jobs_failed: int = 0
-    started_at: float | None = None
-    last_heartbeat: float | None = None
-    metrics_url: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FleetRecord:
-    """What the scaler says of itself.
-
-    Attributes:
-        starting: names of workers spawned and not yet registered.
-        trouble: the last reason why workers do not start, or an empty string.
-        retry_at: wall time of the next try after a crash, or None.
-    """
-
-    min_workers: int
-    max_workers: int
-    wanted: int
-    starting: Sequence[str] = ()
-    trouble: str = ""
-    retry_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The facts that the scaler decides on, read together."""
-
-    queues: Sequence[QueueState]
-    workers: Sequence[WorkerRecord]
-    totals: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def queued(self) -> int:
-        """Jobs waiting, over all queues; those that joined another need no worker."""
-        return sum(queue.queued for queue in self.queues)
-
-    @property
-    def running(self) -> int:
-        """Jobs leased to a worker."""
-        return sum(queue.running for queue in self.queues)
-
-    @property
-    def oldest_age_seconds(self) -> float:
-        """The longest present wait."""
-        return max((queue.oldest_age_seconds for queue in self.queues), default=0.0)
+Record = TypeVar("Record")
 
 
 class Observer:
@@ -122,14 +41,21 @@ class Observer:
         self._settings = settings
 
     def snapshot(self) -> Snapshot:
-        """Queues, workers and totals, in two round trips beside one for the workers' hashes."""
-        return Snapshot(self.queues(), self.workers(), self.totals())
+        """Queues, workers and totals, in three round trips beside one for the workers' hashes."""
+        return Snapshot(self.queues(), self.workers(), self.totals(), self.model_totals())
 
     def totals(self) -> dict[str, int]:
         """What has been counted since the server's beginning."""
         with answering():
-            totals: Any = self.client.hgetall(self._keys.totals())
-        return {name.decode(): int(value) for name, value in totals.items()}
+            return _counts(self.client.hgetall(self._keys.totals()))
+
+    def model_totals(self) -> dict[str, dict[str, int]]:
+        """What has been counted of each model's jobs: submitted, hits, and how they ended."""
+        models = list(self._settings.catalogue.by_name)
+        with answering(), self.client.pipeline(transaction=False) as pipe:
+            for model in models:
+                pipe.hgetall(self._keys.model_totals(model))
+            return dict(zip(models, map(_counts, pipe.execute()), strict=True))
 
     def queues(self) -> list[QueueState]:
         """Every queue, in the order of priority."""
@@ -174,10 +100,10 @@ class Observer:
             self.client.delete(self._keys.worker(name))
         self._forget([self._keys.worker(name)])
 
-    def publish_drain_rate(self, jobs_per_second: float) -> None:
-        """Tell submits how fast the queue drains."""
+    def publish_drain_rate(self, model: str, jobs_per_second: float) -> None:
+        """Tell submits how fast the model's queues drain."""
         with answering():
-            self.client.set(self._keys.drain_rate(), f"{jobs_per_second:.6f}", ex=DRAIN_RATE_SECONDS)
+            self.client.set(self._keys.drain_rate(model), f"{jobs_per_second:.6f}", ex=DRAIN_RATE_SECONDS)
 
     def publish_fleet(self, fleet: FleetRecord) -> None:
         """Say that the scaler lives, and what it runs."""
@@ -188,9 +114,10 @@ class Observer:
         """What the scaler last said, or None when it is silent."""
         with answering():
             raw = self.client.get(self._keys.fleet())
-        known = {each.name for each in fields(FleetRecord)}
-        # A scaler of a later version may say more.
-        return FleetRecord(**{name: value for name, value in json.loads(raw).items() if name in known}) if raw else None
+        if not raw:
+            return None
+        said = json.loads(raw)
+        return replace(_known(FleetRecord, said), pools=[_known(PoolRecord, pool) for pool in said.get("pools", ())])
 
     def cache_entries(self) -> int:
         """Cached texts; some may be past their lifetime: those go together, once in a lifetime."""
@@ -198,6 +125,25 @@ class Observer:
             for places in (self._keys.cache_new, self._keys.cache_old):
                 pipe.hlen(places())
             return sum(pipe.execute())
+
+    def stranded(self, models: Collection[str]) -> dict[str, int]:
+        """Jobs that wait or run, by models that are not these: nobody starts workers for them."""
+        with answering():
+            members: Any = self.client.smembers(self._keys.queue_names())
+            names = [self._keys.queue.suffix_of(member) for member in members]
+            queues = {name: QueueName.parse(name, self._settings.default_model) for name in names}
+            others = sorted(name for name, queue in queues.items() if queue.model not in models)
+            with self.client.pipeline(transaction=False) as pipe:
+                for name in others:
+                    pipe.exists(self._keys.model_totals(queues[name].model))
+                    pipe.llen(self._keys.queue(name))
+                    pipe.zcard(self._keys.wip(name))
+                replies = pipe.execute()
+        counts: Counter[str] = Counter()
+        # Another RQ application's queues may have such names; ours have had a job of ours.
+        for name, is_ours, *jobs in zip(others, replies[::3], replies[1::3], replies[2::3], strict=True):
+            counts[queues[name].model] += sum(jobs) * is_ours
+        return {model: jobs for model, jobs in counts.items() if jobs}
 
     def _rq_names(self) -> list[str]:
         return self._settings.catalogue.rq_names
@@ -219,6 +165,16 @@ class Observer:
             for registry in (self._keys.workers(), *map(self._keys.workers_of, self._rq_names())):
                 pipe.srem(registry, *worker_keys)
             pipe.execute()
+
+
+def _known(record: type[Record], said: Mapping[str, Any]) -> Record:
+    """A record of what was said; a scaler of a later version may say more."""
+    names = {each.name for each in fields(record)}  # type: ignore[arg-type]  # both are dataclasses
+    return record(**{name: value for name, value in said.items() if name in names})
+
+
+def _counts(totals: Any) -> dict[str, int]:
+    return {name.decode(): int(value) for name, value in totals.items()}
 
 
 def _queue(queue: QueueName, row: Sequence[Any], age: float) -> QueueState:

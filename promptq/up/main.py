@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from promptq.contract.errors import RedisUnavailable, SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.queue.embedded import ServerError
@@ -25,6 +27,8 @@ def main() -> ExitCode:
 
 def _run(stack: Stack) -> ExitCode:
     stack.stop.install()
+    if stack.settings.api.models_file:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: stack.read_models())
     try:
         stack.up()
         return ExitCode.OK

@@ -70,6 +70,13 @@ class Stack:
             self.server.stop()
         say("stopped.")
 
+    def read_models(self) -> None:
+        """Have the programs read the catalogue again. Safe in a signal handler."""
+        for name, program in self.programs.items():
+            if name != SERVER:
+                with contextlib.suppress(ProcessLookupError):
+                    program.process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """End everything at once. Runs in a signal handler, so it waits for nobody."""
         for name, program in self.programs.items():

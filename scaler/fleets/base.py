@@ -50,34 +50,43 @@ class Exit:
         return f"{self.name} {how} ({self.reason})" + (f": {self.words}" if self.words else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One worker that has registered, and how many seconds after it was started."""
+
+    pool: str
+    seconds: float
+
+
 class Fleet(Protocol):
-    """The workers that one scaler starts. `now` is in steady seconds throughout; one thread owns a fleet."""
+    """The workers that one scaler starts, those of each model a pool.
+
+    `now` is in steady seconds throughout; one thread owns a fleet.
+    """
 
     @property
     def capabilities(self) -> FleetCapabilities:
         """What it can do beyond this protocol; never changes."""
         ...
 
-    @property
-    def trouble(self) -> str:
-        """Why workers do not start, or an empty string once one has registered since."""
+    def trouble(self, pool: str) -> str:
+        """Why workers of this pool do not start, or an empty string once one has registered since."""
         ...
 
-    @property
-    def backs_off(self) -> bool:
-        """Whether a crash keeps workers from starting as wanted."""
+    def backs_off(self, pool: str) -> bool:
+        """Whether a crash keeps workers of this pool from starting as wanted."""
         ...
 
-    def retry_in(self, now: float) -> float | None:
+    def retry_in(self, pool: str, now: float) -> float | None:
         """Seconds until the next try after a crash, or None when nothing waits for it."""
         ...
 
     def roster(self) -> list[WorkerRecord]:
-        """Every worker that is there or coming, with its present state: starting, idle, busy or draining."""
+        """Every worker that is there or coming: its pool as `model`, and its state (starting, idle, busy, draining)."""
         ...
 
-    def spawn(self, count: int, now: float) -> int:
-        """Start up to `count` workers. Tells how many: fewer where there is no room, or after crashes."""
+    def spawn(self, count: int, pool: str, now: float) -> int:
+        """Start up to `count` workers of a pool. Tells how many: fewer where there is no room, or after crashes."""
         ...
 
     def retire(self, names: Sequence[str], now: float) -> None:
@@ -96,11 +105,11 @@ class Fleet(Protocol):
         """Workers that have ended since the last call; ends those whose time to drain is over."""
         ...
 
-    def observe(self, registered: Sequence[WorkerRecord], now: float) -> list[float]:
+    def observe(self, registered: Sequence[WorkerRecord], now: float) -> list[Start]:
         """Take in who is registered; ends who never came, or went silent.
 
         Returns:
-            How many seconds each worker that registered since the last call took to start.
+            The workers that registered since the last call.
         """
         ...
 

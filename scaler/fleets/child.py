@@ -31,7 +31,8 @@ class Child:
     """One worker process. Times are steady seconds; None: not yet.
 
     Attributes:
-        gpu: UUID of the GPU it was placed on, or an empty string.
+        gpus: UUIDs of the GPUs it was placed on.
+        pool: the model that it serves.
         awaited_since: since when it could have registered: its start, or the last moment without Redis.
         record: its last known registration.
         missing_since: when a registered worker was first not found in the registry.
@@ -40,13 +41,14 @@ class Child:
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], now: float, gpu: str = "",
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], now: float, gpus: Sequence[str] = (),
         stdin: int = subprocess.DEVNULL,
     ) -> None:  # fmt: skip
         self.name = name
         self.spawned_at = now
         self.awaited_since = now
-        self.gpu = gpu
+        self.gpus = gpus
+        self.pool = ""
         self.record: WorkerRecord | None = None
         self.registered_at: float | None = None
         self.missing_since: float | None = None

@@ -68,13 +68,14 @@ class Gpus:
         return any(token == str(gpu.index) or _names(token, gpu) for token in self._allowed)
 
 
-def place(gpus: Sequence[Gpu], used: Sequence[str]) -> Gpu | None:
-    """The GPU for the next worker: of those with the fewest of our workers, the one with the most free memory.
+def place(gpus: Sequence[Gpu], used: Sequence[str], count: int = 1) -> list[Gpu]:
+    """The GPUs for the next worker: those with the fewest of our workers, and of these the ones with most free memory.
 
     Args:
-        used: the UUID of each present worker's GPU.
+        used: the UUIDs of each present worker's GPUs.
+        count: how many it needs; fewer are given where there are fewer.
     """
-    return min(gpus, key=lambda gpu: (used.count(gpu.uuid), -gpu.memory_free), default=None)
+    return sorted(gpus, key=lambda gpu: (used.count(gpu.uuid), -gpu.memory_free))[:count]
 
 
 def _initialized(nvml: Any) -> Any:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from promptq.queue.observe import WorkerRecord
 from promptq.runtime.programs import command
-from scaler.backoff import Backoff, is_stable
-from scaler.fleets.base import Exit, FleetCapabilities
+from scaler.backoff import is_stable
+from scaler.fleets.base import Exit, FleetCapabilities, Start
 from scaler.fleets.child import Child
 from scaler.fleets.gpus import Gpus, place
+from scaler.fleets.starts import Starts
 from scaler.fleets.warm_spare import WarmSpare, wants_spare
 
 log = logging.getLogger(__name__)
@@ -24,14 +26,38 @@ SPARE_COMMAND = (*WORKER_COMMAND, "--spare")
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """How the workers of one pool are started.
+
+    Attributes:
+        environment: in what theirs differs from that of all workers.
+        units: of the room, for each; 0: they take none.
+        resource: whose room it is.
+        gpus: that each is placed on, where there are any.
+        takes_spare: whether a spare can become one.
+        command: None: as all are.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    units: int = 1
+    resource: str = "cpu"
+    gpus: int = 1
+    takes_spare: bool = True
+    command: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LocalFleetSettings:
     """How workers are run. Durations are in seconds.
 
     Attributes:
+        max_workers: units of room, of each resource that `rooms` does not name.
         environment: what every worker gets; name and GPU are added.
+        pools: how those of a pool are started that differ from the usual.
         drain_seconds: the time a retired worker takes for its rows; it is killed 5 s later.
         start_timeout_seconds: a worker not registered by then is killed.
         spare_command: starts a worker that waits for its assignment; empty: none is kept.
+        spare_environment: in what the spare's differs.
     """
 
     max_workers: int
@@ -40,47 +66,50 @@ class LocalFleetSettings:
     start_timeout_seconds: float = 600
     command: Sequence[str] = WORKER_COMMAND
     spare_command: Sequence[str] = ()
+    spare_environment: Mapping[str, str] = field(default_factory=dict)
+    rooms: Mapping[str, int] = field(default_factory=dict)
+    pools: Mapping[str, Launch] = field(default_factory=dict)
 
 
 class LocalFleet:
-    """Worker processes of this machine; a `Fleet`. Call from the main thread.
-
-    Attributes:
-        trouble: why workers do not start, with exit code and last words; empty once one has registered since, or, where
-            an engine broke, once a worker has proved stable.
-    """
+    """Worker processes of this machine; a `Fleet`. Call from the main thread."""
 
     def __init__(self, settings: LocalFleetSettings, gpus: Gpus | None = None) -> None:
         self.settings = settings
         self.capabilities = FleetCapabilities(sees_exits=True, prepares=bool(settings.spare_command))
-        self.trouble = ""
-        self._trouble_lasts = False
         self._gpus = gpus
         self._children: dict[str, Child] = {}
-        self._backoff = Backoff()
-        self._warm_spare = WarmSpare(settings.spare_command, settings.environment)
+        self._starts: defaultdict[str, Starts] = defaultdict(Starts)
+        environment = settings.environment | dict(settings.spare_environment)
+        self._warm_spare = WarmSpare(settings.spare_command, environment)
 
-    @property
-    def backs_off(self) -> bool:
-        """Whether a crash keeps workers from starting as wanted."""
-        return self._backoff.failures > 0
+    def trouble(self, pool: str) -> str:
+        """Why workers of this pool do not start, with exit code and last words."""
+        return self._starts[pool].trouble
 
-    def retry_in(self, now: float) -> float | None:
+    def backs_off(self, pool: str) -> bool:
+        """Whether a crash keeps workers of this pool from starting as wanted."""
+        return self._starts[pool].backs_off
+
+    def retry_in(self, pool: str, now: float) -> float | None:
         """Seconds until the next try after a crash, or None when nothing waits for it."""
-        return self._backoff.retry_in(now)
+        return self._starts[pool].backoff.retry_in(now)
 
-    def spawn(self, count: int, now: float) -> int:
+    def spawn(self, count: int, pool: str, now: float) -> int:
         """Start up to `count` workers: fewer while draining ones fill the machine, or after crashes. Tells how many."""
-        room = min(count, self.settings.max_workers - len(self._children))
-        allowed = self._backoff.room(len(self._in_state("starting")), now)
+        launch = self._launch(pool)
+        room = min(count, self._room(launch.resource) // launch.units) if launch.units else count
+        starting = sum(child.pool == pool and child.state == "starting" for child in self._children.values())
+        allowed = self._starts[pool].backoff.room(starting, now)
         started = max(0, room if allowed is None else min(room, allowed))
         for _ in range(started):
-            self._spawn_one(now)
+            self._spawn_one(pool, launch, now)
         return started
 
     def prepare(self, wanted: int, now: float) -> None:
         """Keep one warm spare, where its imports take nothing from workers that start. It counts nowhere."""
-        if wants_spare([child.state for child in self._children.values()], wanted, self.backs_off):
+        backs_off = any(starts.backs_off for starts in self._starts.values())
+        if wants_spare([child.state for child in self._children.values()], wanted, backs_off):
             self._warm_spare.refill(now)
 
     def retire(self, names: Sequence[str], now: float) -> None:
@@ -111,16 +140,16 @@ class LocalFleet:
             self._judge(child, end, now)
         return [end for _, end in exits]
 
-    def observe(self, registered: Sequence[WorkerRecord], now: float) -> list[float]:
-        """Take in who is registered; kills who never came, or went silent. Tells how long each new one took."""
+    def observe(self, registered: Sequence[WorkerRecord], now: float) -> list[Start]:
+        """Take in who is registered; kills who never came, or went silent. Tells who is new."""
         records = {record.name: record for record in registered}
         fresh = []
         for child in self._children.values():
             child.record = records.get(child.name, child.record)
             if child.record and child.registered_at is None:
                 child.registered_at = now
-                fresh.append(now - child.spawned_at)
-                self.trouble = self.trouble if self._trouble_lasts else ""
+                fresh.append(Start(child.pool, now - child.spawned_at))
+                self._starts[child.pool].registered()
             self._check(child, child.name in records, now)
         return fresh
 
@@ -134,35 +163,43 @@ class LocalFleet:
     def roster(self) -> list[WorkerRecord]:
         """Every worker process with its present state: starting, idle, busy or draining."""
         return [
-            replace(child.record or WorkerRecord(child.name, "starting", child.process.pid), state=child.state)
+            replace(
+                child.record or WorkerRecord(child.name, "starting", child.process.pid),
+                state=child.state, model=child.pool,
+            )
             for child in self._children.values()
-        ]
+        ]  # fmt: skip
 
-    def _in_state(self, state: str) -> list[Child]:
-        return [child for child in self._children.values() if child.state == state]
+    def _launch(self, pool: str) -> Launch:
+        return self.settings.pools.get(pool, Launch())
 
-    def _spawn_one(self, now: float) -> None:
+    def _room(self, resource: str) -> int:
+        """Units that nobody takes; who drains takes his still."""
+        launches = [self._launch(child.pool) for child in self._children.values()]
+        taken = sum(launch.units for launch in launches if launch.resource == resource)
+        return max(0, self.settings.rooms.get(resource, self.settings.max_workers) - taken)
+
+    def _spawn_one(self, pool: str, launch: Launch, now: float) -> None:
         name = f"worker-{uuid.uuid4().hex[:8]}"
-        gpu = place(self._gpus.read(), [child.gpu for child in self._children.values()]) if self._gpus else None
-        own = {"PROMPTQ_WORKER_NAME": name} | ({"CUDA_VISIBLE_DEVICES": gpu.uuid} if gpu else {})
-        placed = gpu.uuid if gpu else ""
-        spare = self._warm_spare.take(name, own, placed, now)
-        self._children[name] = spare or Child(name, self.settings.command, self.settings.environment | own, now, placed)
-        where, how = f" on GPU {gpu.index}" if gpu else "", " from the spare" if spare else ""
-        log.info("Started %s%s%s.", name, where, how)
+        used = [gpu for child in self._children.values() for gpu in child.gpus]
+        gpus = place(self._gpus.read(), used, launch.gpus) if self._gpus and launch.gpus else []
+        placed = [gpu.uuid for gpu in gpus]
+        own = dict(launch.environment) | {"PROMPTQ_WORKER_NAME": name}
+        own |= {"CUDA_VISIBLE_DEVICES": ",".join(placed)} if placed else {}
+        spare = self._warm_spare.take(name, own, placed, now) if launch.takes_spare else None
+        command = launch.command or self.settings.command
+        child = spare or Child(name, command, self.settings.environment | own, now, placed)
+        child.pool = pool
+        self._children[name] = child
+        where = f" on GPU {', '.join(str(gpu.index) for gpu in gpus)}" if gpus else ""
+        log.info("Started %s of %s%s%s.", name, pool, where, " from the spare" if spare else "")
 
     def _judge(self, child: Child, end: Exit, now: float) -> None:
         if end.reason == "retired":
             log.info("%s has ended (retired).", end.name)
             return
         log.warning("%s", end)
-        # A worker that ran for long may end suddenly; one whose engine broke says that the next one's may too.
-        breaks = end.reason == "engine_broken"
-        if end.reason == "drain_timeout" or (self._is_stable(child, now) and not breaks):
-            return
-        self._trouble_lasts = breaks
-        self.trouble = str(end)
-        self._backoff.fail(now)
+        self._starts[child.pool].ended(end, self._is_stable(child, now), now)
 
     def _is_stable(self, child: Child, now: float) -> bool:
         registered_seconds = None if child.registered_at is None else now - child.registered_at
@@ -172,9 +209,7 @@ class LocalFleet:
         if child.deadline is not None:
             return
         if self._is_stable(child, now):
-            self._backoff.proved(child.spawned_at)
-            if self._trouble_lasts and not self._backoff.failures:
-                self.trouble, self._trouble_lasts = "", False
+            self._starts[child.pool].proved(child.spawned_at)
         if child.registered_at is None and now - child.awaited_since >= self.settings.start_timeout_seconds:
             child.kill("start_timeout")
         if is_registered or child.registered_at is None:

@@ -36,7 +36,7 @@ class SpareProcess(Child):
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], now: float) -> None:
         super().__init__("spare", command, environment, now, stdin=subprocess.PIPE)
 
-    def assign(self, name: str, environment: dict[str, str], gpu: str, now: float) -> bool:
+    def assign(self, name: str, environment: dict[str, str], gpus: Sequence[str], now: float) -> bool:
         """Make it the worker of this name. False: it does not listen any more.
 
         Args:
@@ -44,7 +44,7 @@ class SpareProcess(Child):
         """
         if not self._send(Assignment(environment=environment, at=time.time()).line()):
             return False
-        self.name, self.gpu = name, gpu
+        self.name, self.gpus = name, gpus
         self.spawned_at = self.awaited_since = now
         return True
 
@@ -94,12 +94,12 @@ class WarmSpare:
             log.warning("No spare can be started: %s", error)
             self._backoff.fail(now)
 
-    def take(self, name: str, environment: dict[str, str], gpu: str, now: float) -> Child | None:
+    def take(self, name: str, environment: dict[str, str], gpus: Sequence[str], now: float) -> Child | None:
         """The spare as the worker of this name; it may still be importing, and is then ahead all the same."""
         self.poll(now)
         if (spare := self.spare) is None:
             return None
-        if not spare.assign(name, environment, gpu, now):
+        if not spare.assign(name, environment, gpus, now):
             self._lose(spare, now)
             return None
         self.spare = None

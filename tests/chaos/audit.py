@@ -28,7 +28,9 @@ PUT_BACK_SECONDS = SWEEP_SECONDS + 20
 """Within so many after keys were taken each job is in its place again; the scaler may be away meanwhile."""
 LIVE = {b"queued", b"started", b"deferred"}
 TIMELESS = {key.start for key in (keys.queue_names, keys.totals, keys.workers, keys.format)}
-TIMELESS_PREFIXES = tuple(key.start for key in (keys.finished, keys.failed, keys.canceled, keys.workers_of))
+TIMELESS_PREFIXES = tuple(
+    key.start for key in (keys.finished, keys.failed, keys.canceled, keys.workers_of, keys.model_totals)
+)
 
 CENSUS = """
 local jobs, places = {}, {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import redis
 
 from promptq.contract.queues import PRIORITIES
+from promptq.contract.settings import DEFAULT_MODEL
 from tests.chaos.clients import Crowd
 from tests.chaos.plan import LEASE_SECONDS, Fault
 from tests.chaos.stack import Stack, pause, send
@@ -22,13 +23,14 @@ REDIS_DOWN_SECONDS = 4.0
 DISK_FULL_SECONDS = 5.0
 SILENCE_SECONDS = 6.0
 """Within so many everybody has found that his connections are dead, and made others."""
+MODELS = ("echo", DEFAULT_MODEL)
 STEPS = (20.0, -20.0, 700.0, -700.0, 0.0)
 """Seconds that a clock is then ahead."""
 EVICTED = {
     "queues": [keys.queue(queue) for queue in PRIORITIES], "leases": [keys.wip(queue) for queue in PRIORITIES],
     "joined": [keys.deferred(queue) for queue in PRIORITIES], "groups": [keys.groups()], "deadlines": [keys.expiry()],
     "workers": [keys.workers(), *map(keys.workers_of, PRIORITIES)], "cache": [keys.cache_new(), keys.cache_old()],
-    "figures": [keys.fleet(), keys.drain_rate(), keys.turn()],
+    "figures": [keys.fleet(), *(figure(model) for figure in (keys.drain_rate, keys.turn) for model in MODELS)],
 }  # fmt: skip
 """What a server that evicts takes: not jobs and their results, which nothing could bring back."""
 PATIENCE_SECONDS = 60.0

@@ -14,9 +14,9 @@ import pytest
 
 from promptq.contract.environment import child_environment
 from promptq.queue.observe import WorkerRecord
-from scaler.fleets.base import REASONS, Exit, Fleet, FleetCapabilities
+from scaler.fleets.base import REASONS, Exit, Fleet, FleetCapabilities, Start
 from scaler.fleets.local import LocalFleet, LocalFleetSettings
-from tests.memory_fleet import MemoryFleet
+from tests.memory_fleet import POOL, MemoryFleet
 from tests.processes import wait_until
 
 MOST = 3
@@ -123,7 +123,7 @@ def states(fleet: Fleet) -> list[str]:
     return sorted(worker.state for worker in fleet.roster())
 
 
-def register(fleet: Fleet, now: float, state: str = "idle", finished: int = 0) -> list[float]:
+def register(fleet: Fleet, now: float, state: str = "idle", finished: int = 0) -> list[Start]:
     """Every worker is found registered, in this state."""
     return fleet.observe([replace(one, state=state, jobs_finished=finished) for one in fleet.roster()], now)
 
@@ -131,35 +131,35 @@ def register(fleet: Fleet, now: float, state: str = "idle", finished: int = 0) -
 def test_a_new_fleet_is_empty_and_has_no_trouble(make: Make) -> None:
     fleet = make().fleet
     assert (fleet.roster(), fleet.poll(0.0), fleet.observe([], 0.0)) == ([], [], [])
-    assert (fleet.trouble, fleet.backs_off, fleet.retry_in(0.0)) == ("", False, None)
+    assert (fleet.trouble(POOL), fleet.backs_off(POOL), fleet.retry_in(POOL, 0.0)) == ("", False, None)
     assert isinstance(fleet.capabilities, FleetCapabilities)
 
 
 def test_workers_start_under_names_of_their_own(make: Make) -> None:
     fleet = make().fleet
-    assert fleet.spawn(2, 0.0) == 2
+    assert fleet.spawn(2, POOL, 0.0) == 2
     assert states(fleet) == ["starting", "starting"]
     assert len(set(names(fleet))) == 2
-    assert (fleet.spawn(0, 0.0), fleet.spawn(-1, 0.0)) == (0, 0)
+    assert (fleet.spawn(0, POOL, 0.0), fleet.spawn(-1, POOL, 0.0)) == (0, 0)
 
 
 def test_workers_that_drain_take_room_too(make: Make) -> None:
     rig = make("stubborn")
-    assert rig.fleet.spawn(MOST + 2, 0.0) == MOST
+    assert rig.fleet.spawn(MOST + 2, POOL, 0.0) == MOST
     rig.settle()
     register(rig.fleet, 1.0)
     rig.fleet.retire(names(rig.fleet)[:1], 2.0)
-    assert rig.fleet.spawn(1, 2.0) == 0
-    assert not rig.fleet.backs_off
+    assert rig.fleet.spawn(1, POOL, 2.0) == 0
+    assert not rig.fleet.backs_off(POOL)
 
 
 def test_a_registered_workers_state_is_shown_and_its_start_is_told_once(make: Make) -> None:
     fleet = make().fleet
-    fleet.spawn(2, 10.0)
+    fleet.spawn(2, POOL, 10.0)
     known, new = fleet.roster()
-    assert fleet.observe([replace(known, state="idle")], 12.5) == [2.5]
+    assert fleet.observe([replace(known, state="idle")], 12.5) == [Start(POOL, 2.5)]
     assert states(fleet) == ["idle", "starting"]
-    assert fleet.observe([replace(known, state="busy"), replace(new, state="idle")], 14.0) == [4.0]
+    assert fleet.observe([replace(known, state="busy"), replace(new, state="idle")], 14.0) == [Start(POOL, 4.0)]
     assert states(fleet) == ["busy", "idle"]
     assert register(fleet, 15.0) == []
 
@@ -172,7 +172,7 @@ def test_a_stranger_in_the_registry_is_none_of_it(make: Make) -> None:
 
 def test_a_retired_worker_drains_and_ends_once(make: Make) -> None:
     rig = make()
-    rig.fleet.spawn(2, 0.0)
+    rig.fleet.spawn(2, POOL, 0.0)
     rig.settle()
     register(rig.fleet, 1.0)
     gone, stays = names(rig.fleet)
@@ -181,12 +181,12 @@ def test_a_retired_worker_drains_and_ends_once(make: Make) -> None:
     assert states(rig.fleet) == ["busy", "draining"]
     assert [(end.name, end.reason) for end in exits(rig.fleet, 3.0)] == [(gone, "retired")]
     assert (names(rig.fleet), rig.fleet.poll(4.0)) == ([stays], [])
-    assert (rig.fleet.trouble, rig.fleet.backs_off) == ("", False)
+    assert (rig.fleet.trouble(POOL), rig.fleet.backs_off(POOL)) == ("", False)
 
 
 def test_to_retire_twice_or_too_late_does_nothing(make: Make) -> None:
     rig = make()
-    rig.fleet.spawn(1, 0.0)
+    rig.fleet.spawn(1, POOL, 0.0)
     rig.settle()
     (name,) = names(rig.fleet)
     rig.fleet.retire([name], 1.0)
@@ -198,58 +198,58 @@ def test_to_retire_twice_or_too_late_does_nothing(make: Make) -> None:
 
 def test_a_worker_that_will_not_end_is_killed_after_its_time(make: Make) -> None:
     rig = make("stubborn")
-    rig.fleet.spawn(1, 0.0)
+    rig.fleet.spawn(1, POOL, 0.0)
     rig.settle()
     rig.fleet.retire_all(10.0)
     assert rig.fleet.poll(11.0) == []
     assert [end.reason for end in exits(rig.fleet, 10.0 + LONG_SECONDS)] == ["drain_timeout"]
-    assert not rig.fleet.backs_off
+    assert not rig.fleet.backs_off(POOL)
 
 
 def test_after_a_crash_it_waits_and_then_one_worker_probes_for_all(make: Make) -> None:
     rig = make("crashes")
-    assert rig.fleet.spawn(2, 100.0) == 2
+    assert rig.fleet.spawn(2, POOL, 100.0) == 2
     ends = exits(rig.fleet, 100.0, 2)
     assert {end.reason for end in ends} == {"crashed"}
-    assert ends[-1].name in rig.fleet.trouble
-    wait = rig.fleet.retry_in(100.0)
-    assert rig.fleet.backs_off
+    assert ends[-1].name in rig.fleet.trouble(POOL)
+    wait = rig.fleet.retry_in(POOL, 100.0)
+    assert rig.fleet.backs_off(POOL)
     assert wait is not None
     assert wait > 0
-    assert rig.fleet.spawn(2, 100.0) == 0
+    assert rig.fleet.spawn(2, POOL, 100.0) == 0
     rig.heal()
-    assert rig.fleet.retry_in(100.0 + wait) is None
-    assert rig.fleet.spawn(2, 100.0 + wait) == 1
+    assert rig.fleet.retry_in(POOL, 100.0 + wait) is None
+    assert rig.fleet.spawn(2, POOL, 100.0 + wait) == 1
     register(rig.fleet, 101.0 + wait)
-    assert (rig.fleet.trouble, rig.fleet.backs_off) == ("", True)
+    assert (rig.fleet.trouble(POOL), rig.fleet.backs_off(POOL)) == ("", True)
     register(rig.fleet, 102.0 + wait, finished=1)
-    assert not rig.fleet.backs_off
-    assert rig.fleet.spawn(2, 103.0 + wait) == 2
+    assert not rig.fleet.backs_off(POOL)
+    assert rig.fleet.spawn(2, POOL, 103.0 + wait) == 2
 
 
 def test_a_worker_that_had_worked_is_replaced_at_once(make: Make) -> None:
     rig = make()
-    rig.fleet.spawn(1, 0.0)
+    rig.fleet.spawn(1, POOL, 0.0)
     register(rig.fleet, 1.0, finished=1)
     rig.strike(names(rig.fleet)[0])
     (end,) = exits(rig.fleet, 2.0)
-    assert (end.reason, rig.fleet.trouble, rig.fleet.backs_off) == ("killed", "", False)
-    assert rig.fleet.spawn(1, 2.0) == 1
+    assert (end.reason, rig.fleet.trouble(POOL), rig.fleet.backs_off(POOL)) == ("killed", "", False)
+    assert rig.fleet.spawn(1, POOL, 2.0) == 1
 
 
 def test_a_worker_that_never_registers_is_killed(make: Make) -> None:
     fleet = make().fleet
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     fleet.observe([], 1.0)
     assert fleet.poll(1.0) == []
     fleet.observe([], LONG_SECONDS)
     (end,) = exits(fleet, LONG_SECONDS)
-    assert (end.reason, end.name in fleet.trouble) == ("start_timeout", True)
+    assert (end.reason, end.name in fleet.trouble(POOL)) == ("start_timeout", True)
 
 
 def test_a_worker_that_went_silent_is_killed(make: Make) -> None:
     fleet = make().fleet
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     register(fleet, 1.0)
     fleet.observe([], 10.0)
     register(fleet, 11.0)
@@ -261,7 +261,7 @@ def test_a_worker_that_went_silent_is_killed(make: Make) -> None:
 
 def test_time_without_redis_counts_against_nobody(make: Make) -> None:
     fleet = make().fleet
-    fleet.spawn(2, 0.0)
+    fleet.spawn(2, POOL, 0.0)
     seen = fleet.roster()[0]
     fleet.observe([replace(seen, state="idle")], 1.0)
     fleet.observe([], 2.0)
@@ -273,12 +273,12 @@ def test_time_without_redis_counts_against_nobody(make: Make) -> None:
 def test_what_is_prepared_is_no_worker(make: Make) -> None:
     fleet = make().fleet
     fleet.prepare(1, 0.0)
-    assert (fleet.roster(), fleet.spawn(MOST + 1, 0.0)) == ([], MOST)
+    assert (fleet.roster(), fleet.spawn(MOST + 1, POOL, 0.0)) == ([], MOST)
 
 
 def test_retiring_all_empties_it(make: Make) -> None:
     rig = make()
-    rig.fleet.spawn(MOST, 0.0)
+    rig.fleet.spawn(MOST, POOL, 0.0)
     rig.settle()
     rig.fleet.retire_all(1.0)
     assert {end.reason for end in exits(rig.fleet, 2.0, MOST)} == {"retired"}
@@ -287,7 +287,7 @@ def test_retiring_all_empties_it(make: Make) -> None:
 
 def test_killing_ends_those_that_will_not(make: Make) -> None:
     rig = make("stubborn")
-    rig.fleet.spawn(2, 0.0)
+    rig.fleet.spawn(2, POOL, 0.0)
     rig.settle()
     rig.fleet.retire_all(1.0)
     rig.fleet.kill()

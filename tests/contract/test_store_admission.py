@@ -46,14 +46,14 @@ class TestBackpressure:
     def test_retry_after_comes_from_the_drain_rate(self, store: TimedStore) -> None:
         store = with_settings(store, max_queue_jobs=1)
         submit(store, cache=False)
-        store.client.set(keys.drain_rate(), "0.1")
+        store.client.set(keys.drain_rate(store.settings.default_model), "0.1")
         with pytest.raises(QueueFull) as caught:
             submit(store, cache=False)
         assert caught.value.retry_after_seconds == 10
 
     def test_each_refused_job_has_a_turn_of_its_own(self, store: TimedStore) -> None:
         store = with_settings(store, max_queue_jobs=4)
-        store.client.set(keys.drain_rate(), "0.5")
+        store.client.set(keys.drain_rate(store.settings.default_model), "0.5")
 
         def refused() -> int:
             with pytest.raises(QueueFull) as caught:

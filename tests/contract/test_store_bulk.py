@@ -49,12 +49,12 @@ def test_what_is_sent_again_after_a_lost_reply_is_recognised(store: TimedStore) 
 
 
 def test_jobs_are_admitted_while_there_is_room_and_the_others_refused_in_turn(store: TimedStore) -> None:
-    store.client.set(keys.drain_rate(), "1")
+    store.client.set(keys.drain_rate(store.settings.default_model), "1")
     done = store.submit_many([new_job(f"p{i}") for i in range(11)], NOW)
     assert [type(one) for one in done] == [Submitted] * 8 + [QueueFull] * 3
     assert [one.retry_after_seconds for one in done[8:]] == [1, 2, 3]
     assert store.client.llen(keys.queue("default")) == 8
-    store.client.set(keys.drain_rate(), "1")
+    store.client.set(keys.drain_rate(store.settings.default_model), "1")
     with pytest.raises(QueueFull) as caught:
         submit(store, "late")
     assert caught.value.retry_after_seconds == 4

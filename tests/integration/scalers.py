@@ -44,7 +44,9 @@ class Scaler:
             return reply.read().decode()
 
     def decisions(self) -> dict[tuple[str, str], float]:
-        found = re.findall(r'decisions_total{action="(\w+)",reason="(\w+)"} ([\d.]+)', self.get("/metrics"))
+        found = re.findall(
+            r'decisions_total{action="(\w+)",model="[^"]*",reason="(\w+)"} ([\d.]+)', self.get("/metrics")
+        )
         return {(action, reason): float(count) for action, reason, count in found}
 
     def value(self, sample: str) -> float | None:

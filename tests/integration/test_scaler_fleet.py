@@ -16,9 +16,10 @@ import pytest
 
 from promptq.contract.environment import child_environment
 from scaler.backoff import STABLE_SECONDS
-from scaler.fleets.base import Exit
+from scaler.fleets.base import Exit, Start
 from scaler.fleets.gpus import Gpu, Gpus
 from scaler.fleets.local import UNRESPONSIVE_SECONDS, LocalFleet, LocalFleetSettings
+from tests.memory_fleet import POOL
 from tests.processes import ROOT, wait_until
 
 PATIENT = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
@@ -58,7 +59,7 @@ def up(fleet: LocalFleet, capfd: pytest.CaptureFixture[str], count: int = 1) -> 
     wait_until(lambda: seen.append(capfd.readouterr().err) or "".join(seen).count("up") >= count)
 
 
-def register(fleet: LocalFleet, now: float, state: str = "idle", finished: int = 0) -> list[float]:
+def register(fleet: LocalFleet, now: float, state: str = "idle", finished: int = 0) -> list[Start]:
     return fleet.observe([replace(w, state=state, jobs_finished=finished) for w in fleet.roster()], now)
 
 
@@ -66,14 +67,14 @@ def test_a_crash_loop_backs_off_and_says_why(make: Make) -> None:
     fleet, now = make(CRASHES), 100.0
     waits: list[float] = []
     for _ in range(4):
-        assert fleet.spawn(3, now) == (1 if waits else 3)
+        assert fleet.spawn(3, POOL, now) == (1 if waits else 3)
         ends = exits(fleet, now, 1 if waits else 3)
         assert {end.reason for end in ends} == {"crashed"}
-        waits.append(fleet.retry_in(now) or 0.0)
-        assert fleet.spawn(3, now) == 0
+        waits.append(fleet.retry_in(POOL, now) or 0.0)
+        assert fleet.spawn(3, POOL, now) == 0
         now += waits[-1]
     assert waits == [1, 2, 4, 8]
-    assert fleet.trouble == f"{ends[-1].name} exited with code 1 (crashed): the disk is on fire"
+    assert fleet.trouble(POOL) == f"{ends[-1].name} exited with code 1 (crashed): the disk is on fire"
 
 
 @pytest.mark.parametrize(
@@ -90,23 +91,23 @@ def test_a_crash_loop_backs_off_and_says_why(make: Make) -> None:
 )
 def test_the_exit_code_names_the_reason(make: Make, code: int, reason: str) -> None:
     fleet = make(f"import sys; sys.exit({code})")
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     assert [end.reason for end in exits(fleet, 0.0)] == [reason]
-    assert fleet.backs_off
+    assert fleet.backs_off(POOL)
 
 
 def test_a_registered_worker_clears_the_trouble_and_a_stable_one_the_back_off(make: Make, tmp_path: Path) -> None:
     script = f"import pathlib, sys\nif not pathlib.Path({str(tmp_path / 'ok')!r}).exists(): sys.exit(1)\n{WAITS}"
     fleet = make(script)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     exits(fleet, 0.0)
     (tmp_path / "ok").touch()
-    assert fleet.spawn(1, 1.0) == 1
-    assert register(fleet, 3.5) == [2.5]
-    assert (fleet.trouble, fleet.backs_off) == ("", True)
+    assert fleet.spawn(1, POOL, 1.0) == 1
+    assert register(fleet, 3.5) == [Start(POOL, 2.5)]
+    assert (fleet.trouble(POOL), fleet.backs_off(POOL)) == ("", True)
     register(fleet, 3.5 + STABLE_SECONDS)
-    assert not fleet.backs_off
-    assert fleet.spawn(2, 50.0) == 2
+    assert not fleet.backs_off(POOL)
+    assert fleet.spawn(2, POOL, 50.0) == 2
 
 
 def test_a_worker_whose_engine_broke_is_backed_off_and_said_however_long_it_had_worked(
@@ -117,56 +118,56 @@ def test_a_worker_whose_engine_broke_is_backed_off_and_said_however_long_it_had_
     fleet = make(
         f"import pathlib, sys, time\nwhile not pathlib.Path({str(broken)!r}).exists(): time.sleep(0.01)\nsys.exit(5)"
     )
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     register(fleet, 1.0, finished=7)
     broken.touch()
     exits(fleet, STABLE_SECONDS + 2.0)
-    assert fleet.backs_off
-    assert "engine_broken" in fleet.trouble
+    assert fleet.backs_off(POOL)
+    assert "engine_broken" in fleet.trouble(POOL)
     broken.unlink()
-    assert fleet.spawn(1, STABLE_SECONDS + 4.0) == 1
+    assert fleet.spawn(1, POOL, STABLE_SECONDS + 4.0) == 1
     register(fleet, STABLE_SECONDS + 5.0)
-    assert "engine_broken" in fleet.trouble
+    assert "engine_broken" in fleet.trouble(POOL)
     register(fleet, STABLE_SECONDS + 6.0, finished=1)
-    assert (fleet.trouble, fleet.backs_off) == ("", False)
+    assert (fleet.trouble(POOL), fleet.backs_off(POOL)) == ("", False)
 
 
 def test_a_stable_worker_that_is_killed_is_replaced_at_once(make: Make) -> None:
     fleet = make(WAITS)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     register(fleet, 1.0)
     os.kill(fleet.roster()[0].pid, signal.SIGKILL)
     assert [end.reason for end in exits(fleet, 1.0 + STABLE_SECONDS)] == ["killed"]
-    assert fleet.spawn(1, 1.0 + STABLE_SECONDS) == 1
+    assert fleet.spawn(1, POOL, 1.0 + STABLE_SECONDS) == 1
 
 
 def test_a_worker_that_has_done_work_is_replaced_at_once_however_young(make: Make) -> None:
     fleet = make(WAITS)
     for now in (0.0, 2.0, 4.0):
-        assert fleet.spawn(1, now) == 1
+        assert fleet.spawn(1, POOL, now) == 1
         register(fleet, now + 0.5, finished=1)
         os.kill(fleet.roster()[0].pid, signal.SIGKILL)
         assert [end.reason for end in exits(fleet, now + 1.0)] == ["killed"]
-        assert (fleet.backs_off, fleet.trouble) == (False, "")
+        assert (fleet.backs_off(POOL), fleet.trouble(POOL)) == (False, "")
 
 
 def test_one_that_did_no_work_yet_counts_as_a_crash_until_one_has(make: Make) -> None:
     fleet = make(WAITS)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     register(fleet, 0.5)
     os.kill(fleet.roster()[0].pid, signal.SIGKILL)
     exits(fleet, 1.0)
-    assert fleet.backs_off
-    fleet.spawn(1, 2.0)
+    assert fleet.backs_off(POOL)
+    fleet.spawn(1, POOL, 2.0)
     register(fleet, 2.5)
-    assert fleet.backs_off
+    assert fleet.backs_off(POOL)
     register(fleet, 3.0, finished=1)
-    assert not fleet.backs_off
+    assert not fleet.backs_off(POOL)
 
 
 def test_a_retired_worker_drains(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
     fleet = make(WAITS)
-    fleet.spawn(2, 0.0)
+    fleet.spawn(2, POOL, 0.0)
     up(fleet, capfd, 2)
     register(fleet, 1.0)
     first = fleet.roster()[0].name
@@ -174,12 +175,12 @@ def test_a_retired_worker_drains(make: Make, capfd: pytest.CaptureFixture[str]) 
     assert sorted(worker.state for worker in fleet.roster()) == ["draining", "idle"]
     assert [(end.name, end.reason, end.code) for end in exits(fleet, 2.0)] == [(first, "retired", 0)]
     assert len(fleet.roster()) == 1
-    assert not fleet.backs_off
+    assert not fleet.backs_off(POOL)
 
 
 def test_a_worker_retired_before_it_could_hear_is_no_crash(make: Make) -> None:
     fleet = make("import time; time.sleep(60)")
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     fleet.retire_all(0.0)
     assert [end.reason for end in exits(fleet, 0.0)] == ["retired"]
 
@@ -191,7 +192,7 @@ def test_a_second_retirement_sends_no_second_signal(make: Make, capfd: pytest.Ca
         "while not seen: time.sleep(.01)\ntime.sleep(.5)\nsys.exit(len(seen) - 1)"
     )
     fleet = make(counts)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     up(fleet, capfd)
     fleet.retire_all(0.0)
     time.sleep(0.1)
@@ -201,7 +202,7 @@ def test_a_second_retirement_sends_no_second_signal(make: Make, capfd: pytest.Ca
 
 def test_a_worker_that_will_not_end_is_killed_after_its_time(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
     fleet = make(IGNORES, drain_seconds=30)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     up(fleet, capfd)
     fleet.retire_all(10.0)
     assert fleet.poll(44.9) == []
@@ -210,17 +211,17 @@ def test_a_worker_that_will_not_end_is_killed_after_its_time(make: Make, capfd: 
 
 def test_a_worker_that_never_registers_is_killed(make: Make) -> None:
     fleet = make(WAITS, start_timeout_seconds=60)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     fleet.observe([], 59.9)
     assert fleet.poll(59.9) == []
     fleet.observe([], 60.0)
     assert [end.reason for end in exits(fleet, 60.0)] == ["start_timeout"]
-    assert "start_timeout" in fleet.trouble
+    assert "start_timeout" in fleet.trouble(POOL)
 
 
 def test_time_without_redis_counts_against_no_worker(make: Make) -> None:
     fleet = make(WAITS, start_timeout_seconds=60)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     fleet.pause_clocks(1000.0)
     fleet.observe([], 1059.0)
     assert fleet.poll(1059.0) == []
@@ -228,7 +229,7 @@ def test_time_without_redis_counts_against_no_worker(make: Make) -> None:
 
 def test_a_worker_that_went_silent_is_killed(make: Make) -> None:
     fleet = make(WAITS)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     register(fleet, 1.0)
     fleet.observe([], 10.0)
     register(fleet, 20.0)
@@ -241,12 +242,12 @@ def test_a_worker_that_went_silent_is_killed(make: Make) -> None:
 
 def test_draining_workers_leave_no_room_for_new_ones(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
     fleet = make(IGNORES, most=2)
-    assert fleet.spawn(5, 0.0) == 2
+    assert fleet.spawn(5, POOL, 0.0) == 2
     up(fleet, capfd, 2)
     register(fleet, 1.0)
     fleet.retire([fleet.roster()[0].name], 2.0)
-    assert fleet.spawn(1, 2.0) == 0
-    assert not fleet.backs_off
+    assert fleet.spawn(1, POOL, 2.0) == 0
+    assert not fleet.backs_off(POOL)
 
 
 def test_each_worker_gets_a_name_and_a_gpu_of_its_own(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
@@ -259,7 +260,7 @@ def test_each_worker_gets_a_name_and_a_gpu_of_its_own(make: Make, capfd: pytest.
         "print(os.environ['PROMPTQ_WORKER_NAME'], os.environ['CUDA_VISIBLE_DEVICES'], file=sys.stderr, flush=True)"
     )
     fleet = make(tells, gpus=TwoGpus(""))
-    fleet.spawn(2, 0.0)
+    fleet.spawn(2, POOL, 0.0)
     names, gpus = zip(*((end.name, end.words.split()) for end in exits(fleet, 0.0, 2)), strict=True)
     assert {words[0] for words in gpus} == set(names)
     assert {words[1] for words in gpus} == {"GPU-a", "GPU-b"}
@@ -269,7 +270,7 @@ def test_each_worker_gets_a_name_and_a_gpu_of_its_own(make: Make, capfd: pytest.
 
 def test_killing_ends_what_a_worker_started_too(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
     fleet = make(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {WAITS!r}])")
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     up(fleet, capfd)
     tree = [psutil.Process(worker.pid) for worker in fleet.roster()]
     tree += tree[0].children(recursive=True)
@@ -284,7 +285,7 @@ def test_no_worker_outlives_a_killed_scaler() -> None:
         "import sys, time\nfrom promptq.contract.environment import child_environment\n"
         "from scaler.fleets.local import LocalFleet, LocalFleetSettings\n"
         f"fleet = LocalFleet(LocalFleetSettings(2, child_environment(), command=(sys.executable, '-c', {WAITS!r})))\n"
-        "fleet.spawn(2, 0.0)\ntime.sleep(60)"
+        "fleet.spawn(2, POOL, 0.0)\ntime.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stderr=subprocess.PIPE, process_group=0)
     assert process.stderr is not None

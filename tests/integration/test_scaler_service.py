@@ -57,7 +57,7 @@ def test_a_backlog_brings_a_second_worker_and_its_end_takes_it_away(
     assert decisions["hold", "down_delay"] > 0
     assert sum(count for (action, _), count in decisions.items() if action != "hold") == 3
     assert running.value('promptq_worker_exits_total{reason="retired"}') == 1
-    assert running.value("promptq_worker_startup_seconds_count") == 2
+    assert running.value('promptq_worker_startup_seconds_count{model="echo"}') == 2
 
 
 def test_a_killed_workers_jobs_come_back_and_it_is_replaced(run: Callable[..., Scaler], store: TimedStore) -> None:
@@ -130,12 +130,12 @@ def test_without_redis_the_number_is_held_and_then_goes_on(
 ) -> None:
     with scaler(own_server, max_workers=2) as running:
         names = running.has(1)
-        wait_until(lambda: running.value('promptq_workers{state="idle"}') == 1)
+        wait_until(lambda: running.value('promptq_workers{model="echo",state="idle"}') == 1)
         own_server.stop()
         wait_until(lambda: running.decisions().get(("hold", "held_redis_down"), 0) > 3)
         assert len(running.children()) == 1
         assert "promptq_queue_jobs" not in running.get("/metrics")
-        assert running.value('promptq_workers{state="idle"}') == 1
+        assert running.value('promptq_workers{model="echo",state="idle"}') == 1
         assert running.get("/livez")
         with pytest.raises(urllib.error.HTTPError, match="503") as refused:
             running.get("/targets")
@@ -147,7 +147,7 @@ def test_without_redis_the_number_is_held_and_then_goes_on(
             ids = put(store, 40)
             running.has(2)
             all_succeed(store, ids)
-        assert running.value('promptq_queue_jobs{queue="default",state="queued"}') == 0
+        assert running.value('promptq_queue_jobs{model="echo",queue="default",state="queued"}') == 0
 
 
 def test_a_plain_rq_enqueue_is_seen_at_once(run: Callable[..., Scaler], client: redis.Redis, store: TimedStore) -> None:
@@ -166,7 +166,7 @@ def test_workers_that_cannot_start_back_off_and_say_why(run: Callable[..., Scale
     assert "/nowhere/at/all" in told.trouble
     assert told.retry_at > time.time() - 1
     wait_until(lambda: running.decisions().get(("hold", "held_backoff")), 10)
-    assert running.value("promptq_workers_wanted") == 1
+    assert running.value('promptq_workers_wanted{model="echo"}') == 1
 
 
 def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: TimedStore) -> None:

@@ -21,12 +21,14 @@ from promptq.contract.assignment import Assignment
 from promptq.contract.job import Status
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
+from scaler.fleets.base import Start
 from scaler.fleets.gpus import Gpu, Gpus
 from scaler.fleets.local import SPARE_COMMAND, LocalFleet, LocalFleetSettings
 from scaler.fleets.warm_spare import SpareProcess
 from tests.fakes import TimedStore, submit
 from tests.integration.scalers import scaler
 from tests.integration.spares import environment
+from tests.memory_fleet import POOL
 from tests.processes import ROOT, wait_until
 
 SLEEPS = "import time; time.sleep(60)"
@@ -73,10 +75,10 @@ def spare_of(fleet: LocalFleet) -> SpareProcess:
 
 def test_a_spare_counts_nowhere_and_ends_with_the_fleet(make: Make) -> None:
     fleet = make(script(SLEEPS))
-    assert fleet.spawn(9, 0.0) == 3
+    assert fleet.spawn(9, POOL, 0.0) == 3
     fleet.observe([replace(worker, state="busy") for worker in fleet.roster()], 1.0)
     spare = spare_of(fleet)
-    assert (len(fleet.roster()), fleet.spawn(1, 1.0)) == (3, 0)
+    assert (len(fleet.roster()), fleet.spawn(1, POOL, 1.0)) == (3, 0)
     assert spare.process.pid not in [worker.pid for worker in fleet.roster()]
     fleet.retire_all(2.0)
     assert not psutil.pid_exists(spare.process.pid)
@@ -95,7 +97,7 @@ def test_it_waits_for_the_first_worker_and_for_each_that_starts(make: Make) -> N
     fleet = make(script(SLEEPS))
     fleet.prepare(1, 0.0)
     assert fleet._warm_spare.spare is None
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     fleet.prepare(1, 1.0)
     assert fleet._warm_spare.spare is None
     fleet.observe([replace(worker, state="idle") for worker in fleet.roster()], 2.0)
@@ -105,10 +107,10 @@ def test_it_waits_for_the_first_worker_and_for_each_that_starts(make: Make) -> N
 
 def test_while_workers_crash_there_is_none(make: Make) -> None:
     fleet = make(script(SLEEPS), worker=CRASHES)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     wait_until(lambda: fleet.poll(0.0))
     fleet.prepare(0, 100.0)
-    assert fleet.backs_off
+    assert fleet.backs_off(POOL)
     assert fleet._warm_spare.spare is None
 
 
@@ -117,9 +119,9 @@ def test_a_killed_spare_means_a_cold_start_and_no_failure(make: Make) -> None:
     spare = spare_of(fleet)
     spare.process.kill()
     spare.process.wait()
-    assert fleet.spawn(1, 0.0) == 1
+    assert fleet.spawn(1, POOL, 0.0) == 1
     assert fleet.roster()[0].pid != spare.process.pid
-    assert (fleet.poll(0.0), len(fleet.roster()), fleet.backs_off, fleet.trouble) == ([], 1, False, "")
+    assert (fleet.poll(0.0), len(fleet.roster()), fleet.backs_off(POOL), fleet.trouble(POOL)) == ([], 1, False, "")
 
 
 def test_nor_does_one_that_cannot_be_told(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
@@ -127,11 +129,11 @@ def test_nor_does_one_that_cannot_be_told(make: Make, capfd: pytest.CaptureFixtu
     fleet = make(script(DEAF))
     spare = spare_of(fleet)
     wait_until(lambda: "deaf" in capfd.readouterr().err)
-    assert fleet.spawn(1, 0.0) == 1
+    assert fleet.spawn(1, POOL, 0.0) == 1
     assert spare.process.poll() == -signal.SIGKILL
     assert [worker.pid for worker in fleet.roster()] != [spare.process.pid]
-    assert fleet.spawn(1, 0.0) == 1
-    assert not fleet.backs_off
+    assert fleet.spawn(1, POOL, 0.0) == 1
+    assert not fleet.backs_off(POOL)
 
 
 def test_a_spare_that_crashes_comes_back_ever_later_and_holds_no_worker_up(make: Make) -> None:
@@ -145,8 +147,8 @@ def test_a_spare_that_crashes_comes_back_ever_later_and_holds_no_worker_up(make:
             fleet.poll(now)
         now += 0.5
     assert started == [0.0, 1.0, 3.0, 7.0]
-    assert fleet.spawn(2, now) == 2
-    assert not fleet.backs_off
+    assert fleet.spawn(2, POOL, now) == 2
+    assert not fleet.backs_off(POOL)
 
 
 def test_where_none_can_be_started_workers_still_are(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,8 +156,8 @@ def test_where_none_can_be_started_workers_still_are(make: Make, caplog: pytest.
     for now in (0.0, 0.5, 1.0, 1.5):
         fleet.prepare(0, now)
     assert [record.message.split(":")[0] for record in caplog.records] == ["No spare can be started"] * 2
-    assert fleet.spawn(1, 2.0) == 1
-    assert not fleet.backs_off
+    assert fleet.spawn(1, POOL, 2.0) == 1
+    assert not fleet.backs_off(POOL)
 
 
 def test_the_environment_is_that_of_a_cold_start(make: Make) -> None:
@@ -163,7 +165,7 @@ def test_the_environment_is_that_of_a_cold_start(make: Make) -> None:
     fleet = make(script(BECOMES), worker=TELLS, gpus=OneGpu())
     fleet.settings.environment.update(os_given)
     spare_of(fleet)
-    assert fleet.spawn(2, 0.0) == 2
+    assert fleet.spawn(2, POOL, 0.0) == 2
     ends = []
     wait_until(lambda: ends.extend(fleet.poll(0.0)) or len(ends) == 2)
     seen = {end.name: json.loads(end.words) for end in ends}
@@ -176,10 +178,10 @@ def test_the_environment_is_that_of_a_cold_start(make: Make) -> None:
 def test_an_assignment_may_come_before_it_waits(make: Make, store: TimedStore, server: EmbeddedServer) -> None:
     fleet = make(SPARE_COMMAND, redis_url=server.url)
     spare = spare_of(fleet)
-    fleet.spawn(1, 5.0)
+    fleet.spawn(1, POOL, 5.0)
     name = fleet.roster()[0].name
     wait_until(lambda: [worker.name for worker in Observer(store.client, store.settings).workers()] == [name])
-    assert fleet.observe(Observer(store.client, store.settings).workers(), 6.5) == [1.5]
+    assert fleet.observe(Observer(store.client, store.settings).workers(), 6.5) == [Start(POOL, 1.5)]
     assert fleet.roster()[0].pid == spare.process.pid
     fleet.retire([name], 7.0)
     wait_until(lambda: [end.reason for end in fleet.poll(7.0)] == ["retired"])
@@ -232,7 +234,7 @@ def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
         wait_until(lambda: len(running.children()) == 2, 60, "the spare beside the first worker")
         (first,) = running.observer.workers()
         (spare,) = [child for child in running.children() if child.pid != first.pid]
-        wait_until(lambda: running.value('promptq_workers{state="idle"}') == 1)
+        wait_until(lambda: running.value('promptq_workers{model="echo",state="idle"}') == 1)
         assert answer(store)
         wait_until(lambda: running.observer.workers()[0].jobs_finished, 10, "its count")
         running.looks()  # a worker that has not been seen to run a job would have crashed at its start
@@ -241,7 +243,7 @@ def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
         second = next(worker for worker in running.observer.workers() if worker.name != first.name)
         assert second.pid == spare.pid
         assert answer(store)
-        assert running.value("promptq_worker_startup_seconds_count") == 2
+        assert running.value('promptq_worker_startup_seconds_count{model="echo"}') == 2
         assert not running.decisions().get(("hold", "held_backoff"))
         wait_until(lambda: len(running.children()) == 2, 60, "the next spare")
         children = running.children()
@@ -265,7 +267,7 @@ def test_the_assignment_is_when_the_scaler_says(make: Make) -> None:
     before = time.time()
     fleet = make(script("import sys; print(sys.stdin.readline(), file=sys.stderr)"))
     spare_of(fleet)
-    fleet.spawn(1, 0.0)
+    fleet.spawn(1, POOL, 0.0)
     after = time.time()
     (end,) = wait_until(lambda: fleet.poll(0.0))
     assert before <= Assignment.parse(end.words.encode()).at <= after

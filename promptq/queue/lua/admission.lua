@@ -1,5 +1,5 @@
 -- Put before submit.lua: one job's way in. `job` has the fields that submit.lua reads from ARGV. Of the transition are
--- used besides: bound, depth (jobs waiting now), cache_ttl, admitted (how many were), and fed (queues that got jobs).
+-- used besides: model, bound, depth (jobs waiting now), cache_ttl, admitted (how many were), and fed (queues that got jobs).
 
 -- What was sent before: by a client under its key or id, or by our own connection, which repeats a call whose answer
 -- was lost. Returns the job's reply, or nil.
@@ -12,7 +12,7 @@ end
 
 local function write_job(job, status, cache, transition)
   -- In a queue that is half empty those that were refused did not come back: their turns are void.
-  if transition.admitted == 0 and transition.depth * 2 < transition.bound then call('DEL', TURN) end
+  if transition.admitted == 0 and transition.depth * 2 < transition.bound then call('DEL', TURN .. transition.model) end
   call('HSET', JOB .. job.id, 'data', job.data, 'status', status, 'origin', job.queue, 'created_at', transition.iso,
     'enqueued_at', transition.iso, 'queued_at', stamp(transition.now), unpack(job.fields))
   if cache then call('HSET', JOB .. job.id, 'cache', cache) end
@@ -41,12 +41,12 @@ local function admit(job, transition)
   if known then return known end
   local text = job.cache_key ~= '' and cached_text(job.cache_key, transition.cache_ttl)
   if not text and transition.depth >= transition.bound then
-    return refuse(transition.depth, transition.bound, transition.now)
+    return refuse(transition.model, transition.depth, transition.bound, transition.now)
   end
   call('SADD', QUEUE_NAMES, QUEUE .. job.queue) -- the first write, and one that a full server refuses
   if text then
     write_job(job, 'queued', 'hit', transition)
-    transition.totals.hits = (transition.totals.hits or 0) + 1
+    count(transition, transition.model, 'hits', 1)
     end_job({id = job.id, queue = job.queue, result_ttl = job.keep, owner = job.owner}, 'succeeded', transition,
       {return_value = text, answered_by = 'cache_hits'})
     return {'hit', text}

@@ -7,13 +7,13 @@ local function count_waiting(queues)
   return depth
 end
 
--- Refuse a job, and give it a turn: when there should be room for it, one job's time after the job refused before it.
+-- Refuse a job for a model, and give it a turn: when there should be room for it, one job's time after the job refused before it.
 -- Told the same moment, all that were refused would come back together and find room for one. Without a known drain
 -- rate there are no turns. Returns the reply {'full', depth, seconds to its turn|''}.
-local function refuse(depth, bound, now)
-  local rate = tonumber(call('GET', DRAIN_RATE) or '') or 0
+local function refuse(model, depth, bound, now)
+  local rate = tonumber(call('GET', DRAIN_RATE .. model) or '') or 0
   if rate <= 0 then return {'full', depth, ''} end
-  local turn = math.max(tonumber(call('GET', TURN) or '') or 0, now + (depth - bound) / rate) + 1 / rate
-  call('SET', TURN, stamp(turn), 'EX', 600)
+  local turn = math.max(tonumber(call('GET', TURN .. model) or '') or 0, now + (depth - bound) / rate) + 1 / rate
+  call('SET', TURN .. model, stamp(turn), 'EX', 600)
   return {'full', depth, stamp(turn - now)}
 end

@@ -1,13 +1,14 @@
 -- Give a failed job a new life: queued again, with all its attempts. It does not join, nor ask the cache.
--- ARGV: time|'', id, bound on waiting jobs, token of this call (as of cancel.lua), names of its model's queues.
+-- ARGV: time|'', id, bound on waiting jobs, token of this call (as of cancel.lua), its model, names
+--       of the model's queues.
 -- Reply: {'queued'} | {'missing'} | {'refused', status, error_type|''} | {'full', depth, seconds to its turn|''}
-local given_time, id, bound, token = unpack(ARGV, 1, 4)
+local given_time, id, bound, token, model = unpack(ARGV, 1, 5)
 local now, job = clock(given_time), read_job(id)
 if not job.status or is_foreign(job) then return {'missing'} end
 if call('HGET', JOB .. id, 'retried_by') == token then return {'queued'} end
 if job.status ~= 'failed' or job.error_type == 'expired' then return {'refused', job.status, job.error_type or ''} end
-local depth = count_waiting({unpack(ARGV, 5)})
-if depth >= tonumber(bound) then return refuse(depth, tonumber(bound), now) end
+local depth = count_waiting({unpack(ARGV, 6)})
+if depth >= tonumber(bound) then return refuse(model, depth, tonumber(bound), now) end
 local key = JOB .. id
 call('SADD', QUEUE_NAMES, QUEUE .. job.queue) -- the first write, and one that a full server refuses
 call('ZREM', FAILED .. job.queue, id)

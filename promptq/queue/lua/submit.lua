@@ -8,7 +8,7 @@ local given_time, bound, result_ttl, cache_ttl, model, queue_count = unpack(ARGV
 local queues = {unpack(ARGV, 7, 6 + queue_count)}
 local identity = call('HGET', MODEL .. model, 'identity')
 local transition = new_transition(given_time, result_ttl)
-transition.bound, transition.cache_ttl = tonumber(bound), tonumber(cache_ttl)
+transition.model, transition.bound, transition.cache_ttl = model, tonumber(bound), tonumber(cache_ttl)
 transition.depth, transition.admitted, transition.fed = count_waiting(queues), 0, {}
 
 -- Of the fields of a job's hash, whose it is; nil: nobody's.
@@ -28,7 +28,7 @@ while next_job <= #ARGV do
   rows[#rows + 1] = admit(job, transition)
   next_job = next_job + 9 + count
 end
-if transition.admitted > 0 then call('HINCRBY', TOTALS, 'submitted', transition.admitted) end
+if transition.admitted > 0 then count(transition, model, 'submitted', transition.admitted) end
 for queue in pairs(transition.fed) do announce(WAKE, queue) end
 conclude(transition)
 return {stamp(transition.now), rows}

@@ -41,14 +41,14 @@ local function end_job(job, state, transition, outcome)
   call('ZADD', ending.registry .. job.queue, stamp(transition.now + seconds), job.id)
   if job.expires_at then call('ZREM', EXPIRY, job.id) end
   if job.has_progress then call('EXPIRE', PROGRESS .. job.id, PROGRESS_SECONDS) end
-  transition.totals[state] = (transition.totals[state] or 0) + 1
+  count(transition, model_of(job.queue), state, 1)
   note_usage(job, state, outcome, transition.usage)
   transition.ended[#transition.ended + 1] = job.id
 end
 
 -- Count and announce what has ended, once for all.
 local function conclude(transition)
-  for state, count in pairs(transition.totals) do call('HINCRBY', TOTALS, state, count) end
+  write_totals(transition)
   write_usage(transition)
   if transition.ended[1] then announce(DONE, table.concat(transition.ended, ' ')) end
 end

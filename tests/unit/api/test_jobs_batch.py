@@ -16,7 +16,7 @@ from api.parameters import MAX_IDS
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import ApiSettings
 from promptq.queue.store import Claim, Ending
-from tests.fakes import TimedStore, fake_redis, success
+from tests.fakes import TimedStore, fake_redis, keys, success
 from tests.unit.api.conftest import SilentListener
 
 Finish = Callable[[Callable[[Claim], Ending]], Claim]
@@ -82,7 +82,7 @@ def test_twins_join_and_known_texts_are_hits(http: FlaskClient, finish: Finish) 
 def test_what_does_not_fit_is_refused_by_itself_with_its_turn(settings: ApiSettings) -> None:
     store = TimedStore(fake_redis(), settings.model_copy(update={"max_queue_jobs": 3}))
     http = create_app(store.settings, store, SilentListener).test_client()
-    store.client.set("promptq:drain_rate", "0.5")
+    store.client.set(keys.drain_rate(settings.default_model), "0.5")
     items, rest = batch(http, *({"prompt": f"p{i}"} for i in range(6)))
     assert (rest["accepted"], rest["refused"]) == (3, 3)
     assert [bool(item["job"]) for item in items] == [True] * 3 + [False] * 3

@@ -13,6 +13,8 @@ from promptq.queue.observe import Observer
 from scaler.fleets.base import FleetCapabilities
 from scaler.loop import ScalerLoop
 from scaler.policy import Limits
+from scaler.pools import PoolSpec
+from scaler.scaling import Scaling
 from tests.fakes import NOW, TimedStore, fake_redis, submit
 from tests.memory_fleet import MemoryFleet
 
@@ -26,8 +28,10 @@ class Bench:
         self.store.uptime_seconds = lambda: 9999.0  # type: ignore[method-assign]  # fakeredis says nothing of it
         self.fleet, self.at = fleet or MemoryFleet(most), 1000.0
         self.metrics = ScalerMetrics(CollectorRegistry())
-        limits = Limits(least, most, target_jobs_per_worker=2)
-        self.loop = ScalerLoop(self.fleet, limits, self.store, self.metrics, lambda: self.at)
+        self.model = settings.default_model
+        spec = PoolSpec(self.model, Limits(least, most, target_jobs_per_worker=2))
+        scaling = Scaling(self.fleet, [spec], {"cpu": most}, self.metrics, settings)
+        self.loop = ScalerLoop(self.fleet, scaling, self.store, lambda: self.at)
         self.loop.initialize()
 
     def round(self, count: int = 1) -> None:
@@ -41,11 +45,12 @@ class Bench:
         for name in names:
             self.store.client.sadd(keys.workers_of("default"), keys.worker(name))
             self.store.client.hset(
-                keys.worker(name), mapping={"state": "idle", "slots": 2, "metrics_url": "http://h:1"}
+                keys.worker(name),
+                mapping={"state": "idle", "slots": 2, "metrics_url": "http://h:1", "model": self.model},
             )
 
     def decisions(self, action: str, reason: str) -> float:
-        return self.metrics.decisions.labels(action, reason)._value.get()
+        return self.metrics.decisions.labels(self.model, action, reason)._value.get()
 
 
 @pytest.fixture
@@ -115,7 +120,7 @@ def test_a_worker_that_crashed_holds_the_number_back_and_says_why() -> None:
     assert bench.decisions("hold", "held_backoff") == 1
     told = Observer(bench.store.client, bench.store.settings).fleet()
     assert told is not None
-    assert (told.wanted, told.trouble) == (1, bench.fleet.trouble)
+    assert (told.wanted, told.trouble) == (1, bench.fleet.trouble(bench.model))
     assert "crashed" in told.trouble
     assert told.retry_at == pytest.approx(NOW + 1.0)
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import WorkerRecord
 from promptq.queue.store import Reaped
-from scaler.__main__ import fleet_settings, max_workers, spreads_over_gpus
+from scaler.allocation import Share
 from scaler.backoff import STABLE_SECONDS, Backoff, is_stable
 from scaler.fleets.base import Exit
 from scaler.fleets.gpus import Gpu, Gpus, place
@@ -177,11 +177,10 @@ def test_workers_go_to_the_gpu_with_fewest_workers_and_most_memory() -> None:
     gpus = [Gpu(0, "a", 0, 5, 10), Gpu(1, "b", 0, 1, 10), Gpu(2, "c", 0, 2, 10)]
     used: list[str] = []
     for _ in range(4):
-        chosen = place(gpus, used)
-        assert chosen is not None
-        used.append(chosen.uuid)
+        used += [gpu.uuid for gpu in place(gpus, used)]
     assert used == ["b", "c", "a", "b"]
-    assert place([], []) is None
+    assert [gpu.uuid for gpu in place(gpus, used, 2)] == ["c", "a"]
+    assert place([], []) == []
 
 
 def test_targets_name_each_worker_under_the_advertised_host() -> None:
@@ -259,39 +258,6 @@ def scaler_settings(**fields: object) -> ScalerSettings:
     return ScalerSettings(_env_file=None, **fields)
 
 
-@pytest.mark.parametrize(
-    ("fields", "gpus", "most"),
-    [({}, 0, 1), ({}, 4, 4), ({"max_workers": 2}, 4, 2), ({"min_workers": 3}, 0, 3), ({"min_workers": 0}, 0, 1)],
-)
-def test_most_workers_follow_the_setting_or_the_gpus(fields: dict[str, object], gpus: int, most: int) -> None:
-    assert max_workers(scaler_settings(**fields), gpus) == most
-
-
-@pytest.mark.parametrize(
-    ("fields", "spreads"),
-    [({}, True), ({"device": "cuda"}, True), ({"device": "cuda:1"}, False), ({"device": "cpu"}, False),
-     ({"engine": "echo"}, False)],
-)  # fmt: skip
-def test_workers_are_placed_where_the_user_left_the_choice(fields: dict[str, object], spreads: bool) -> None:
-    assert spreads_over_gpus(scaler_settings(**fields)) is spreads
-
-
-def test_cores_are_shared_out_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
-    environment = fleet_settings(scaler_settings(), 3, has_gpu=False).environment
-    assert environment["PROMPTQ_WORKER_THREADS"] == "2"
-    assert environment["PROMPTQ_WORKER_METRICS_PORT"] == "0"
-    assert "PROMETHEUS_MULTIPROC_DIR" not in environment
-    assert fleet_settings(scaler_settings(), 30, has_gpu=False).environment["PROMPTQ_WORKER_THREADS"] == "1"
-    assert "PROMPTQ_WORKER_THREADS" not in fleet_settings(scaler_settings(), 3, has_gpu=True).environment
-
-
-def test_the_users_threads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROMPTQ_WORKER_THREADS", "5")
-    assert fleet_settings(scaler_settings(), 3, has_gpu=False).environment["PROMPTQ_WORKER_THREADS"] == "5"
-
-
-@pytest.mark.parametrize("reason", Reason)
-def test_every_reason_is_in_the_docs(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", [*Reason, *Share])
+def test_every_reason_is_in_the_docs(reason: str) -> None:
     assert f"| `{reason}` |" in (ROOT / "docs/scaler.md").read_text()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from promptq.contract.settings import ScalerSettings
-from scaler.policy import Decision, History, Limits, Load, Reason, decide, hold
+from scaler.policy import History, Limits, Load, Reason, decide
 
 LIMITS = Limits(
     min_workers=1, max_workers=4, target_jobs_per_worker=10, target_wait_seconds=10, up_delay_seconds=2,
@@ -246,13 +246,9 @@ def test_more_workers_than_allowed_are_retired_at_once() -> None:
     assert Clock(workers=6).tick(100) == (4, Reason.AT_MAX)
 
 
-def test_holding_keeps_the_number_and_forgets_what_was_seen() -> None:
-    assert hold(3) == Decision(3, Reason.HELD_REDIS_DOWN, History())
-
-
 def test_limits_come_from_the_settings() -> None:
-    settings = ScalerSettings(_env_file=None, min_workers=2, up_delay_seconds=7)
-    limits = Limits.of(settings, 5)
+    settings = ScalerSettings(_env_file=None, up_delay_seconds=7)
+    limits = Limits.of(settings, 2, 5)
     assert (limits.min_workers, limits.max_workers, limits.up_delay_seconds) == (2, 5, 7)
     assert limits.target_jobs_per_worker == settings.target_jobs_per_worker
 

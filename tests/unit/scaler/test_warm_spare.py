@@ -7,7 +7,8 @@ import pytest
 from promptq.contract.assignment import Assignment
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ScalerSettings
-from scaler.__main__ import fleet_settings
+from scaler.assembly import Assembly
+from scaler.fleets.gpus import Gpus
 from scaler.fleets.local import SPARE_COMMAND
 from scaler.fleets.warm_spare import wants_spare
 
@@ -38,7 +39,7 @@ def test_a_spare_starts_only_where_it_is_in_nobodys_way(
 )
 def test_there_is_one_by_default_and_none_for_echo(fields: dict[str, object], command: tuple[str, ...]) -> None:
     settings = ScalerSettings(_env_file=None, **fields)
-    assert fleet_settings(settings, 2, has_gpu=False).spare_command == command
+    assert Assembly(settings, Gpus(nvml=None)).fleet_settings().spare_command == command
 
 
 def test_an_assignment_is_one_line_whatever_it_holds() -> None:

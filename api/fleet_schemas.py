@@ -1,0 +1,77 @@
+"""Queues, workers and pools as the API shows them."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from api.schemas import Time
+
+
+class QueueResource(BaseModel):
+    """One queue, counted in jobs."""
+
+    model: str
+    name: str = Field(description="Its priority.")
+    queued: int
+    running: int
+    joined: int = Field(description="Waiting for the text of an identical job.")
+    succeeded: int
+    dead: int = Field(description="Failed and kept.")
+    oldest_age_seconds: float
+
+
+class QueueList(BaseModel):
+    """Every queue: those of one model together, in the order of priority."""
+
+    queues: list[QueueResource]
+
+
+class WorkerResource(BaseModel):
+    """One worker."""
+
+    name: str
+    state: str = Field(description="starting, idle, busy or draining.")
+    pid: int = 0
+    host: str = ""
+    device: str = ""
+    dtype: str = ""
+    model: str = ""
+    slots: int = Field(default=0, description="Rows that it generates together.")
+    busy_slots: int = 0
+    jobs_finished: int = 0
+    jobs_failed: int = 0
+    started_at: Time | None = None
+    last_heartbeat: Time | None = None
+    metrics_url: str = ""
+
+
+class PoolResource(BaseModel):
+    """One model's workers, as the scaler last saw them."""
+
+    name: str
+    min_workers: int
+    max_workers: int
+    wanted: int
+    workers: int = Field(description="That are there or coming.")
+    reason: str = Field(description="Of the scaler's last decision.")
+    waiting: str = Field(description="What it waits for, where it cannot have the workers that it wants.")
+    trouble: str = Field(description="Why its workers do not start, or an empty string.")
+    start_seconds: float = Field(description="What its last worker took to start.")
+
+
+class ScalerResource(BaseModel):
+    """What the scaler last said: of all models together, and of each."""
+
+    min_workers: int
+    max_workers: int
+    wanted: int
+    trouble: str = Field(description="Why workers do not start, or an empty string.")
+    retry_at: Time | None
+    pools: list[PoolResource]
+
+
+class WorkerList(BaseModel):
+    """Every worker, those that are starting included."""
+
+    workers: list[WorkerResource]
+    scaler: ScalerResource | None = Field(description="Null when no scaler runs.")

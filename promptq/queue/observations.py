@@ -1,0 +1,124 @@
+"""What is seen of queues, workers and the scaler at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from promptq.contract.queues import QueueName
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue at one moment. Counts are jobs.
+
+    Attributes:
+        joined: waiting for the text of an identical job.
+        dead: failed and kept, the dead-letter list.
+        oldest_age_seconds: how long the job at the head has waited; 0 when none waits.
+    """
+
+    queue: QueueName
+    queued: int
+    running: int
+    joined: int
+    succeeded: int
+    dead: int
+    oldest_age_seconds: float
+
+    @property
+    def name(self) -> str:
+        """What clients call the queue: its priority."""
+        return self.queue.priority
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """One worker. `state` is starting, idle, busy or draining; times are wall seconds."""
+
+    name: str
+    state: str
+    pid: int = 0
+    host: str = ""
+    device: str = ""
+    dtype: str = ""
+    model: str = ""
+    slots: int = 0
+    busy_slots: int = 0
+    jobs_finished: int = 0
+    jobs_failed: int = 0
+    started_at: float | None = None
+    last_heartbeat: float | None = None
+    metrics_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """What the scaler says of one model's workers.
+
+    Attributes:
+        workers: that are there or coming.
+        reason: of the last decision.
+        waiting: what it waits for, if it cannot have the workers that it wants.
+        start_seconds: what its last worker took to start.
+    """
+
+    name: str
+    min_workers: int = 0
+    max_workers: int = 0
+    wanted: int = 0
+    workers: int = 0
+    reason: str = ""
+    waiting: str = ""
+    trouble: str = ""
+    start_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRecord:
+    """What the scaler says of itself: sums over all models, and each model's pool.
+
+    Attributes:
+        starting: names of workers spawned and not yet registered.
+        trouble: the last reason why workers do not start, or an empty string.
+        retry_at: wall time of the next try after a crash, or None.
+    """
+
+    min_workers: int
+    max_workers: int
+    wanted: int
+    starting: Sequence[str] = ()
+    trouble: str = ""
+    retry_at: float | None = None
+    pools: Sequence[PoolRecord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The facts that the scaler decides on, read together."""
+
+    queues: Sequence[QueueState]
+    workers: Sequence[WorkerRecord]
+    totals: Mapping[str, int] = field(default_factory=dict)
+    model_totals: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def of(self, model: str) -> Snapshot:
+        """The part that is about one model."""
+        queues = [queue for queue in self.queues if queue.queue.model == model]
+        workers = [worker for worker in self.workers if worker.model == model]
+        return Snapshot(queues, workers, self.model_totals.get(model, {}))
+
+    @property
+    def queued(self) -> int:
+        """Jobs waiting, over all queues; those that joined another need no worker."""
+        return sum(queue.queued for queue in self.queues)
+
+    @property
+    def running(self) -> int:
+        """Jobs leased to a worker."""
+        return sum(queue.running for queue in self.queues)
+
+    @property
+    def oldest_age_seconds(self) -> float:
+        """The longest present wait."""
+        return max((queue.oldest_age_seconds for queue in self.queues), default=0.0)

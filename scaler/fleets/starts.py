@@ -1,0 +1,45 @@
+"""How starting goes, of one pool: its trouble, and how long after a crash the next try waits."""
+
+from __future__ import annotations
+
+from scaler.backoff import Backoff
+from scaler.fleets.base import Exit
+
+
+class Starts:
+    """Of the workers of one pool. Times are steady seconds.
+
+    Attributes:
+        trouble: why workers do not start; empty once one has registered since, or, where an engine broke, once a
+            worker has proved stable.
+    """
+
+    def __init__(self) -> None:
+        self.trouble = ""
+        self.backoff = Backoff()
+        self._lasts = False
+
+    @property
+    def backs_off(self) -> bool:
+        """Whether a crash keeps workers from starting as wanted."""
+        return self.backoff.failures > 0
+
+    def registered(self) -> None:
+        """A worker has come."""
+        self.trouble = self.trouble if self._lasts else ""
+
+    def proved(self, spawned_at: float) -> None:
+        """A worker that was started then is stable."""
+        self.backoff.proved(spawned_at)
+        if self._lasts and not self.backoff.failures:
+            self.trouble, self._lasts = "", False
+
+    def ended(self, end: Exit, was_stable: bool, now: float) -> None:
+        """A worker ended that was not told to."""
+        # A worker that ran for long may end suddenly; one whose engine broke says that the next one's may too.
+        breaks = end.reason == "engine_broken"
+        if end.reason == "drain_timeout" or (was_stable and not breaks):
+            return
+        self._lasts = breaks
+        self.trouble = str(end)
+        self.backoff.fail(now)
