@@ -53,7 +53,7 @@ def measure(store: JobStore, url: str, spare: bool) -> float:
             NewJob.create(JobRequest(prompt="one", max_tokens=1, cache=False), store.settings.default_model, "any")
         ).job
         started = time.perf_counter()
-        fleet.spawn(1, time.monotonic())
+        fleet.spawn(1, store.settings.default_model, time.monotonic())
         while store.get(job.id).status is Status.QUEUED:
             time.sleep(POLL_SECONDS)
         return time.perf_counter() - started

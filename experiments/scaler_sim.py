@@ -52,7 +52,7 @@ def dominating(rows: list[Row], by_seconds: float) -> list[Row]:
 def _limits(largest: int) -> Limits:
     """The defaults that the service ships with, and what `--limit` changes."""
     changes = {name: float(value) for name, _, value in (change.partition("=") for change in ARGUMENTS.limit)}
-    return Limits.of(ScalerSettings(_env_file=None, min_workers=0, **changes), largest)
+    return Limits.of(ScalerSettings(_env_file=None, **changes), 0, largest)
 
 
 def _cases(sizes: dict[int, int]) -> list[tuple[int, int, str, str]]:

@@ -80,8 +80,7 @@ class LocalFleet:
         self._gpus = gpus
         self._children: dict[str, Child] = {}
         self._starts: defaultdict[str, Starts] = defaultdict(Starts)
-        environment = settings.environment | dict(settings.spare_environment)
-        self._warm_spare = WarmSpare(settings.spare_command, environment)
+        self._warm_spare = WarmSpare(settings.spare_command, settings.environment, settings.spare_environment)
 
     def trouble(self, pool: str) -> str:
         """Why workers of this pool do not start, with exit code and last words."""

@@ -75,12 +75,16 @@ class WarmSpare:
     Args:
         command: what starts one; empty: there is none.
         environment: what every worker gets.
+        own: in what the spare's differs.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], own: Mapping[str, str] | None = None
+    ) -> None:
         self.spare: SpareProcess | None = None
         self._command = command
         self._environment = environment
+        self._own = own or {}
         self._backoff = Backoff()
 
     def refill(self, now: float) -> None:
@@ -88,7 +92,7 @@ class WarmSpare:
         if not self._command or self.spare or now < self._backoff.retry_at:
             return
         try:
-            self.spare = SpareProcess(self._command, self._environment, now)
+            self.spare = SpareProcess(self._command, {**self._environment, **self._own}, now)
             log.info("Started a spare, process %d.", self.spare.process.pid)
         except OSError as error:
             log.warning("No spare can be started: %s", error)

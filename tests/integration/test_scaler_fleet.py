@@ -285,7 +285,7 @@ def test_no_worker_outlives_a_killed_scaler() -> None:
         "import sys, time\nfrom promptq.contract.environment import child_environment\n"
         "from scaler.fleets.local import LocalFleet, LocalFleetSettings\n"
         f"fleet = LocalFleet(LocalFleetSettings(2, child_environment(), command=(sys.executable, '-c', {WAITS!r})))\n"
-        "fleet.spawn(2, POOL, 0.0)\ntime.sleep(60)"
+        "fleet.spawn(2, 'model', 0.0)\ntime.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stderr=subprocess.PIPE, process_group=0)
     assert process.stderr is not None

@@ -23,6 +23,7 @@ from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
+from scaler.allocation import Share
 from scaler.fleets.base import REASONS
 from scaler.policy import Reason
 from tests.fakes import TimedStore, submit
@@ -117,7 +118,7 @@ def test_every_counter_begins_at_zero(run: Callable[..., Scaler]) -> None:
     running = run()
     running.has(1)
     counted = running.decisions()
-    assert {reason for _, reason in counted} == set(Reason)
+    assert {reason for _, reason in counted} == {*Reason, *Share}
     assert counted["up", "wait"] == counted["down", "to_zero"] == counted["hold", "held_backoff"] == 0
     for reason in REASONS:
         assert running.value(f'promptq_worker_exits_total{{reason="{reason}"}}') == 0
@@ -166,7 +167,7 @@ def test_workers_that_cannot_start_back_off_and_say_why(run: Callable[..., Scale
     assert "/nowhere/at/all" in told.trouble
     assert told.retry_at > time.time() - 1
     wait_until(lambda: running.decisions().get(("hold", "held_backoff")), 10)
-    assert running.value('promptq_workers_wanted{model="echo"}') == 1
+    assert running.value('promptq_workers_wanted{model="/nowhere/at/all"}') == 1
 
 
 def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: TimedStore) -> None:

@@ -20,7 +20,7 @@ from tests.processes import ROOT
 GRAFANA = ROOT / "ops" / "grafana"
 SCHEMA = json.loads((ROOT / "tests/ops/grafana-dashboard.schema.json").read_text())
 BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
-ROWS = ["Overview", "API", "Queue", "Batching", "Workers", "Autoscaler", "Cache", "GPU", "Load test"]
+ROWS = ["Overview", "Models", "API", "Queue", "Batching", "Workers", "Autoscaler", "Cache", "GPU", "Load test"]
 NOT_OURS = {"up", "time", "vector", "ALERTS"}
 
 
