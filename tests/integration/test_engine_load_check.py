@@ -21,6 +21,7 @@ from tests.integration.engine_rows import row, run
 from tests.integration.tiny_engines import tiny_engine
 
 LLAMA = Case("Llama")
+QWEN3 = Case("Qwen3")
 # Like a Llama, but for factors that no parameter shows.
 GRANITE = Case("Granite", GROUPED | {"residual_multiplier": 0.5, "attention_multiplier": 0.3})
 # Like a Llama, but its norm has no weight.
@@ -85,6 +86,7 @@ def test_a_model_that_the_packed_runner_gets_wrong_runs_through_transformers(cas
 def test_16_bit_formats_round_without_being_refused(dtype, known):
     assert compare(build(LLAMA).to(dtype), runner=PackedRunner) is None
     assert compare(build(LLAMA).to(dtype)) is None
+    assert compare(build(QWEN3).to(dtype), runner=PackedRunner) is None
     assert compare(build(GRANITE).to(dtype), runner=PackedRunner) is not None
 
 
