@@ -45,6 +45,7 @@ KINDS = [
     ("llama", "kernels"), ("qwen2", "kernels"), ("llama", "operators"), ("qwen2", "operators"),
     ("qwen3", "kernels"), ("llama3", "kernels"), ("phi3", "kernels"), ("qwen3", "operators"), ("llama3", "operators"),
     ("phi3", "operators"), ("llama", "transformers"), ("qwen3", "transformers"), ("gpt2", "transformers"),
+    ("gemma3", "transformers"),
 ]  # fmt: skip
 LONGEST = 40
 CHAT = ["What is the capital of France?", "Write a haiku about rain.", "Explain in two sentences why the sky is blue."]

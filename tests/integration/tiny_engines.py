@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -71,13 +73,20 @@ def tiny_llama3() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(num_attention_heads=4, num_key_value_heads=2, **fields))
 
 
+def tiny_gemma3() -> Gemma3ForCausalLM:
+    """One layer in three attends to everything, the others to a window that most rows outgrow."""
+    fields = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 24}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    return Gemma3ForCausalLM(Gemma3TextConfig(layer_types=kinds, **fields, **DEEP, **SHAPE))
+
+
 def tiny_gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=3, n_head=4, n_positions=CONTEXT, **SHAPE))
 
 
 TINY = {
     "llama": tiny_llama, "llama3": tiny_llama3, "qwen2": tiny_qwen2, "qwen3": tiny_qwen3, "phi3": tiny_phi3,
-    "gpt2": tiny_gpt2,
+    "gemma3": tiny_gemma3, "gpt2": tiny_gpt2,
 }  # fmt: skip
 
 
