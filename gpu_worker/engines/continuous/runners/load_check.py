@@ -115,7 +115,7 @@ def _generated(model: Any, row: _Row) -> Tensor:
     ids = torch.tensor([row.prompt], device=model.device)
     out = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False, num_beams=1, pad_token_id=0,
-        cache_implementation=None, stop_strings=None, min_new_tokens=0,
+        cache_implementation=None, stop_strings=None, min_new_tokens=0, max_time=None, num_return_sequences=1,
         logits_processor=LogitsProcessorList([_Forced(row)]), return_dict_in_generate=True, output_logits=True,
     )  # fmt: skip
     return torch.cat(out.logits)
