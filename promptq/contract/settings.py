@@ -183,6 +183,9 @@ class WorkerSettings(CommonSettings):
     slots: Count | Literal["auto"] = Field(
         "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
     )
+    adapter: str = Field(
+        "", description="Folder of a LoRA adapter, merged into the model's weights when it is loaded; empty: none."
+    )
     context_length: CountOrNone = Field(2048, description="Tokens per row, prompt and text; 0: the model's own limit.")
     prefill_tokens: CountOrNone = Field(
         0, description="Most prompt tokens computed in one step; 0: 2048 on CUDA; on a CPU 512, fewer while rows run."
