@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
-EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm node)
+EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm node lora)
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
 .PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream load load-report experiments dashboards settings-docs compose-smoke test-extras
@@ -28,6 +28,7 @@ test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, 
 	@for sdk in openai-1 openai-2; do echo "$$sdk:"; PYTHONPATH=$$(echo .venvs/$$sdk/lib/python3.*/site-packages) \
 		$(BIN)/python -m pytest -q $(addprefix tests/integration/test_openai_,sdk.py responses.py choices.py logprobs.py) $(ARGS) \
 		|| exit 1; done
+	PYTHONPATH=.venvs/lora $(BIN)/python -m pytest -q tests/integration/test_engine_adapters.py $(ARGS)
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy, and who may import whom
@@ -98,6 +99,10 @@ $(STAMP): $(REQUIREMENTS)
 .venvs/%/.installed:
 	$(PYTHON) -m venv $(@D)
 	-$(@D)/bin/pip install --quiet --disable-pip-version-check $(PACKAGE)
+	@touch $@
+# Beside what is installed already: it asks for torch, of which one is enough.
+.venvs/lora/.installed: requirements/lora.txt
+	-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(@D) -r $<
 	@touch $@
 .venvs/node/.installed:
 	mkdir -p $(@D)

@@ -28,6 +28,13 @@ EngineName = Annotated[Literal["continuous", "vllm", "upstream", "echo"], Before
 # Without a colon, which parts a model from its adapter, and in RQ's names from the priority.
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 _Count = Annotated[int, Field(ge=1, le=10**9)]
+OWN_OPTIONS: Final = frozenset(
+    [
+        "adapter", "batching", "drafts", "echo_tokens_per_second", "kernels", "max_preemptions", "max_wait_ms",
+        "prefill_tokens", "preemption", "prefixes",
+    ]
+)  # fmt: skip
+"""The options of our own engines: settings of workers, by name."""
 _CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 
 
@@ -39,7 +46,7 @@ class ModelEntry(BaseModel):
         gpus: for each of its workers; None: one where workers are placed on GPUs, 0: it runs on the CPU.
         max_workers: None: as many as there is room for; one, where it computes elsewhere.
         python: the interpreter of an environment of its own for its workers, which has promptq's modules too.
-        options: for the engine, as it names them.
+        options: for the engine, as it names them; for our own engines OWN_OPTIONS.
         adapters: LoRA adapters by name, each a folder or an id; clients call one `model:adapter`.
         base_url, upstream_model, api_key_variable: of `upstream`: the server, what it calls the model, and the
             environment variable that has the key.
@@ -70,6 +77,8 @@ class ModelEntry(BaseModel):
     def _fits(self) -> Self:
         if self.name in PRIORITIES:
             raise ValueError(f"name: {self.name} is a queue's name")
+        if self.engine in ("continuous", "echo"):
+            self._check_own_options()
         if (self.engine == "upstream") != bool(self.base_url):
             raise ValueError("base_url: the engine upstream needs one, and no other has one")
         if self.base_url and not re.match(r"https?://[^/\s]", self.base_url):
@@ -77,6 +86,16 @@ class ModelEntry(BaseModel):
         if self.max_workers is not None and self.min_workers > self.max_workers:
             raise ValueError(f"min_workers: {self.min_workers} is above max_workers, {self.max_workers}")
         return self
+
+    def _check_own_options(self) -> None:
+        if unknown := sorted(set(self.options) - OWN_OPTIONS):
+            known = ", ".join(sorted(OWN_OPTIONS))
+            raise ValueError(f"options: {unknown[0]} is none of the engine {self.engine}; it has {known}")
+        if self.adapters:
+            raise ValueError(
+                f"adapters: the engine {self.engine} has none by name; an entry of its own may have "
+                "options = { adapter = folder }"
+            )
 
     @property
     def loaded_from(self) -> str:

@@ -194,6 +194,9 @@ class WorkerSettings(CommonSettings):
     slots: Count | Literal["auto"] = Field(
         "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
     )
+    adapter: str = Field(
+        "", description="Folder of a LoRA adapter, merged into the model's weights when it is loaded; empty: none."
+    )
     context_length: CountOrNone = Field(2048, description="Tokens per row, prompt and text; 0: the model's own limit.")
     prefill_tokens: CountOrNone = Field(
         0, description="Most prompt tokens computed in one step; 0: 2048 on CUDA; on a CPU 512, fewer while rows run."
@@ -241,7 +244,7 @@ class WorkerSettings(CommonSettings):
             entry = settings.entry
         except ModelNotFound as error:
             raise SettingsError(f"PROMPTQ_WORKER_MODEL: {error.message}") from None
-        return settings.model_copy(update=_settings_of(entry) if settings.models_file else {})
+        return super().load(**overrides | _settings_of(entry)) if settings.models_file else settings
 
 
 class ScalerSettings(CommonSettings):
@@ -279,7 +282,8 @@ def _settings_of(entry: ModelEntry) -> dict[str, Any]:
     """What a catalogue's entry says, under the names that the settings have for it."""
     given = {name: getattr(entry, name) for name in ("device", "dtype", "slots", "context_length")}
     always = {"engine": entry.engine, "model": entry.loaded_from, "model_revision": entry.revision}
-    return always | {name: value for name, value in given.items() if value is not None}
+    own = dict(entry.options) if entry.engine in ("continuous", "echo") else {}
+    return always | own | {name: value for name, value in given.items() if value is not None}
 
 
 PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings)

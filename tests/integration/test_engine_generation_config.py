@@ -108,6 +108,26 @@ def test_a_model_without_such_options_has_no_processors() -> None:
     assert sequence.processors is None
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_sample": True, "temperature": 0.3, "top_p": 0.5, "top_k": 3, "min_p": 0.2, "typical_p": 0.4},
+        {"max_length": 3},
+        {"max_new_tokens": 2, "max_time": 0.001},
+        {"bos_token_id": 7, "pad_token_id": None, "decoder_start_token_id": 9},
+        {"use_cache": False},
+        {"cache_implementation": "static"},
+        {"num_return_sequences": 3, "do_sample": True},
+        {"return_dict_in_generate": True, "output_scores": True, "output_attentions": True},
+        {"prompt_lookup_num_tokens": 3},
+    ],
+)
+def test_what_requests_say_and_what_is_not_of_the_text_does_not_count(options: dict[str, Any]) -> None:
+    """Nor does it keep the model from being compared with `generate`."""
+    plain = generated(tiny_engine(tiny_model("llama")))
+    assert generated(tiny_engine(configured(**options))).tokens == plain.tokens
+
+
 def test_its_stop_strings_end_every_text() -> None:
     plain = generated(tiny_engine(tiny_model("llama"))).text
     stop = next(text[3:5] for text in plain.values() if len(text) > 5)

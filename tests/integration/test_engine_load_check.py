@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from transformers import LlamaForCausalLM
+from transformers.masking_utils import sliding_window_overlay
 
 from gpu_worker.engines.continuous.kvcache.slots import allocate
-from gpu_worker.engines.continuous.runners import checks, layer_shapes, packed_model
+from gpu_worker.engines.continuous.runners import checks, layer_shapes, masks, packed_model
 from gpu_worker.engines.continuous.runners.load_check import difference
 from gpu_worker.engines.continuous.runners.model_runner import ModelRunner
 from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
@@ -21,6 +22,7 @@ from tests.integration.engine_rows import row, run
 from tests.integration.tiny_engines import tiny_engine
 
 LLAMA = Case("Llama")
+QWEN3 = Case("Qwen3")
 # Like a Llama, but for factors that no parameter shows.
 GRANITE = Case("Granite", GROUPED | {"residual_multiplier": 0.5, "attention_multiplier": 0.3})
 # Like a Llama, but its norm has no weight.
@@ -71,6 +73,19 @@ def test_the_longest_context_within_the_switch_is_named():
     assert layer_shapes.layer_shapes(model, CONTEXT)
 
 
+@pytest.mark.parametrize("window", [40, 100])
+@pytest.mark.parametrize("kinds", [["sliding_attention"] * 2, ["sliding_attention", "full_attention"]])
+def test_a_window_of_one_token_more_or_less_is_found(window, kinds, monkeypatch):
+    """The rows reach beyond it."""
+    model = build(Case("Gemma3Text", GROUPED | {"sliding_window": window, "layer_types": kinds}))
+    assert compare(model) is None
+    for more in (-1, 1):
+        monkeypatch.setattr(
+            masks, "sliding_window_overlay", lambda size, more=more: sliding_window_overlay(size + more)
+        )
+        assert "beside other rows" in (compare(model) or "")
+
+
 @pytest.mark.parametrize("case", [GRANITE, OLMO])
 def test_a_model_that_the_packed_runner_gets_wrong_runs_through_transformers(case, known, caplog):
     model = build(case)
@@ -85,6 +100,7 @@ def test_a_model_that_the_packed_runner_gets_wrong_runs_through_transformers(cas
 def test_16_bit_formats_round_without_being_refused(dtype, known):
     assert compare(build(LLAMA).to(dtype), runner=PackedRunner) is None
     assert compare(build(LLAMA).to(dtype)) is None
+    assert compare(build(QWEN3).to(dtype), runner=PackedRunner) is None
     assert compare(build(GRANITE).to(dtype), runner=PackedRunner) is not None
 
 
@@ -148,7 +164,7 @@ def test_any_number_of_slots_and_any_context_will_do(slots, context, runner, kno
 def test_a_model_without_finite_numbers_is_refused_in_a_line(number):
     model = build(LLAMA)
     torch.nn.init.constant_(model.lm_head.weight, number)
-    with pytest.raises(EngineError, match=r"^LlamaForCausalLM cannot be run by this engine: .*\.generate$"):
+    with pytest.raises(EngineError, match=r"^LlamaForCausalLM cannot be run by this engine: .*\.generate; use another"):
         tiny_engine(model, context=CONTEXT)
 
 

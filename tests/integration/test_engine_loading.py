@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import MistralConfig, MistralForCausalLM
 
 from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.kvcache import slots
@@ -93,13 +91,6 @@ def test_a_folder_with_a_broken_model_is_one_line(tmp_path):
     assert "\n" not in caught.value.message
 
 
-def test_pickled_weights_are_refused(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(EngineError, match=r"cannot be loaded: .*safetensors"):
-        create_engine(settings(model=str(folder)))
-
-
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 def test_a_models_own_code_is_neither_run_nor_asked_about(
     folder: Path, file: str, monkeypatch: pytest.MonkeyPatch
@@ -161,17 +152,6 @@ def test_slots_that_do_not_fit_say_how_many_would(monkeypatch):
     with pytest.raises(EngineError, match=r"192 slots fit") as caught:
         tiny_engine(tiny_model("llama"), slots=1000, context=CONTEXT)
     assert "PROMPTQ_SLOTS" in caught.value.message
-
-
-def test_a_sliding_window_bounds_the_context():
-    config = MistralConfig(
-        vocab_size=257, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, sliding_window=32, max_position_embeddings=CONTEXT,
-    )  # fmt: skip
-    model = MistralForCausalLM(config).eval()
-    with pytest.raises(EngineError, match="PROMPTQ_CONTEXT_LENGTH=32"):
-        tiny_engine(model, context=CONTEXT)
-    assert tiny_engine(model, context=32).info.context_length == 32
 
 
 def test_the_context_is_the_smaller_of_what_is_asked_and_what_there_is():

@@ -43,7 +43,9 @@ from tests.integration.tiny_engines import (
 # Model, and the way through it: with and without biases, heads grouped and not.
 KINDS = [
     ("llama", "kernels"), ("qwen2", "kernels"), ("llama", "operators"), ("qwen2", "operators"),
-    ("llama", "transformers"), ("gpt2", "transformers"),
+    ("qwen3", "kernels"), ("llama3", "kernels"), ("phi3", "kernels"), ("qwen3", "operators"), ("llama3", "operators"),
+    ("phi3", "operators"), ("llama", "transformers"), ("qwen3", "transformers"), ("gpt2", "transformers"),
+    ("gemma3", "transformers"),
 ]  # fmt: skip
 LONGEST = 40
 CHAT = ["What is the capital of France?", "Write a haiku about rain.", "Explain in two sentences why the sky is blue."]

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from gpu_worker.engines.base import Row
@@ -42,11 +49,45 @@ def tiny_qwen2() -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(Qwen2Config(num_attention_heads=4, num_key_value_heads=1, **DEEP, **SHAPE))
 
 
+def tiny_qwen3() -> Qwen3ForCausalLM:
+    model = Qwen3ForCausalLM(Qwen3Config(num_attention_heads=4, num_key_value_heads=2, head_dim=8, **DEEP, **SHAPE))
+    for layer in model.model.layers:
+        # As transformers makes them they are ones, and which norm is whose would not show.
+        torch.nn.init.normal_(layer.self_attn.q_norm.weight, mean=1.0)
+        torch.nn.init.normal_(layer.self_attn.k_norm.weight, mean=1.0)
+    return model
+
+
+def tiny_phi3() -> Phi3ForCausalLM:
+    fields = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": None}
+    return Phi3ForCausalLM(Phi3Config(**fields, **DEEP, **SHAPE))
+
+
+def tiny_llama3() -> LlamaForCausalLM:
+    """A Llama whose rotary frequencies are scaled as Llama 3.1's are: some kept, some divided, some between."""
+    scaled = {
+        "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }  # fmt: skip
+    fields: dict[str, Any] = DEEP | SHAPE | {"rope_parameters": scaled}
+    return LlamaForCausalLM(LlamaConfig(num_attention_heads=4, num_key_value_heads=2, **fields))
+
+
+def tiny_gemma3() -> Gemma3ForCausalLM:
+    """One layer in three attends to everything, the others to a window that most rows outgrow."""
+    fields = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 24}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    return Gemma3ForCausalLM(Gemma3TextConfig(layer_types=kinds, **fields, **DEEP, **SHAPE))
+
+
 def tiny_gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=3, n_head=4, n_positions=CONTEXT, **SHAPE))
 
 
-TINY = {"llama": tiny_llama, "qwen2": tiny_qwen2, "gpt2": tiny_gpt2}
+TINY = {
+    "llama": tiny_llama, "llama3": tiny_llama3, "qwen2": tiny_qwen2, "qwen3": tiny_qwen3, "phi3": tiny_phi3,
+    "gemma3": tiny_gemma3, "gpt2": tiny_gpt2,
+}  # fmt: skip
 
 
 def tiny_model(name: str):

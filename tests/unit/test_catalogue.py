@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from promptq.contract.catalogue import Catalogue, read_catalogue
+from promptq.contract.catalogue import OWN_OPTIONS, Catalogue, read_catalogue
 from promptq.contract.errors import ModelNotFound, SettingsError
 from promptq.contract.queues import QueueName
 from promptq.contract.settings import ApiSettings, WorkerSettings
@@ -67,6 +67,8 @@ class TestFile:
             ('[[model]]\nname = "a"\n[[model]]\nname = "a"\n', "two models have the name 'a'"),
             ('[[model]]\nname="a"\ndefault=true\n[[model]]\nname="b"\ndefault=true\n', "only one model is the default"),
             ('[[model]]\nname = "a"\nadapters = { "x:y" = "z" }\n', r"line 3, model\[0\]\.adapters"),
+            ('[[model]]\nname = "a"\noptions = { draft = false }\n', r"line 3, model\[0\]: options: draft is none"),
+            ('[[model]]\nname = "a"\nadapters = { b = "/b" }\n', r"line 3, model\[0\]: adapters: the engine contin"),
             ("model = []\n", "at least 1 item"),
             ("models = 1\n", "models"),
             ("", "model"),
@@ -98,6 +100,15 @@ class TestSettings:
         settings = WorkerSettings.load()
         assert (settings.model, settings.engine, settings.slots) == ("/models/small", "continuous", 8)
         assert (settings.model_name, settings.default_model) == ("small", "org/big")
+
+    def test_options_of_our_own_engines_are_settings(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        assert WorkerSettings.model_fields.keys() >= OWN_OPTIONS
+        (tmp_path / "models.toml").write_text('[[model]]\nname = "a"\noptions = { drafts = false, adapter = "/b" }\n')
+        settings = WorkerSettings.load()
+        assert (settings.drafts, settings.adapter, settings.prefixes) == (False, "/b", True)
+        (tmp_path / "models.toml").write_text('[[model]]\nname = "a"\noptions = { drafts = "x" }\n')
+        with pytest.raises(SettingsError, match="PROMPTQ_DRAFTS"):
+            WorkerSettings.load()
 
     def test_a_worker_without_a_model_serves_the_default_one(self) -> None:
         settings = WorkerSettings.load()

@@ -9,8 +9,7 @@ from transformers import PreTrainedModel
 
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
-from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint
-from gpu_worker.engines.continuous.loading.loader import limit_context, load, model_folder
+from gpu_worker.engines.continuous.loading.loader import limit_context, load, loaded_fingerprint
 from promptq.contract.settings import WorkerSettings
 from promptq.runtime.cgroups import processors
 
@@ -36,7 +35,7 @@ def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousE
         drafts=settings.drafts,
         prefixes=settings.prefixes,
         name=settings.model_name,
-        fingerprint=model_fingerprint(model_folder(settings)),
+        fingerprint=loaded_fingerprint(settings),
         kernels=kernels_for(settings, model),
         checks_folder=settings.data_dir / "checks",
     )

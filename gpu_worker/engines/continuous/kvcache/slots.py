@@ -35,11 +35,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """What one layer keeps per token: key heads and size, value heads and size, of a number format."""
+    """What one layer keeps per token: key heads and size, value heads and size, of a number format.
+
+    Attributes:
+        kind: of layer, as transformers names it.
+        window: how many tokens, its own included, a token sees; None: all of its row.
+    """
 
     key: tuple[int, int]
     value: tuple[int, int]
     dtype: torch.dtype
+    kind: str = "full_attention"
+    window: int | None = None
 
     @property
     def token_bytes(self) -> int:

@@ -31,6 +31,11 @@ def model_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def adapted_fingerprint(model: str, adapter: str) -> str:
+    """SHA-256 (hex) of a model with an adapter, of the fingerprints of both."""
+    return hashlib.sha256(f"{model}\0{adapter}".encode()).hexdigest()
+
+
 def model_identity(fingerprint: str, context: int, dtype: str) -> str:
     """SHA-256 (hex) over everything but the request that decides a text.
 

@@ -5,45 +5,107 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from gpu_worker.engines.continuous.loading import packaged
+from gpu_worker.engines.continuous.loading.adapters import adapter_folder, merged
+from gpu_worker.engines.continuous.loading.fingerprint import adapted_fingerprint, model_fingerprint
+from gpu_worker.engines.continuous.loading.model_files import has_pickles_only, has_tokenizer
 from promptq.contract.errors import EngineError
 from promptq.contract.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
+# Left open, transformers asks on the terminal whether to run a model's own code.
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+
 
 def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load what the settings name, ready to generate.
+    """Load what the settings name, its adapter merged into its weights, ready to generate.
 
     Raises:
-        EngineError: the model, its package or the device is not there; one line says what to do.
+        EngineError: the model, its adapter, its package or the device is not there; one line says what to do.
     """
     if not sys.stderr.isatty():
         # Its lines would stand among those of the log.
         disable_progress_bar()  # type: ignore[no-untyped-call]
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
+    adapter = adapter_folder(settings.adapter) if settings.adapter else None
     source, options = _source(settings)
     started = time.monotonic()
-    try:
-        # Left open, transformers asks on the terminal whether to run a model's own code; and pickled weights are code.
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
-        )
+    with _named(f"model {settings.model!r}"):
+        tokenizer = _tokenizer(source, options)
+        model = _model(source, dtype, options)
+    if adapter:
+        with _named(f"adapter {settings.adapter!r}"):
+            model = merged(model, adapter)
+    with _named(f"model {settings.model!r}"):
         model.to(device).eval()
-    except Exception as error:  # OSError, ValueError, ImportError, a bad file: all mean the same to the operator
-        raise EngineError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
     log.info("loaded %s on %s as %s in %.1f s", settings.model, device, dtype, time.monotonic() - started)
     return model, tokenizer
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Whatever fails within means the same to the operator: it cannot be loaded, and one line says why."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"{what} cannot be loaded: {error.message}") from error
+    except Exception as error:  # OSError, ValueError, ImportError, a bad file
+        raise EngineError(f"{what} cannot be loaded: {_first_line(error)}") from error
+
+
+def _tokenizer(source: str | Path, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **NO_CODE, **options)
+    except Exception as error:
+        if isinstance(source, Path) and not has_tokenizer(source):
+            raise EngineError("its folder has no tokenizer: tokenizer.json, tokenizer.model or the like") from error
+        raise
+    return tokenizer
+
+
+def _model(source: str | Path, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+    config = AutoConfig.from_pretrained(source, **NO_CODE, **options)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+        name = (config.architectures or [type(config).__name__])[0]
+        raise EngineError(f"{name} is no decoder-only model of transformers; use another engine, such as vllm")
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        source, config=config, dtype=dtype, use_safetensors=not has_pickles_only(source), output_loading_info=True,
+        ignore_mismatched_sizes=True, **NO_CODE, **options,
+    )  # fmt: skip
+    model, report = found
+    _check_weights(report)
+    return model
+
+
+def _check_weights(report: Mapping[str, Any]) -> None:
+    """Weights that a checkpoint lacks, or has in other sizes, are drawn at random by transformers."""
+    missing, unexpected = report["missing_keys"], report["unexpected_keys"]
+    if missing:
+        raise EngineError(f"its files lack {len(missing)} of its weights, {min(missing)} among them")
+    for name, stored, wanted in report["mismatched_keys"]:
+        sizes = f"{list(stored)} there and {list(wanted)} here"
+        raise EngineError(f"its files do not fit its config.json: {name} is {sizes}")
+    if unexpected:
+        log.warning("the model's class takes no notice of %d weights, %s among them", len(unexpected), min(unexpected))
 
 
 def model_folder(settings: WorkerSettings) -> Path:
@@ -60,6 +122,14 @@ def model_folder(settings: WorkerSettings) -> Path:
     except OSError as error:
         raise EngineError(f"model {settings.model!r} is not in the cache: {_first_line(error)}") from error
     return Path(found).parent
+
+
+def loaded_fingerprint(settings: WorkerSettings) -> str:
+    """Of the files that `load` has loaded, the adapter's among them. See `fingerprint.model_fingerprint`."""
+    own = model_fingerprint(model_folder(settings))
+    if not settings.adapter:
+        return own
+    return adapted_fingerprint(own, model_fingerprint(adapter_folder(settings.adapter)))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -115,4 +185,6 @@ def _local_folder(name: str) -> Path:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an exception says, in one line: the first, and where it ends in a colon the one behind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

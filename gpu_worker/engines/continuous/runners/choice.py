@@ -33,7 +33,7 @@ def choose_runner(
         EngineError: none does; says in one line what differs.
     """
     makers: list[Callable[[], Runner]] = [lambda: ModelRunner(model, cache)]
-    if packed and is_known(model):
+    if packed and is_known(model) and all(shape.window is None for shape in cache.shapes):
         makers.insert(0, lambda: PackedRunner(model, cache, kernels))
     for make in makers:
         runner, reason = _checked(make, checks)

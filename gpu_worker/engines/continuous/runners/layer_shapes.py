@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin, get_layer_types_and_kwargs
 
 from gpu_worker.engines.continuous.kvcache.slots import LayerShape
 from gpu_worker.engines.continuous.runners.model_runner import run
@@ -16,6 +16,9 @@ from promptq.contract.errors import EngineError
 
 # Rotary positions whose frequencies transformers takes from the longest row of a step, once that is longer than this.
 SWITCHING_ROPE = {"longrope": "original_max_position_embeddings", "dynamic": "max_position_embeddings"}
+
+# What transformers calls layers that attend to the newest tokens alone.
+WINDOWED = "sliding_attention"
 
 NO_KEYS = "it keeps no keys and values"
 
@@ -31,7 +34,7 @@ def layer_shapes(model: PreTrainedModel, context: int) -> list[LayerShape]:
         EngineError: the model keeps something else than keys and values of all tokens, or what it computes depends on
             where the context ends.
     """
-    _check_rope(model.config.get_text_config(), context)
+    _check_rope(model, context)
     zero = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)
     try:
@@ -43,7 +46,10 @@ def layer_shapes(model: PreTrainedModel, context: int) -> list[LayerShape]:
         raise EngineError(refusal(model, NO_KEYS))
     if not hasattr(kept, "layers"):
         raise EngineError(refusal(model, f"it keeps an {type(kept).__name__}"))
-    return [_layer_shape(layer, model, context) for layer in kept.layers]
+    kinds, _ = get_layer_types_and_kwargs(model.config.get_text_config())
+    # Where layers share what they keep, which of them keeps it is not known.
+    kinds = kinds if len(kinds) == len(kept.layers) else [""] * len(kept.layers)
+    return [_layer_shape(layer, kind, model, context) for layer, kind in zip(kept.layers, kinds, strict=True)]
 
 
 def _keeps_keys(model: PreTrainedModel) -> bool:
@@ -52,7 +58,7 @@ def _keeps_keys(model: PreTrainedModel) -> bool:
 
 def refusal(model: PreTrainedModel, reason: str) -> str:
     """The one line for a model that cannot be batched."""
-    return f"{type(model).__name__} cannot be run by this engine: {reason}"
+    return f"{type(model).__name__} cannot be run by this engine: {reason}; use another one, such as vllm"
 
 
 def first_line(error: Exception) -> str:
@@ -60,19 +66,25 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 
-def _layer_shape(layer: Any, model: PreTrainedModel, context: int) -> LayerShape:
+def _layer_shape(layer: Any, kind: str, model: PreTrainedModel, context: int) -> LayerShape:
     if not issubclass(type(layer), DynamicLayer) or layer.keys is None:
         raise EngineError(refusal(model, f"its {type(layer).__name__} has no keys and values of each token"))
-    _check_length(context, getattr(layer, "sliding_window", context), "attends to {} tokens only")
+    if isinstance(layer, LinearAttentionCacheLayerMixin):
+        raise EngineError(refusal(model, f"its {type(layer).__name__} keeps more beside keys and values"))
+    window = getattr(layer, "sliding_window", context)
+    if kind != WINDOWED:  # in chunks, say, which have another mask
+        _check_length(model, context, window, "attends to {} tokens only")
     keys, values = layer.keys, layer.values
-    return LayerShape((keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3]), keys.dtype)
+    shapes = (keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3])
+    return LayerShape(*shapes, keys.dtype, kind, window if window < context else None)
 
 
-def _check_rope(config: Any, context: int) -> None:
+def _check_rope(model: PreTrainedModel, context: int) -> None:
+    config = model.config.get_text_config()
     for rope in _ropes(config):
         if name := SWITCHING_ROPE.get(rope.get("rope_type", "")):
             limit = rope.get(name) or config.max_position_embeddings
-            _check_length(context, limit, "changes its rotary frequencies beyond {} tokens")
+            _check_length(model, context, limit, "changes its rotary frequencies beyond {} tokens")
 
 
 def _ropes(config: Any) -> Iterator[dict[str, Any]]:
@@ -81,6 +93,7 @@ def _ropes(config: Any) -> Iterator[dict[str, Any]]:
     yield from [each for each in parameters.values() if isinstance(each, dict)] or [parameters]
 
 
-def _check_length(context: int, limit: int, what: str) -> None:
+def _check_length(model: PreTrainedModel, context: int, limit: int, what: str) -> None:
     if limit < context:
-        raise EngineError(f"the model {what.format(limit)}: set PROMPTQ_CONTEXT_LENGTH={limit} or less")
+        name = type(model).__name__
+        raise EngineError(f"{name} {what.format(limit)}: set PROMPTQ_CONTEXT_LENGTH={limit} or less")

@@ -25,6 +25,8 @@ from promptq.contract.request import GenerateRequest
 
 # Prompt tokens of the rows. The longest is longer than a bucket of columns, so that the others read beyond their own.
 LENGTHS = (72, 19, 5)
+# Beyond windows of more tokens the prompts would take long on a CPU, and the masks are the same.
+MOST_WINDOW = 640
 # The slot of each, and of one that is as long as a row may be; the one between is free.
 SLOTS = (0, 1, 3, 4)
 # Tokens that each row generates.
@@ -48,7 +50,7 @@ def difference(model: PreTrainedModel, runner: Runner, context: int) -> str | No
     """
     found = None
     for seed in SEEDS:
-        rows = _rows(model, context, seed)[: max(1, len(checked_slots(runner.cache)) - 1)]
+        rows = _rows(model, _longest(runner.cache, context), seed)[: max(1, len(checked_slots(runner.cache)) - 1)]
         # Alone first: where transformers' own code cannot compute the model, our kernels would read what is not there.
         alone = [_generated(model, row) for row in rows]
         found = _first_difference(rows, alone, _Batch(runner, rows, context).run(), TOLERANCE[model.dtype])
@@ -70,11 +72,17 @@ class _Row:
     text: list[int]
 
 
-def _rows(model: PreTrainedModel, context: int, seed: int) -> list[_Row]:
-    longest = max(2, min(LENGTHS[0], context - NEW))
-    tokens = _tokens(model, sum(LENGTHS) + NEW * len(LENGTHS), seed)
+def _longest(cache: SlotCache, context: int) -> int:
+    """Prompt tokens of the longest row: more than a window has, so that its beginning is out of sight."""
+    windows = [shape.window for shape in cache.shapes if shape.window and shape.window <= MOST_WINDOW]
+    return max(2, min(max([LENGTHS[0], *(window + NEW for window in windows)]), context - NEW))
+
+
+def _rows(model: PreTrainedModel, longest: int, seed: int) -> list[_Row]:
+    lengths = [max(1, length * longest // LENGTHS[0]) for length in LENGTHS]
+    tokens = _tokens(model, sum(lengths) + NEW * len(lengths), seed)
     rows = []
-    for length in (max(1, length * longest // LENGTHS[0]) for length in LENGTHS):
+    for length in lengths:
         rows.append(_Row(tokens[:length], tokens[length : length + NEW]))
         del tokens[: length + NEW]
     return rows
@@ -107,7 +115,7 @@ def _generated(model: Any, row: _Row) -> Tensor:
     ids = torch.tensor([row.prompt], device=model.device)
     out = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False, num_beams=1, pad_token_id=0,
-        cache_implementation=None, stop_strings=None, min_new_tokens=0,
+        cache_implementation=None, stop_strings=None, min_new_tokens=0, max_time=None, num_return_sequences=1,
         logits_processor=LogitsProcessorList([_Forced(row)]), return_dict_in_generate=True, output_logits=True,
     )  # fmt: skip
     return torch.cat(out.logits)

@@ -1,7 +1,7 @@
 """Runs any model of transformers: prompts packed in one line, then one token for each slot. Tensors only, no decisions.
 
-A model is anything that takes `position_ids`, a 4D `attention_mask`, a Cache and `logits_to_keep`, as decoder-only
-models in transformers do.
+A model is anything that takes `position_ids`, a 4D `attention_mask` (one for each type of layer, if some attend to a
+window), a Cache and `logits_to_keep`, as decoder-only models in transformers do.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gpu_worker.engines.continuous.kvcache.slots import (
 )
 from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.rounding import round_up
+from gpu_worker.engines.continuous.runners.masks import Mask, Masks
 from gpu_worker.engines.continuous.sampling import NOT_FINITE, choose
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
@@ -40,7 +41,7 @@ class ModelRunner:
         )
         self._model = model
         self._device = model.device
-        self._masked = torch.finfo(model.dtype).min
+        self._masks = Masks(cache.shapes, model.dtype)
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Chosen:
@@ -71,8 +72,9 @@ class ModelRunner:
         self.cache.access = PackedKvAccess(slots, columns, whole and (whole[1], whole[2]))
         read_rows, _, read_columns = whole or (rows, slots, columns)
         visible = (rows[:, None] == read_rows) & (read_columns <= columns[:, None])
+        mask = self._masks(visible[None, None], columns[:, None], read_columns)
         ids = self._tensor([list(chain.from_iterable(chunk.tokens for chunk in chunks))])
-        return self._forward(ids, columns[None], visible[None, None], self._ends(chunks))[0]
+        return self._forward(ids, columns[None], mask, self._ends(chunks))[0]
 
     def _decode(self, chunks: Sequence[Chunk]) -> Tensor:
         """Compute each row's newest token; returns the logits behind it, in order."""
@@ -82,8 +84,9 @@ class ModelRunner:
         ids, positions, columns = self._line(chunks, at, size)
         width = round_up(max(chunk.stop for chunk in chunks), COLUMN_BUCKET)
         self.cache.access = RowKvAccess(slice(first, first + size), self._tensor(range(size)), columns, width)
-        visible = torch.arange(width, device=self._device) <= positions[:, None]
-        return self._forward(ids[:, None], positions[:, None], visible[:, None, None], 1)[at, 0]
+        read, at_most = torch.arange(width, device=self._device), positions[:, None, None, None]
+        mask = self._masks(read <= at_most, at_most, read)
+        return self._forward(ids[:, None], positions[:, None], mask, 1)[at, 0]
 
     def _line(self, chunks: Sequence[Chunk], at: list[int], size: int) -> Tensor:
         """Token, position and column of every slot in the range, [3, size].
@@ -112,8 +115,7 @@ class ModelRunner:
             ends += [end - 1] * chunk.gives
         return self._tensor(ends)
 
-    def _forward(self, ids: Tensor, positions: Tensor, visible: Tensor, keep: Tensor | int) -> Tensor:
-        mask = torch.zeros_like(visible, dtype=self._model.dtype).masked_fill_(~visible, self._masked)
+    def _forward(self, ids: Tensor, positions: Tensor, mask: Mask, keep: Tensor | int) -> Tensor:
         logits: Tensor = run(self._model, ids, positions, mask, keep, past_key_values=self.cache).logits
         return logits
 
@@ -121,8 +123,8 @@ class ModelRunner:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 
 
-def run(model: PreTrainedModel, ids: Tensor, positions: Tensor, mask: Tensor, keep: Tensor | int, **kwargs: Any) -> Any:
-    """One forward pass. Ids and positions [rows, tokens], mask [rows, 1, tokens, columns] to be added."""
+def run(model: PreTrainedModel, ids: Tensor, positions: Tensor, mask: Mask, keep: Tensor | int, **kwargs: Any) -> Any:
+    """One forward pass. Ids and positions [rows, tokens], masks [rows, 1, tokens, columns] to be added."""
     return model(
         input_ids=ids, position_ids=positions, attention_mask=mask, logits_to_keep=keep, use_cache=True, **kwargs
     )

@@ -14,10 +14,25 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from gpu_worker.engines.continuous.kernels.library import Kernels
-from gpu_worker.engines.continuous.runners.linear import Linear, gated, linear
+from gpu_worker.engines.continuous.runners.layer_weights import (
+    gate_and_up,
+    head_norms,
+    states_product,
+    turns_whole_heads,
+)
+from gpu_worker.engines.continuous.runners.linear import gated, linear
 
 # Classes whose layers are exactly those below. Others run through transformers' own code.
-KNOWN = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
+KNOWN = frozenset(
+    {
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "Phi3ForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+        "SeedOssForCausalLM",
+    }
+)
 
 
 class Attend(Protocol):
@@ -39,7 +54,8 @@ def is_known(model: PreTrainedModel) -> bool:
     """Whether PackedModel computes what this model does."""
     kind = type(model)
     silu = getattr(model.config, "hidden_act", None) == "silu"
-    return kind.__name__ in KNOWN and kind.__module__.startswith("transformers.") and silu
+    own = kind.__name__ in KNOWN and kind.__module__.startswith("transformers.")
+    return own and silu and turns_whole_heads(model)
 
 
 class PackedModel:
@@ -75,15 +91,18 @@ class _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         self._size: int = attention.head_dim
         self._norms = _norm(layer.input_layernorm, kernels), _norm(layer.post_attention_layernorm, kernels)
-        self._states = _joined(kernels, attention.q_proj, attention.k_proj, attention.v_proj)
+        self._states = linear(*states_product(attention), kernels)
+        self._head_norms = _head_norms(attention)
         self._out = linear(attention.o_proj.weight, attention.o_proj.bias, kernels)
-        gate, up = mlp.gate_proj, mlp.up_proj
-        self._between = gated(gate.weight, up.weight, kernels, (gate.bias, up.bias))
+        (gate, gate_bias), (up, up_bias) = gate_and_up(mlp)
+        self._between = gated(gate, up, kernels, (gate_bias, up_bias))
         self._down = linear(mlp.down_proj.weight, mlp.down_proj.bias, kernels)
 
     def __call__(self, hidden: Tensor, rope: Rope, index: int, attend: Attend) -> Tensor:
         """Hidden [tokens, size], in and out."""
         states = self._states(self._norms[0](hidden)).view(len(hidden), -1, self._size)
+        if self._head_norms:
+            self._head_norms(states)
         hidden = self._out.plus(attend(index, states, rope), hidden)
         return self._down.plus(self._between(self._norms[1](hidden)), hidden)
 
@@ -91,6 +110,11 @@ class _Layer:
 def _norm(norm: Any, kernels: Kernels | None) -> Callable[[Tensor], Tensor]:
     weight, epsilon = norm.weight.detach(), norm.variance_epsilon
     return (lambda x: kernels.norm(x, weight, epsilon)) if kernels else _Norm(weight, epsilon)
+
+
+def _head_norms(attention: Any) -> _HeadNorms | None:
+    norms = head_norms(attention)
+    return norms and _HeadNorms(*norms)
 
 
 class _Norm:
@@ -106,6 +130,22 @@ class _Norm:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         scale = torch.addcmul(self._offset, length, length, value=1 / x.shape[-1]).rsqrt_()
         return (x * scale).mul_(self._weight)
+
+
+class _HeadNorms:
+    """Root mean square norms of each query and each key by itself, as Qwen3 has them.
+
+    Args:
+        weight: of the queries and of the keys, [heads + key heads, dim].
+    """
+
+    def __init__(self, weight: Tensor, epsilon: float) -> None:
+        self._weight, self._epsilon = weight, epsilon
+
+    def __call__(self, states: Tensor) -> None:
+        """In place: states [tokens, heads + 2 · key heads, dim], queries, keys and values."""
+        turned = states[:, : len(self._weight)]
+        turned.copy_(functional.rms_norm(turned, turned.shape[-1:], None, self._epsilon)).mul_(self._weight)
 
 
 class Rope:
@@ -127,10 +167,3 @@ class Rope:
         # The halves change places, and the one that comes first changes its sign.
         half = self.sine.shape[-1] // 2
         return torch.cat((-self.sine[:, :half], self.sine[:, half:]), -1)[:, None]
-
-
-def _joined(kernels: Kernels | None, *linears: Any) -> Linear:
-    """One product for several linear modules with the same input; their outputs lie side by side."""
-    biases = [linear.bias for linear in linears]
-    bias = None if biases[0] is None else torch.cat(biases)
-    return linear(torch.cat([linear.weight for linear in linears]), bias, kernels)
