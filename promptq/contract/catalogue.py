@@ -108,8 +108,12 @@ class ModelEntry(BaseModel):
         return self.engine == "upstream"
 
     def identity(self, dtype: str) -> str:
-        """What the catalogue says of the texts: model, revision and number format; part of the cache key."""
-        return f"{self.loaded_from}@{self.revision}:{self.dtype or dtype}"
+        """What the catalogue says of the texts: model, revision and number format; part of the cache key.
+
+        Two entries of one source may differ in what only their workers know, so the name counts too.
+        """
+        named = "" if self.name == self.loaded_from else f"{self.name}="
+        return f"{named}{self.loaded_from}@{self.revision}:{self.dtype or dtype}"
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,10 @@ class TestFile:
         ]  # fmt: skip
         assert catalogue.names == ["small", "org/big", "org/big:sql"]
 
+    def test_two_entries_of_one_source_share_no_text(self, tmp_path: Path) -> None:
+        models = read(tmp_path, '[[model]]\nname = "a"\n[[model]]\nname = "b"\nsource = "a"\n').models
+        assert [model.identity("auto") for model in models] == ["a@:auto", "b=a@:auto"]
+
     @pytest.mark.parametrize("name", ["huge", "small:sql", "org/big:", ":sql", "org/big:sql:x", "SMALL"])
     def test_another_name_is_refused_with_those_that_there_are(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(ModelNotFound, match=r"Served: small, org/big, org/big:sql\.") as refusal:
