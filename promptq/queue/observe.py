@@ -46,7 +46,11 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """One worker. `state` is starting, idle, busy or draining; times are wall seconds."""
+    """One worker. `state` is starting, idle, busy or draining; times are wall seconds.
+
+    Attributes:
+        trouble: why it takes no jobs though it runs, or an empty string.
+    """
 
     name: str
     state: str
@@ -62,6 +66,7 @@ class WorkerRecord:
     started_at: float | None = None
     last_heartbeat: float | None = None
     metrics_url: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +237,17 @@ def _stamp(queued_at: bytes | None, enqueued_at: bytes | None, now: float) -> fl
     return from_iso(enqueued_at.decode()) or now if enqueued_at else now
 
 
+TEXTS = ("device", "dtype", "model", "metrics_url", "trouble")
+"""What a worker's hash has as text, under the names of its record."""
+
+
 def _worker(name: str, fields: Mapping[bytes, bytes]) -> WorkerRecord:
     text = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
 
     def whole(field: str) -> int:
         return int(text.get(field) or 0)
 
-    known: dict[str, Any] = {field: text.get(field, "") for field in ("device", "dtype", "model", "metrics_url")}
+    known: dict[str, Any] = {field: text.get(field, "") for field in TEXTS}
     return WorkerRecord(
         name=name, state=text.get("phase") or text.get("state", "idle"), pid=whole("pid"),
         host=text.get("hostname", ""), slots=whole("slots"), busy_slots=whole("busy_slots"),

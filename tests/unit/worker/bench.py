@@ -44,7 +44,7 @@ class Said:
     def __init__(self) -> None:
         self.beats: list[tuple[str, int]] = []
 
-    def beat(self, phase: str, busy_slots: int) -> bool:
+    def beat(self, phase: str, busy_slots: int, trouble: str = "") -> bool:
         self.beats.append((phase, busy_slots))
         return True
 

@@ -11,6 +11,7 @@ import pytest
 from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
 from gpu_worker.preemption import Preemption
+from gpu_worker.returns import Returned
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Status
 from promptq.queue.records import Claim
@@ -146,7 +147,7 @@ def test_urgent_jobs_are_claimed_for_slots_that_less_urgent_ones_have(start: Sta
     urgent = [submit(fake_store, cache=False, priority="high").job.id for _ in range(6)]
     claim_io.wake("high")
     wait_until(lambda: claim_io.waiting() == ["high"] * 4)
-    claim_io.put_back(claims)
+    claim_io.put_back([Returned(claim, "preempted") for claim in claims])
     wait_until(lambda: len(claim_io.held()) == 4)
     assert [claim.id for claim in claim_io.take(4)] == urgent[:4]
     assert [fake_store.get(claim.id).status for claim in claims] == [Status.QUEUED] * 4
@@ -185,7 +186,7 @@ def test_what_gave_way_is_held_until_its_progress_is_kept(start: Start, fake_sto
 
     claim_io, claims = full_of("low", start, fake_store, keep=keep)
     claim_io.stop_claiming()
-    claim_io.put_back(claims[:1])
+    claim_io.put_back([Returned(claims[0], "preempted")])
     wait_until(lambda: kept)
     assert claims[0] in claim_io.held()
     wait_until(lambda: claims[0] not in claim_io.held())
@@ -197,7 +198,7 @@ def test_what_gave_way_is_held_until_its_progress_is_kept(start: Start, fake_sto
 def test_what_gave_way_is_put_back_before_the_thread_ends(start: Start, fake_store: TimedStore) -> None:
     claim_io, claims = full_of("low", start, fake_store)
     claim_io.stop_claiming()
-    claim_io.put_back(claims)
+    claim_io.put_back([Returned(claim, "preempted") for claim in claims])
     claim_io.close(5)
     assert [fake_store.get(claim.id).status for claim in claims] == [Status.QUEUED] * 4
 
