@@ -29,7 +29,9 @@ class Concurrency:
 
     def note(self, in_use: int, now: float) -> None:
         """So many requests are out. While all that may be are, and nothing is refused, one more may be in a second."""
-        if in_use < self.limit or self._since is None:
+        if in_use < self.limit:
+            self._since = None
+        elif self._since is None:
             self._since = now
         elif now - self._since >= GROW_SECONDS and self.limit < self.most:
             self.limit, self._since = self.limit + 1, now

@@ -214,7 +214,7 @@ def test_endings_are_stored_while_what_gave_way_cannot_be_put_back(start: Start,
 
     claim_io, claims = full_of("low", start, fake_store, keep=keep)
     claim_io.stop_claiming()
-    claim_io.put_back(claims[:1])
+    claim_io.put_back([Returned(claims[0], "preempted")])
     claim_io.deliver([success(claims[1])])
     wait_until(lambda: fake_store.get(claims[1].id).status is Status.SUCCEEDED)
     assert claims[0] in claim_io.held()
