@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gpu_worker.claim_conversion import Run
-from gpu_worker.engines.base import Engine, Event, NeedsServer, StepResult
+from gpu_worker.engines.base import Engine, Event, StepResult
 from gpu_worker.preemption import REASONS
 from promptq.contract.job import Status
 from promptq.contract.metrics import WorkerMetrics
@@ -39,7 +39,6 @@ class Telemetry:
         self._job_duration = {name: metrics.job_duration.labels(name, model) for name in PRIORITIES}
         self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in ("prompt", "completion")}
         self._preemptions = {reason: metrics.preemptions.labels(model, reason) for reason in REASONS}
-        self._upstream = metrics.upstream_open.labels(model) if isinstance(engine, NeedsServer) else None
         self.slots()
 
     def slots(self) -> None:
@@ -85,8 +84,7 @@ class Telemetry:
     def trouble(self, trouble: str) -> None:
         """The engine's server takes no rows now, for this reason; empty: it does again."""
         self.slots()
-        if self._upstream:
-            self._upstream.set(bool(trouble))
+        self._metrics.upstream_open.set(bool(trouble))
 
     def subscription_lost(self) -> None:
         """The subscription broke, fell silent or could not be made."""

@@ -77,6 +77,8 @@ class WorkerLoop:
         self._model = engine.info.model
         self._runs: dict[str, Run] = {}
         self._trouble = ""
+        # Before the first claim is made.
+        self._heed_capacity()
 
     def run(self, stop: Stop) -> None:
         """Work until `stop` is requested, or another has this worker's name; then finish or give back what is held.

@@ -205,6 +205,10 @@ WORKERS: dict[str, tuple[Panel, ...]] = {
             (Query(rate("promptq_tokens_resumed_total"), "resumed"),),
         ),
         Panel(
+            "Servers that refuse", "Workers whose upstream server takes no jobs now, by worker.", "short",
+            (Query("max by (worker) (promptq_upstream_open)", "{{worker}}"),),
+        ),
+        Panel(
             "Ends of workers", "Since the scaler's start, by reason; `retired` is the orderly one.", "short",
             (Query("sum by (reason) (promptq_worker_exits_total)", "{{reason}}"),),
         ),

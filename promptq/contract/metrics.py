@@ -85,9 +85,8 @@ class WorkerMetrics:
             "promptq_tokens_resumed_total", "Tokens of earlier runs that did not have to be generated again.", ["model"]
         )
         self.upstream_open = Gauge(
-            "promptq_upstream_open", "1 while the upstream server gets no jobs, because it refused some.", ["model"],
-            registry=registry,
-        )  # fmt: skip
+            "promptq_upstream_open", "1 while the worker's server refuses, and gets no jobs.", registry=registry
+        )
         self.busy_seconds = counter("promptq_worker_busy_seconds_total", "Time spent in engine steps.", [])
         self.subscription_losses = counter("promptq_worker_subscription_losses_total", LOSSES, [])
 
