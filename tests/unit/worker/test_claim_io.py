@@ -165,6 +165,38 @@ def test_others_wait_for_a_free_slot(start: Start, fake_store: TimedStore, runni
     assert len(claim_io.held()) == 4
 
 
+def test_what_an_engine_does_not_take_goes_back_and_no_more_is_claimed(start: Start, fake_store: TimedStore) -> None:
+    ids = [submit(fake_store, cache=False).job.id for _ in range(6)]
+    claim_io = start(fake_store)
+    (running,) = wait_until(lambda: claim_io.take(1))
+    wait_until(lambda: len(claim_io.held()) == 4)
+    claim_io.limit(2)
+    wait_until(lambda: len(claim_io.held()) == 2)
+    jobs = [fake_store.get(job_id) for job_id in ids]
+    assert [job.status for job in jobs] == [Status.RUNNING] * 2 + [Status.QUEUED] * 4
+    assert [job.attempts for job in jobs] == [1, 1, 0, 0, 0, 0]
+    claim_io.wake()
+    assert [claim.id for claim in claim_io.take(9, 0.1)] == ids[1:2]
+    claim_io.limit(4)
+    assert [claim.id for claim in wait_until(lambda: len(claim_io.held()) == 4 and claim_io.take(9))] == ids[2:4]
+    assert running.id == ids[0]
+
+
+def test_what_goes_back_is_put_back_by_its_reason(start: Start, fake_store: TimedStore) -> None:
+    ids = [submit(fake_store, cache=False).job.id for _ in range(3)]
+    claim_io = start(fake_store)
+    claims = wait_until(lambda: len(claim_io.held()) == 3 and claim_io.take(9))
+    claim_io.stop_claiming()
+    reasons = (("preempted", ""), ("upstream", ""), ("lost", "it broke off"))
+    claim_io.put_back([Returned(claim, *reason) for claim, reason in zip(claims, reasons, strict=True)])
+    wait_until(lambda: not claim_io.held())
+    assert [fake_store.get(job_id).attempts for job_id in ids] == [0, 0, 1]
+    totals = fake_store.client.hgetall(fake_store.keys.totals())
+    assert {name: totals[name] for name in totals if name.startswith(b"requeued")} == {
+        b"requeued:preempted": b"1", b"requeued:upstream": b"1", b"requeued:upstream_lost": b"1",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("mode", ["static", "off"])
 def test_a_batch_that_must_end_first_gives_no_slot(start: Start, fake_store: TimedStore, mode: str) -> None:
     submit(fake_store, cache=False, priority="low")
