@@ -95,6 +95,6 @@ def test_a_worker_says_why_it_takes_no_jobs(before: Before) -> None:
         return worker["trouble"]
 
     seen = wait_until(trouble, what="trouble")
-    assert f"{far.url}: HTTP 401: wrong key; next try in" in seen
+    assert f"{far.url}: HTTP 401: wrong key; next try with a job in" in seen
     wait_until(lambda: api.call("GET", f"/v1/jobs/{job['id']}").json()["status"] == "succeeded", what="the job")
     wait_until(lambda: not trouble(), what="the end of the trouble")

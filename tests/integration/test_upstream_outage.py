@@ -28,7 +28,7 @@ def test_a_server_that_is_killed_under_load_costs_no_job() -> None:
     assert (figures.ends, figures.wrong_texts) == ({"succeeded": 60}, 0)
     assert figures.requeued["requeued:upstream"] > 0, "the server was tried while it was down"
     assert set(figures.attempts) <= {1, 2}
-    assert "next try in" in figures.troubles[0]
+    assert "next try with a job in" in figures.troubles[0]
 
 
 @pytest.mark.parametrize("slots", [8, "auto"])

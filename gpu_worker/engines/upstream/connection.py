@@ -66,14 +66,18 @@ class Connection(threading.Thread):
         self._closed = asyncio.Event()
 
     def send(self, request: Request) -> None:
-        """Send a request; its news come in their order.
+        """Send a request; its news come in their order."""
+        self.check()
+        self._loop.call_soon_threadsafe(self._begin, request)
+
+    def check(self) -> None:
+        """Let nobody wait for a thread that is not there.
 
         Raises:
-            EngineBroken: the thread has died.
+            EngineBroken: it has died.
         """
         if not self.is_alive():
             raise EngineBroken("the thread of the upstream connection has died")
-        self._loop.call_soon_threadsafe(self._begin, request)
 
     def abort(self, number: int) -> None:
         """Close a request's connection, so that the server stops. What is in the queue stays there."""
@@ -129,6 +133,7 @@ class _Exchange:
     is_over: bool = False
 
     async def carry(self) -> None:
+        """Send the request and tell all that comes of it, to its end."""
         reader = ChunkReader(self.request.top)
         try:
             await self._stream(reader)

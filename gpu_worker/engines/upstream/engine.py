@@ -114,7 +114,12 @@ class UpstreamEngine:
         self._connection.close()
 
     def step(self, now: float) -> StepResult:
-        """Pass on what came from the server; wait a little if nothing has."""
+        """Pass on what came from the server; wait a little if nothing has.
+
+        Raises:
+            EngineBroken: the connection's thread has died.
+        """
+        self._connection.check()
         live = len(self._by_id)
         for row in self._by_id.values():
             row.batch_size = max(row.batch_size, live)
@@ -201,7 +206,7 @@ class UpstreamEngine:
         """Leave the server alone for a while."""
         now = self._clock()
         if self._breaker.refused(row.number, now, failure.retry_after):
-            self._why = f"{self._server}: {failure.message}; next try in {self._breaker.delay:.1f} s"
+            self._why = f"{self._server}: {failure.message}; next try with a job in {self._breaker.delay:.1f} s"
         if failure.is_busy:
             self._concurrency.refused(row.number, self._newest, now)
 
