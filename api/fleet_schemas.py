@@ -43,6 +43,7 @@ class WorkerResource(BaseModel):
     started_at: Time | None = None
     last_heartbeat: Time | None = None
     metrics_url: str = ""
+    trouble: str = Field(default="", description="Why it takes no jobs though it runs: its upstream server.")
 
 
 class PoolResource(BaseModel):

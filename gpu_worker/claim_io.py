@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from gpu_worker.batching import Batching
 from gpu_worker.preemption import NO_PREEMPTION, NOTHING, Need, Preemption
+from gpu_worker.returns import Returned, Returns
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.queues import PRIORITIES, Priority
 from promptq.queue.store import ANY, Claim, Ending, JobStore, Terms
@@ -54,7 +55,8 @@ class ClaimIO(threading.Thread):
         self._on_stored = on_stored
         self._terms = terms
         self._preemption = preemption
-        self._keep = keep
+        self._returns = Returns(store, keep)
+        self._capacity = batching.slots
         self._changed = threading.Condition()
         self._held: dict[str, Claim] = {}
         self._unfinished: set[str] = set()
@@ -62,7 +64,7 @@ class ClaimIO(threading.Thread):
         self._gathering_since = 0.0
         self._ready: deque[Claim] = deque()
         self._endings: list[Ending] = []
-        self._preempted: list[Claim] = []
+        self._returned: list[Returned] = []
         self._awake = True
         self._look_for_urgent_at = math.inf
         self._claiming = True
@@ -89,12 +91,23 @@ class ClaimIO(threading.Thread):
         with self._changed:
             return [claim.priority for claim in self._ready]
 
-    def put_back(self, claims: Sequence[Claim]) -> None:
-        """Have the jobs of rows that gave way put back with their progress. Their slots are free from now on."""
+    def put_back(self, returned: Sequence[Returned]) -> None:
+        """Have jobs put back whose rows are gone without an end. Their slots are free from now on."""
         with self._changed:
-            self._preempted.extend(claims)
-            self._unfinished.difference_update(claim.execution for claim in claims)
+            self._returned.extend(returned)
+            self._unfinished.difference_update(one.claim.execution for one in returned)
             self._wake()
+
+    def limit(self, capacity: int) -> None:
+        """Hold no more unfinished claims: the engine takes no more now. Those beyond, if not taken yet, go back."""
+        with self._changed:
+            if capacity != self._capacity:
+                self._capacity = capacity
+                self._wake()
+            beyond = len(self._unfinished) - capacity if capacity < self._batching.slots else 0
+            surplus = [self._ready.pop() for _ in range(min(beyond, len(self._ready)))]
+            if surplus:
+                self.put_back([Returned(claim, "upstream") for claim in reversed(surplus)])
 
     def deliver(self, endings: Sequence[Ending]) -> None:
         """Hand endings over to be stored. Their slots are free from now on."""
@@ -170,10 +183,10 @@ class ClaimIO(threading.Thread):
             with self._changed:
                 while not self._has_work():
                     self._changed.wait(self._seconds_to_wait())
-                if self._closed and not (self._endings or self._preempted):
+                if self._closed and not (self._endings or self._returned):
                     return
             try:
-                is_refused = not self._try_to_release_preempted()
+                is_refused = not self._try_to_return()
                 self._exchange()
                 if is_refused:
                     time.sleep(RETRY_SECONDS)
@@ -190,13 +203,14 @@ class ClaimIO(threading.Thread):
         self._changed.notify_all()
 
     def _has_work(self) -> bool:
-        comes = self._closed or self._endings or self._preempted or (self._awake and self._room() > 0)
+        comes = self._closed or self._endings or self._returned or (self._awake and self._room() > 0)
         return bool(comes) or self._seconds_to_wait() == 0
 
     def _room(self) -> int:
         if not self._claiming or self._runs_alone():
             return 0
-        return self._batching.room(len(self._unfinished), self._is_gathering())
+        unfinished = len(self._unfinished)
+        return min(self._batching.room(unfinished, self._is_gathering()), max(0, self._capacity - unfinished))
 
     def _need(self) -> Need:
         """What to claim though every slot is taken."""
@@ -220,31 +234,17 @@ class ClaimIO(threading.Thread):
             ends.append(self._look_for_urgent_at)
         return max(0.0, min(ends) - time.monotonic()) if ends else None
 
-    def _try_to_release_preempted(self) -> bool:
-        """Whether that could be done. A full server keeps no progress, and yet stores endings."""
-        try:
-            self._release_preempted()
-        except RedisUnavailable as error:
-            log.warning("Rows that gave way are not put back yet: %s", error)
-            return False
-        return True
-
-    def _release_preempted(self) -> None:
-        """Put rows that gave way back, behind their newest tokens. Their leases are kept until that is done."""
+    def _try_to_return(self) -> bool:
+        """Whether what goes back was put back; its leases are kept until it is."""
         with self._changed:
-            claims = list(self._preempted)
-        if not claims:
-            return
-        try:
-            self._keep(claims)
-        except RedisUnavailable:
-            raise
-        except Exception:
-            log.exception("The newest tokens of %d rows are not kept.", len(claims))
-        self._store.release(claims, reason="preempted")
-        with self._changed:
-            del self._preempted[: len(claims)]
-            self.forget(claims)
+            returned = list(self._returned)
+        if not returned:
+            return True
+        if is_sent := self._returns.try_to_send(returned):
+            with self._changed:
+                del self._returned[: len(returned)]
+                self.forget(one.claim for one in returned)
+        return is_sent
 
     def _exchange(self) -> None:
         """Store what has ended and claim what there is room for, in one round trip."""

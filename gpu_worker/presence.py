@@ -1,16 +1,16 @@
-"""What the worker says of itself to the others: idle, busy or draining, and how many slots are in use."""
+"""What the worker says of itself to the others: idle, busy or draining, how many slots are in use, what is wrong."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from gpu_worker.engines.base import Engine
+from gpu_worker.engines.base import Engine, trouble_of
 
 
 class Registration(Protocol):
     """Where it is said; see `gpu_worker.registration`."""
 
-    def beat(self, phase: str, busy_slots: int) -> bool: ...
+    def beat(self, phase: str, busy_slots: int, trouble: str = "") -> bool: ...
 
 
 class Presence:
@@ -31,4 +31,4 @@ class Presence:
         """Say how it is now."""
         busy = self._engine.live_rows()
         phase = "draining" if self.draining else "busy" if busy else "idle"
-        self.is_replaced = not self._registration.beat(phase, busy)
+        self.is_replaced = not self._registration.beat(phase, busy, trouble_of(self._engine))

@@ -91,16 +91,17 @@ class WorkerRegistration(BaseWorker):
         self._announce()
         return was_silent
 
-    def beat(self, phase: str, busy_slots: int) -> bool:
+    def beat(self, phase: str, busy_slots: int, trouble: str = "") -> bool:
         """Write the state and stay registered; comes back after Redis lost its data.
 
         Args:
             phase: idle, busy or draining.
+            trouble: why it takes no jobs now, if so.
 
         Returns:
             Whether the name is still this worker's. If another has taken it over, nothing is written.
         """
-        if not self._register(phase, busy_slots):
+        if not self._register(phase, busy_slots, trouble):
             return False
         # One that drains runs no new job, so what it has says nothing of those to come.
         if phase != "draining":
@@ -127,12 +128,13 @@ class WorkerRegistration(BaseWorker):
         beat: Any = self.connection.hmget(self._key, "instance", "last_heartbeat", "death", "birth")
         return beat if beat[2] is None and beat[3] is not None else None
 
-    def _register(self, phase: str, busy_slots: int, takes_over: bool = False) -> bool:
+    def _register(self, phase: str, busy_slots: int, trouble: str = "", takes_over: bool = False) -> bool:
         """Whether the name is this worker's; else nothing is written."""
         self.last_heartbeat = rq_now()
         state = WorkerStatus.IDLE if phase == "idle" else WorkerStatus.BUSY
         rq_fields: dict[str, Any] = self.serialize()
         own = self._own_fields() | {"state": state.value, "phase": phase, "busy_slots": busy_slots}
+        own["trouble"] = trouble
         keep_seconds, queues = self.worker_ttl + RQ_MINUTE, self._queues
         fields = chain.from_iterable((rq_fields | own).items())
         terms = (self.name, self._instance, "1" if takes_over else "", keep_seconds, len(queues))

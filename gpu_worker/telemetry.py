@@ -45,7 +45,7 @@ class Telemetry:
         """Busy and free slots as they are now."""
         busy = self._engine.live_rows()
         self._metrics.slots.labels("busy").set(busy)
-        self._metrics.slots.labels("free").set(self._engine.info.slots - busy)
+        self._metrics.slots.labels("free").set(self._engine.free_slots())
 
     def claimed(self, claim: Claim) -> None:
         """A job left the queue."""
@@ -63,9 +63,9 @@ class Telemetry:
         self._drafts["wrong"].inc(stats.wrong_drafts)
         self._reused.inc(stats.reused_tokens)
         self._tokens["completion"].inc(sum(event.tokens for event in result.events))
-        if stats.prefill_tokens:
+        self._tokens["prompt"].inc(stats.prefill_tokens)
+        if stats.prefill_tokens and stats.prefill_seconds:
             self._prefill.observe(stats.prefill_seconds)
-            self._tokens["prompt"].inc(stats.prefill_tokens)
 
     def tokens(self, run: Run, event: Event, now: float) -> None:
         """A row got tokens; keeps the times of its first and last one. `stepped` counts them."""
@@ -80,6 +80,11 @@ class Telemetry:
         """Running rows gave way."""
         for reason in reasons:
             self._preemptions[reason].inc()
+
+    def trouble(self, trouble: str) -> None:
+        """The engine's server takes no rows now, for this reason; empty: it does again."""
+        self.slots()
+        self._metrics.upstream_open.set(bool(trouble))
 
     def subscription_lost(self) -> None:
         """The subscription broke, fell silent or could not be made."""

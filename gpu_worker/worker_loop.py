@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from gpu_worker import claim_conversion
 from gpu_worker.claim_conversion import Run
 from gpu_worker.claim_io import ClaimIO
-from gpu_worker.engines.base import Engine, Event, RowEnd
+from gpu_worker.engines.base import Engine, Event, RowEnd, StepResult, trouble_of
 from gpu_worker.event_sink import EventSink
 from gpu_worker.leases import LeaseKeeper
 from gpu_worker.preemption import NO_PREEMPTION, Preemption
 from gpu_worker.presence import Presence
+from gpu_worker.returns import Returned
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
 from promptq.contract.errors import EngineBroken, InvalidRequest
@@ -75,6 +76,9 @@ class WorkerLoop:
         self._clock = clock
         self._model = engine.info.model
         self._runs: dict[str, Run] = {}
+        self._trouble = ""
+        # Before the first claim is made.
+        self._heed_capacity()
 
     def run(self, stop: Stop) -> None:
         """Work until `stop` is requested, or another has this worker's name; then finish or give back what is held.
@@ -93,11 +97,13 @@ class WorkerLoop:
     def round(self, wait_seconds: float) -> None:
         """Take what was claimed, waiting this long for the first while idle, and make one step if any row is live."""
         live = self._engine.live_rows()
+        self._heed_capacity()
         self._make_room()
         self._start(self._parts.claim_io.take(self._engine.free_slots(), 0.0 if live else wait_seconds))
         self._apply_verdicts()
         if self._engine.live_rows():
             self._step()
+        self._note_trouble()
         if live != self._engine.live_rows():
             self._parts.telemetry.slots()
             self._parts.leases.nudge()
@@ -137,7 +143,7 @@ class WorkerLoop:
         victims = self._limits.preemption.victims(waiting, [run.as_row() for run in self._runs.values()], free)
         reasons = {victim.id: victim.reason for victim in victims}
         gone = self._engine.preempt(reasons)
-        self._parts.claim_io.put_back([self._runs.pop(job_id).claim for job_id in gone])
+        self._parts.claim_io.put_back([Returned(self._runs.pop(job_id).claim, "preempted") for job_id in gone])
         self._parts.telemetry.preempted([reasons[job_id] for job_id in gone])
 
     def _start(self, claims: Sequence[Claim]) -> None:
@@ -171,6 +177,31 @@ class WorkerLoop:
         self._parts.telemetry.stepped(now - started, result)
         endings = [ending for event in result.events if (ending := self._absorb(event, now))]
         self._parts.claim_io.deliver(endings)
+        if result.handed_back or result.lost:
+            self._give_up(result)
+
+    def _give_up(self, result: StepResult) -> None:
+        """Put back the jobs of rows that the engine let go, once it is known how many may be claimed instead."""
+        self._heed_capacity()
+        runs = [(self._runs.pop(job_id, None), "") for job_id in result.handed_back]
+        runs += [(self._runs.pop(row.id, None), row.cause) for row in result.lost]
+        given_up = [(run, cause) for run, cause in runs if run]
+        for run, _ in given_up:
+            self._parts.sink.dropped(run)
+        self._parts.claim_io.put_back(
+            [Returned(run.claim, "lost" if cause else "upstream", cause) for run, cause in given_up]
+        )
+
+    def _heed_capacity(self) -> None:
+        """An engine may take fewer rows than it has slots for: what it does not take is left to others."""
+        self._parts.claim_io.limit(self._engine.live_rows() + self._engine.free_slots())
+
+    def _note_trouble(self) -> None:
+        if (trouble := trouble_of(self._engine)) != self._trouble:
+            self._trouble = trouble
+            log.warning("trouble: %s", trouble) if trouble else log.info("the trouble is over")
+            self._parts.telemetry.trouble(trouble)
+            self._parts.leases.nudge()
 
     def _absorb(self, event: Event, now: float) -> Ending | None:
         """Pass an event on. Returns the job's ending, if it was the row's last one."""

@@ -19,7 +19,10 @@ RETRIED = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_
 
 CALLERS_FAULT = {"prompt_too_long": "messages", "invalid_request": None}
 """Errors of a job that are the request's, and the field that each is about."""
-_FAILURES = {"timeout": HTTPStatus.GATEWAY_TIMEOUT, "expired": HTTPStatus.SERVICE_UNAVAILABLE}
+_FAILURES = {
+    "timeout": HTTPStatus.GATEWAY_TIMEOUT, "expired": HTTPStatus.SERVICE_UNAVAILABLE,
+    "upstream_lost": HTTPStatus.BAD_GATEWAY,
+}  # fmt: skip
 
 
 def failure(job: Job) -> JobError | None:

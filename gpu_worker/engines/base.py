@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from promptq.contract.logprobs import TokenLogprob
 from promptq.contract.queues import Priority
@@ -110,11 +110,26 @@ class StepStats:
 
 
 @dataclass(frozen=True, slots=True)
+class LostRow:
+    """A row whose text broke off elsewhere, and why: another run has to begin anew."""
+
+    id: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step did: to rows, and at what cost."""
+    """What a step did: to rows, and at what cost.
+
+    Attributes:
+        handed_back: rows that were not begun, and cannot be now: their jobs go back to the queue unharmed.
+        lost: rows that ran and have no end: their jobs go back with the attempt counted. Neither has an event.
+    """
 
     events: Sequence[Event] = ()
     stats: StepStats = StepStats()
+    handed_back: Sequence[str] = ()
+    lost: Sequence[LostRow] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,3 +243,18 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of what the engine holds. It is not used afterwards; closing it again does nothing."""
         ...
+
+
+@runtime_checkable
+class NeedsServer(Protocol):
+    """An engine whose work is done by a server elsewhere, which may be down or refuse."""
+
+    @property
+    def trouble(self) -> str:
+        """Why it takes no rows now, and when it tries again; empty: it does."""
+        ...
+
+
+def trouble_of(engine: Engine) -> str:
+    """Why an engine takes no rows now; empty: it does, or does not depend on a server."""
+    return engine.trouble if isinstance(engine, NeedsServer) else ""

@@ -39,6 +39,7 @@ ENGINES: Final[Mapping[str, EngineEntry]] = {
         ("gpu_worker.engines.continuous.creation", "transformers.models.llama.modeling_llama"),
     ),
     "echo": EngineEntry("gpu_worker.engines.echo:create"),
+    "upstream": EngineEntry("gpu_worker.engines.upstream.creation:create"),
 }
 """A new engine is a line here, a name in the setting, and a module; see tests/contract/test_engines.py for its laws."""
 

@@ -43,6 +43,10 @@ WORKERS: dict[str, tuple[Panel, ...]] = {
             "Ends of workers", "Since the scaler's start, by reason; `retired` is the orderly one.", "short",
             (Query("sum by (reason) (promptq_worker_exits_total)", "{{reason}}"),),
         ),
+        Panel(
+            "Servers that refuse", "Workers whose upstream server takes no jobs now, by worker.", "short",
+            (Query("max by (worker) (promptq_upstream_open)", "{{worker}}"),),
+        ),
     ),
     "Batching": (
         Panel(

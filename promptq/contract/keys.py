@@ -92,7 +92,8 @@ class Keys:
         self.workers_of = key("rq:workers:", "{queue}", "set", "as rq:workers", "keys of the workers of a queue")
         self.worker = key(
             "rq:worker:", "{name}", "hash", "expires without heartbeats",
-            "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url, identity, instance",
+            "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url, identity, "
+            "trouble, instance",
         )  # fmt: skip
         self.cache_new = key(
             "promptq:cache:new", "", "hash", "becomes the old one after cache_ttl_seconds, with as long to live",

@@ -84,6 +84,9 @@ class WorkerMetrics:
         self.resumed = counter(
             "promptq_tokens_resumed_total", "Tokens of earlier runs that did not have to be generated again.", ["model"]
         )
+        self.upstream_open = Gauge(
+            "promptq_upstream_open", "1 while the worker's server refuses, and gets no jobs.", registry=registry
+        )
         self.busy_seconds = counter("promptq_worker_busy_seconds_total", "Time spent in engine steps.", [])
         self.subscription_losses = counter("promptq_worker_subscription_losses_total", LOSSES, [])
 
@@ -125,7 +128,7 @@ class ScalerMetrics:
 QUEUE_JOBS = ("promptq_queue_jobs", "Jobs by state: queued, running, dead.", ("model", "queue", "state"))
 QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at the head.", ("model", "queue"))
 LEASE_EXPIRIES = ("promptq_lease_expiries", "Leases that ran out, exact: counted in Redis.", ())
-REQUEUE_REASONS = ("worker_lost", "drain", "preempted", "retry")
+REQUEUE_REASONS = ("worker_lost", "drain", "preempted", "retry", "upstream", "upstream_lost")
 JOBS_REQUEUED = ("promptq_jobs_requeued", "Jobs put back, by reason, exact: counted in Redis.", ("reason",))
 REDIS_TROUBLES = ("promptq_redis_troubles", "What is wrong with the queue's server, by what follows.", ("grade",))
 GPU_UTILIZATION = ("promptq_gpu_utilization_ratio", "Share of time the GPU was busy.", ("gpu",))

@@ -55,7 +55,8 @@ class CommonSettings(BaseSettings):
     dtype: DTypeName = Field("auto", description="Number format; `auto` is float32 on a CPU, bfloat16 on CUDA.")
     engine: EngineName = Field(
         "continuous",
-        description="`continuous`, `vllm`, or `echo`, which returns the prompt's words: tests and demos only.",
+        description="`continuous`, `vllm`, `upstream` (of `models_file` only), or `echo`, which returns the prompt's "
+        "words: tests and demos only.",
     )
     durability: Literal["everysec", "always"] = Field(
         "everysec", description="When the embedded server syncs its file: `always` loses nothing, and is slower."

@@ -34,7 +34,11 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """One worker. `state` is starting, idle, busy or draining; times are wall seconds."""
+    """One worker. `state` is starting, idle, busy or draining; times are wall seconds.
+
+    Attributes:
+        trouble: why it takes no jobs though it runs, or an empty string.
+    """
 
     name: str
     state: str
@@ -50,6 +54,7 @@ class WorkerRecord:
     started_at: float | None = None
     last_heartbeat: float | None = None
     metrics_url: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

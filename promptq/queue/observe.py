@@ -188,13 +188,17 @@ def _stamp(queued_at: bytes | None, enqueued_at: bytes | None, now: float) -> fl
     return from_iso(enqueued_at.decode()) or now if enqueued_at else now
 
 
+TEXTS = ("device", "dtype", "model", "metrics_url", "trouble")
+"""What a worker's hash has as text, under the names of its record."""
+
+
 def _worker(name: str, fields: Mapping[bytes, bytes]) -> WorkerRecord:
     text = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
 
     def whole(field: str) -> int:
         return int(text.get(field) or 0)
 
-    known: dict[str, Any] = {field: text.get(field, "") for field in ("device", "dtype", "model", "metrics_url")}
+    known: dict[str, Any] = {field: text.get(field, "") for field in TEXTS}
     return WorkerRecord(
         name=name, state=text.get("phase") or text.get("state", "idle"), pid=whole("pid"),
         host=text.get("hostname", ""), slots=whole("slots"), busy_slots=whole("busy_slots"),

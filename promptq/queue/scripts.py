@@ -24,6 +24,7 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "reap_rq": _CHANGES,
     "reconcile": (*_CHANGES, "led_groups"),
     "take_back": (*_CHANGES, "redelivery"),
+    "redeliver": (*_CHANGES, "redelivery"),
     "cancel": _CHANGES,
     "retry": ("base", "jobs", "bound", "progress"),
     "read": ("base",),

@@ -24,7 +24,7 @@ from promptq.queue.scripts import Call, Scripts
 __all__ = ["Admission", "Claim", "Ending", "JobStore", "NewJob", "Reaped", "Submitted", "Terms", "answering", "connect"]
 
 ANY = Terms()
-ReleaseReason = Literal["drain", "preempted"]
+ReleaseReason = Literal["drain", "preempted", "upstream"]
 POSITION_HORIZON = 10_000
 REAP_AT_MOST = 100
 _EXPIRED = encode_traceback("expired: the job waited longer than its ttl_seconds")

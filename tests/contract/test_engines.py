@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from gpu_worker.engines.echo import EchoEngine
 from promptq.contract.capabilities import needed
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest
+from tests.integration.upstreams import Upstream, engine_before, upstream
 
 SLOTS = 4
 PROMPTS = ("one two three four five six", "a b c d e f g", "x y", "the same again the same again", "1 2 3", "z")
@@ -31,6 +33,10 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "continuous, packed": lambda: continuous(packed=True),
     "continuous, any model": lambda: continuous(packed=False),
 }
+
+
+BEHIND_A_SERVER = "upstream"
+"""The one engine that needs more than itself: a promptq with an echo worker."""
 
 
 class Run:
@@ -66,9 +72,27 @@ def row(row_id: str, prompt: str = PROMPTS[0], deadline: float | None = None, **
     return Row(row_id, GenerateRequest(prompt=prompt, **({"max_tokens": 5} | request)), deadline=deadline)
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return ENGINES[request.param]()
+@pytest.fixture(scope="module")
+def server_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    with upstream(tmp_path_factory.mktemp("elsewhere"), pace=25.0) as up:
+        yield up
+
+
+@pytest.fixture(params=[*ENGINES, BEHIND_A_SERVER])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == BEHIND_A_SERVER:
+        up: Upstream = request.getfixturevalue("server_elsewhere")
+        made: Engine = engine_before(up.url, tmp_path, slots=SLOTS)
+    else:
+        made = ENGINES[request.param]()
+    yield made
+    made.close()
+
+
+def skip_without(engine: Engine, *capabilities: str) -> None:
+    """An engine that cannot do something says so."""
+    if not set(capabilities) <= set(engine.info.capabilities.names):
+        pytest.skip("the engine cannot do it, and says so")
 
 
 @pytest.fixture
@@ -146,13 +170,13 @@ WAYS_TO_ASK: dict[str, dict[str, Any]] = {
 def asks(engine: Engine, how: str, **fields: Any) -> dict[str, Any]:
     """A row's fields; what an engine cannot do it is never asked for."""
     asked = {**WAYS_TO_ASK[how], **fields}
-    if not set(needed(GenerateRequest(prompt="a", **asked)).values()) <= set(engine.info.capabilities.names):
-        pytest.skip("the engine cannot do it, and says so")
+    skip_without(engine, *needed(GenerateRequest(prompt="a", **asked)).values())
     return asked
 
 
 @pytest.mark.parametrize("how", WAYS_TO_ASK)
 def test_a_row_goes_on_at_any_token_as_if_it_had_never_stopped(engine: Engine, how: str) -> None:
+    skip_without(engine, "resume")
     asked = asks(engine, how, max_tokens=6)
     whole = Run(engine).all([row("whole", **asked)])
     end, ids = whole.ends["whole"], whole.token_ids["whole"]
@@ -163,6 +187,7 @@ def test_a_row_goes_on_at_any_token_as_if_it_had_never_stopped(engine: Engine, h
 
 
 def test_a_stop_string_may_lie_across_the_place_where_a_row_goes_on(engine: Engine) -> None:
+    skip_without(engine, "resume")
     whole = Run(engine).all([row("whole", max_tokens=6)])
     text, ids = whole.ends["whole"].text, whole.token_ids["whole"]
     for start in range(1, len(text) - 2):
@@ -183,6 +208,7 @@ def test_a_stop_string_cuts_the_text_wherever_it_lies(run: Run) -> None:
 
 
 def test_a_row_that_gives_way_frees_its_slot_at_once_and_ends_elsewhere_as_it_would_have(engine: Engine) -> None:
+    skip_without(engine, "resume", "preempt")
     rows = [row(prompt, prompt) for prompt in PROMPTS[:SLOTS]]
     whole = {id: same_end(end) for id, end in Run(engine).all(rows).ends.items()}
     run = Run(engine)

@@ -21,6 +21,7 @@ from promptq.contract.job import Status
 from promptq.contract.keys import Key
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.settings import WorkerSettings
+from promptq.queue.losses import Loss, redeliver
 from promptq.queue.reconcile import reconcile_some
 from promptq.queue.store import Claim
 from tests.chaos.audit import census
@@ -105,6 +106,14 @@ class StoreMachine(RuleBasedStateMachine):
         claim = self.claims[pick % len(self.claims)][1]
         held = self._held(claim)
         assert self.store.release([claim], self.now) == held
+
+    @precondition(lambda self: self.claims)
+    @rule(pick=PICK)
+    def its_text_is_lost(self, pick: int) -> None:
+        claim = self.claims[pick % len(self.claims)][1]
+        held, self.store.at = self._held(claim), self.now
+        done = redeliver(self.store, [Loss(claim, "it broke off")])
+        assert done.requeued + done.failed + done.cancelled == held
 
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:

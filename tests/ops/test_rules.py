@@ -15,8 +15,8 @@ FOLDER = ROOT / "ops" / "prometheus"
 RULES = yaml.safe_load((FOLDER / "rules/alerts.yml").read_text())["groups"][0]["rules"]
 CASES = yaml.safe_load((FOLDER / "tests/alerts_test.yml").read_text())["tests"]
 LISTED = [
-    "WorkerDown", "EngineBroken", "NoWorkersWithBacklog", "ScalerDown", "ScalerStale", "QueueWaitHigh", "Flapping",
-    "AtMaxWithBacklog", "ErrorBudgetBurnFast",
+    "WorkerDown", "EngineBroken", "UpstreamDown", "NoWorkersWithBacklog", "ScalerDown", "ScalerStale", "QueueWaitHigh",
+    "Flapping", "AtMaxWithBacklog", "ErrorBudgetBurnFast",
 ]  # fmt: skip
 
 

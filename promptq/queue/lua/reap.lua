@@ -19,7 +19,7 @@ local function take_back_expired_leases(queue)
       call('ZREM', WIP .. queue, member)
       if job.status == 'started' then
         call('HINCRBY', TOTALS, 'lease_expiries', 1)
-        local outcome = redeliver(job, transition, max_attempts, lost_trace)
+        local outcome = redeliver(job, transition, max_attempts, {exc_string = lost_trace})
         done[outcome] = done[outcome] + 1
       else
         leave_group(job)

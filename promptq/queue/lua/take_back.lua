@@ -13,7 +13,7 @@ for i = 7, #ARGV do
     local job = is_its and read_job(id, queue)
     if is_its and job.status == 'started' then
       call('ZREM', WIP .. queue, member)
-      local outcome = redeliver(job, transition, max_attempts, lost_trace)
+      local outcome = redeliver(job, transition, max_attempts, {exc_string = lost_trace})
       done[outcome] = done[outcome] + 1
     end
   end

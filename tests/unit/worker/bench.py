@@ -43,9 +43,11 @@ class Said:
 
     def __init__(self) -> None:
         self.beats: list[tuple[str, int]] = []
+        self.troubles: list[str] = []
 
-    def beat(self, phase: str, busy_slots: int) -> bool:
+    def beat(self, phase: str, busy_slots: int, trouble: str = "") -> bool:
         self.beats.append((phase, busy_slots))
+        self.troubles.append(trouble)
         return True
 
 

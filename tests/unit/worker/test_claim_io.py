@@ -11,6 +11,7 @@ import pytest
 from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
 from gpu_worker.preemption import Preemption
+from gpu_worker.returns import Returned
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Status
 from promptq.queue.records import Claim
@@ -146,7 +147,7 @@ def test_urgent_jobs_are_claimed_for_slots_that_less_urgent_ones_have(start: Sta
     urgent = [submit(fake_store, cache=False, priority="high").job.id for _ in range(6)]
     claim_io.wake("high")
     wait_until(lambda: claim_io.waiting() == ["high"] * 4)
-    claim_io.put_back(claims)
+    claim_io.put_back([Returned(claim, "preempted") for claim in claims])
     wait_until(lambda: len(claim_io.held()) == 4)
     assert [claim.id for claim in claim_io.take(4)] == urgent[:4]
     assert [fake_store.get(claim.id).status for claim in claims] == [Status.QUEUED] * 4
@@ -162,6 +163,38 @@ def test_others_wait_for_a_free_slot(start: Start, fake_store: TimedStore, runni
     claim_io.wake()
     assert claim_io.take(9, 0.1) == []
     assert len(claim_io.held()) == 4
+
+
+def test_what_an_engine_does_not_take_goes_back_and_no_more_is_claimed(start: Start, fake_store: TimedStore) -> None:
+    ids = [submit(fake_store, cache=False).job.id for _ in range(6)]
+    claim_io = start(fake_store)
+    (running,) = wait_until(lambda: claim_io.take(1))
+    wait_until(lambda: len(claim_io.held()) == 4)
+    claim_io.limit(2)
+    wait_until(lambda: len(claim_io.held()) == 2)
+    jobs = [fake_store.get(job_id) for job_id in ids]
+    assert [job.status for job in jobs] == [Status.RUNNING] * 2 + [Status.QUEUED] * 4
+    assert [job.attempts for job in jobs] == [1, 1, 0, 0, 0, 0]
+    claim_io.wake()
+    assert [claim.id for claim in claim_io.take(9, 0.1)] == ids[1:2]
+    claim_io.limit(4)
+    assert [claim.id for claim in wait_until(lambda: len(claim_io.held()) == 4 and claim_io.take(9))] == ids[2:4]
+    assert running.id == ids[0]
+
+
+def test_what_goes_back_is_put_back_by_its_reason(start: Start, fake_store: TimedStore) -> None:
+    ids = [submit(fake_store, cache=False).job.id for _ in range(3)]
+    claim_io = start(fake_store)
+    claims = wait_until(lambda: len(claim_io.held()) == 3 and claim_io.take(9))
+    claim_io.stop_claiming()
+    reasons = (("preempted", ""), ("upstream", ""), ("lost", "it broke off"))
+    claim_io.put_back([Returned(claim, *reason) for claim, reason in zip(claims, reasons, strict=True)])
+    wait_until(lambda: not claim_io.held())
+    assert [fake_store.get(job_id).attempts for job_id in ids] == [0, 0, 1]
+    totals = fake_store.client.hgetall(fake_store.keys.totals())
+    assert {name: totals[name] for name in totals if name.startswith(b"requeued")} == {
+        b"requeued:preempted": b"1", b"requeued:upstream": b"1", b"requeued:upstream_lost": b"1",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["static", "off"])
@@ -185,7 +218,7 @@ def test_what_gave_way_is_held_until_its_progress_is_kept(start: Start, fake_sto
 
     claim_io, claims = full_of("low", start, fake_store, keep=keep)
     claim_io.stop_claiming()
-    claim_io.put_back(claims[:1])
+    claim_io.put_back([Returned(claims[0], "preempted")])
     wait_until(lambda: kept)
     assert claims[0] in claim_io.held()
     wait_until(lambda: claims[0] not in claim_io.held())
@@ -197,7 +230,7 @@ def test_what_gave_way_is_held_until_its_progress_is_kept(start: Start, fake_sto
 def test_what_gave_way_is_put_back_before_the_thread_ends(start: Start, fake_store: TimedStore) -> None:
     claim_io, claims = full_of("low", start, fake_store)
     claim_io.stop_claiming()
-    claim_io.put_back(claims)
+    claim_io.put_back([Returned(claim, "preempted") for claim in claims])
     claim_io.close(5)
     assert [fake_store.get(claim.id).status for claim in claims] == [Status.QUEUED] * 4
 
@@ -213,7 +246,7 @@ def test_endings_are_stored_while_what_gave_way_cannot_be_put_back(start: Start,
 
     claim_io, claims = full_of("low", start, fake_store, keep=keep)
     claim_io.stop_claiming()
-    claim_io.put_back(claims[:1])
+    claim_io.put_back([Returned(claims[0], "preempted")])
     claim_io.deliver([success(claims[1])])
     wait_until(lambda: fake_store.get(claims[1].id).status is Status.SUCCEEDED)
     assert claims[0] in claim_io.held()

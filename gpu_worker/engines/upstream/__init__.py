@@ -1,0 +1,1 @@
+"""The engine that computes nothing: an OpenAI-compatible server does, and this sends it the rows."""
