@@ -40,7 +40,8 @@ class FlatNamedTool(Strict):
 
 
 def _kind(choice: Any) -> str:
-    return NAMED if isinstance(choice, dict) else MANNER
+    """Of what is sent, and of what was read when it is written again."""
+    return MANNER if isinstance(choice, str) else NAMED
 
 
 MANNER, NAMED = "(manner)", "(named)"

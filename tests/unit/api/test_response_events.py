@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.openai.response_events import ResponseEvents
+from api.openai.responses import CreateResponse
 from promptq.contract.job import Job, JobError, Result, Status
 from promptq.contract.queues import QueueName
 from tests.unit.api.test_tool_calls import GOOD, PIECES
@@ -159,3 +160,10 @@ def test_what_was_cut_is_incomplete_but_for_whole_calls() -> None:
     *_, last = read(-1, [], ended(reason="length", text=f"a {GOOD} b"), tools=TOOLS)
     assert [item["status"] for item in last["response"]["output"]] == ["completed", "completed", "incomplete"]
     assert last["type"] == "response.incomplete"
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "f"}])
+def test_a_response_shows_what_was_asked_of_its_tools(choice: Any) -> None:
+    body = {"model": "m", "input": "x", "tools": TOOLS, "tool_choice": choice, "parallel_tool_calls": False}
+    shown = CreateResponse.model_validate(body).shown()
+    assert shown == {"tools": TOOLS, "tool_choice": choice, "parallel_tool_calls": False}
