@@ -221,6 +221,13 @@ _Prompts = Annotated[list[_Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
 Prompts = Annotated[_Prompts, BeforeValidator(_as_prompts, json_schema_input_type=Text | TokenIds | _Prompts)]
 
 
+def _no_number(value: Any) -> Any:
+    """Python takes 0 for False, and 1 for True; JSON has them apart."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("must be a boolean")
+    return value
+
+
 class Completion(Sampling):
     """A text that is to be continued."""
 
@@ -232,7 +239,7 @@ class Completion(Sampling):
 
     prompt: Prompts = Field(description="A text, token ids, or a list of such prompts.")
     best_of: Literal[1] | None = Field(None, description="More than one text is not supported.")
-    echo: Literal[False] | None = Field(None, description="Not supported.")
+    echo: Annotated[Literal[False] | None, BeforeValidator(_no_number)] = Field(None, description="Not supported.")
     logprobs: int | None = Field(
         None, ge=0, le=MAX_TOP, description="Tell each token's log probability, and those of so many of the likeliest."
     )

@@ -210,6 +210,11 @@ def test_errors_have_openais_form(http: FlaskClient, body: str, status: int, cod
     assert (error["code"], error["param"], error["type"].endswith("_error")) == (code, param, True)
 
 
+def test_a_number_is_no_boolean(http: FlaskClient) -> None:
+    answer = http.post("/v1/completions", json={"model": "echo", "prompt": "y", "echo": 0})
+    assert (answer.status_code, answer.json["error"]["param"]) == (400, "echo")
+
+
 def test_a_full_queue_tells_when_to_come_back(http: FlaskClient, store: TimedStore) -> None:
     store.settings = store.settings.model_copy(update={"max_queue_jobs": 1})
     assert http.post("/v1/jobs", json={"prompt": "x", "cache": False}).status_code == 202
