@@ -13,7 +13,7 @@ from api.openai.turns import Turn, joining
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
-from promptq.contract.request import MAX_SEED, LogitBias, StopStrings, Text, TokenIds
+from promptq.contract.request import MAX_SEED, LogitBias, MaybeText, StopStrings, Text, TokenIds
 from promptq.contract.tools import ToolCall, ToolChoice, Tools
 
 PRIORITIES: dict[str, Priority] = {"priority": "high", "default": "default", "auto": "default", "flex": "low"}
@@ -124,7 +124,7 @@ class TextPart(Body):
 
 
 _Parts = Annotated[list[TextPart], Field(min_length=1)]
-Content = Annotated[Text, BeforeValidator(joining("text"), json_schema_input_type=Text | _Parts)]
+Content = Annotated[MaybeText, BeforeValidator(joining("text"), json_schema_input_type=MaybeText | _Parts)]
 Nothing = Annotated[None, Field(description="Not supported: null, or left out.")]
 
 
@@ -145,7 +145,9 @@ class ChatMessage(Turn):
         """As a job has it."""
         calls = [call.model_dump() for call in self.tool_calls or ()]
         own = {"tool_calls": calls, "tool_call_id": self.tool_call_id}
-        return super().turn() | {name: value for name, value in own.items() if value}
+        # Some clients send an empty content beside calls in place of none.
+        content = {"content": None} if calls and not self.content else {}
+        return super().turn() | content | {name: value for name, value in own.items() if value}
 
 
 class ChatCompletion(Sampling):
@@ -221,6 +223,13 @@ _Prompts = Annotated[list[_Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
 Prompts = Annotated[_Prompts, BeforeValidator(_as_prompts, json_schema_input_type=Text | TokenIds | _Prompts)]
 
 
+def _no_number(value: Any) -> Any:
+    """Python takes 0 for False, and 1 for True; JSON has them apart."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("must be a boolean")
+    return value
+
+
 class Completion(Sampling):
     """A text that is to be continued."""
 
@@ -232,7 +241,7 @@ class Completion(Sampling):
 
     prompt: Prompts = Field(description="A text, token ids, or a list of such prompts.")
     best_of: Literal[1] | None = Field(None, description="More than one text is not supported.")
-    echo: Literal[False] | None = Field(None, description="Not supported.")
+    echo: Annotated[Literal[False] | None, BeforeValidator(_no_number)] = Field(None, description="Not supported.")
     logprobs: int | None = Field(
         None, ge=0, le=MAX_TOP, description="Tell each token's log probability, and those of so many of the likeliest."
     )

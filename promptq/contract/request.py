@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_core import to_json
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError, to_json
 
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
@@ -34,6 +34,7 @@ def _is_empty(value: str) -> bool:
 
 _NO_NUL: dict[str, Any] = {"pattern": "^[^\\u0000]*$"}
 Text = Annotated[str, Field(min_length=1, json_schema_extra=_NO_NUL), AfterValidator(_without_nul)]
+MaybeText = Annotated[str, Field(json_schema_extra=_NO_NUL), AfterValidator(_without_nul)]
 StopString = Annotated[
     str, Field(min_length=1, max_length=256, json_schema_extra=_NO_NUL), AfterValidator(_without_nul)
 ]
@@ -80,9 +81,18 @@ class Message(Strict):
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Text | None = Field(None, description="Only an assistant's turn with `tool_calls` may have none.")
+    content: MaybeText | None = Field(
+        None, description="Empty only as what a tool gave back; none only in an assistant's turn with `tool_calls`."
+    )
     tool_calls: Annotated[list[ToolCall], Field(max_length=128)] = Field(default_factory=list, exclude_if=absent)
     tool_call_id: str | None = Field(None, exclude_if=absent, max_length=256, description="What a `tool` answers.")
+
+    @field_validator("content")
+    @classmethod
+    def _empty_from_tools_only(cls, content: str | None, turn: ValidationInfo) -> str | None:
+        if content == "" and turn.data.get("role") != "tool":
+            raise PydanticKnownError("string_too_short", {"min_length": 1})
+        return content
 
     @model_validator(mode="after")
     def _fits_role(self) -> Message:

@@ -25,7 +25,7 @@ class Asked:
     """
 
     fields: dict[str, Any]
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
 
 
 def asked(store: JobStore, job_id: str) -> Asked:

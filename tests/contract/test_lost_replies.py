@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -37,6 +37,12 @@ def far(proxy: Proxy, client: redis.Redis, settings: WorkerSettings) -> TimedSto
     return far
 
 
+def used(store: TimedStore) -> Mapping[str, int]:
+    """All that today's jobs have used."""
+    (usage,) = read(store, "", [datetime.fromtimestamp(store.now(), UTC).date()])
+    return usage.counts
+
+
 def test_a_claim_made_again_finds_what_it_leased(far: TimedStore, proxy: Proxy) -> None:
     ids = [submit(far, str(number)).job.id for number in range(3)]
     proxy.loses_reply = True
@@ -54,8 +60,7 @@ def test_an_ending_made_again_counts(far: TimedStore, proxy: Proxy) -> None:
     proxy.loses_reply = True
     assert far.finish("w", [success(claims[0])]) == [True]
     assert far.get(job.id).status is Status.SUCCEEDED
-    (usage,) = read(far, "", [datetime.fromtimestamp(far.now(), UTC).date()])
-    assert usage.counts == {"cancelled": 1, "succeeded": 1, "failed": 1, "prompt_tokens": 1, "completion_tokens": 2}
+    assert used(far) == {"cancelled": 1, "succeeded": 1, "failed": 1, "prompt_tokens": 1, "completion_tokens": 2}
 
 
 def test_an_ending_with_a_claim_made_again_loses_neither(far: TimedStore, proxy: Proxy) -> None:
@@ -74,6 +79,7 @@ def test_a_cancel_made_again_is_no_conflict(far: TimedStore, proxy: Proxy) -> No
     job = submit(far).job
     proxy.loses_reply = True
     assert far.cancel(job.id) is Status.CANCELLED
+    assert used(far) == {"cancelled": 2, "failed": 1}, "one of them is the fixture's"
 
 
 def test_a_retry_made_again_is_no_conflict(far: TimedStore, proxy: Proxy) -> None:

@@ -13,7 +13,7 @@ def test_what_a_later_scaler_says_beside_is_passed_over(store: TimedStore) -> No
     observer.publish_fleet(FleetRecord(0, 3, 1))
     said = json.loads(store.client.get(keys.fleet()) or "")
     store.client.set(keys.fleet(), json.dumps(said | {"moon": "full"}))
-    assert observer.fleet() == FleetRecord(0, 3, 1, [])
+    assert observer.fleet() == FleetRecord(0, 3, 1, [], pools=[])
 
 
 def test_another_application_s_workers_are_none_of_ours(store: TimedStore) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from dataclasses import replace
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from promptq.contract.errors import JobAlreadyTerminal
 from promptq.contract.job import Result, Status
 from promptq.queue.records import Claim, Ending
 from promptq.queue.usage import read
@@ -122,52 +123,149 @@ def test_days_are_those_of_the_end_and_live_as_long_as_the_setting_says(store: T
     assert 0 <= 7 * 86_400 - store.client.ttl(keys.usage(f"{DAY}:")) < 60
 
 
+LEASE = 1000
+"""Longer than a lease; the clock of the test jumps over it, or moves by far less in all."""
+
+
+@dataclass
+class Twin:
+    """A job as the model knows it.
+
+    Attributes:
+        key: its owner and its prompt.
+        status: queued, joined, runs or over.
+        runs: the claim that holds it.
+    """
+
+    key: tuple[str, str]
+    status: str
+    shares: bool
+    runs: Claim | None = None
+    claimed_at: float = 0.0
+    is_cancelled: bool = False
+
+
+@dataclass
+class PlainModel:
+    """What the store should count, by rules of its own: who is answered by the cache, who joins whom, who ends.
+
+    Attributes:
+        groups: by owner and prompt, the live jobs that share a text; the first one leads.
+        cached: owners and prompts that have a text.
+    """
+
+    expected: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    jobs: dict[str, Twin] = field(default_factory=dict)
+    groups: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    cached: set[tuple[str, str]] = field(default_factory=set)
+
+    def submit(self, job_id: str, owner: str, prompt: str, shares: bool) -> str:
+        """What becomes of it."""
+        key = (owner, prompt)
+        outcome = "hit" if key in self.cached else "join" if self.groups[key] else "new"
+        outcome = outcome if shares else "new"
+        status = {"hit": "over", "join": "joined", "new": "queued"}[outcome]
+        self.jobs[job_id] = Twin(key, status, shares)
+        if outcome == "hit":
+            self.expected[owner].update(succeeded=1, cache_hits=1)
+        elif shares:
+            self.groups[key].append(job_id)
+        return outcome
+
+    def claim(self, claim: Claim, now: float) -> None:
+        job = self.jobs[claim.id]
+        assert job.status == "queued", "who has joined is not run"
+        job.status, job.runs, job.claimed_at = "runs", claim, now
+
+    def finish(self, ending: Ending) -> None:
+        job, result = self.jobs[ending.claim.id], ending.result
+        if job.runs is not ending.claim:
+            return
+        tokens = {"prompt_tokens": result.prompt_tokens, "completion_tokens": result.completion_tokens}
+        self._end(job, str(ending.state), **tokens)
+        if ending.state is Status.SUCCEEDED and job.shares:
+            self.cached.add(job.key)
+            for joined in self.groups.pop(job.key, []):
+                self._end(self.jobs[joined], "succeeded", joins=1)
+
+    def cancel(self, job_id: str) -> str:
+        """What becomes of it: a job that runs is left to its worker."""
+        job = self.jobs[job_id]
+        if job.status in ("queued", "joined"):
+            self._end(job, "cancelled")
+            return "cancelled"
+        job.is_cancelled = job.status == "runs"
+        return "running" if job.is_cancelled else "over"
+
+    def lose_leases(self, now: float) -> None:
+        for job in self.jobs.values():
+            if job.status == "runs" and now - job.claimed_at >= LEASE:
+                job.status, job.runs = "queued", None
+                if job.is_cancelled:
+                    self._end(job, "cancelled")
+
+    def _end(self, job: Twin, state: str, **counts: int) -> None:
+        """Count it. Unless it gave its text to its group, the next one leads."""
+        self.expected[job.key[0]].update({state: 1} | counts)
+        job.status, job.runs = "over", None
+        group = [job_id for job_id in self.groups[job.key] if self.jobs[job_id].status != "over"]
+        self.groups[job.key] = group
+        if group and state != "succeeded" and self.jobs[group[0]].status == "joined":
+            self.jobs[group[0]].status = "queued"
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_the_sums_are_a_plain_models(store: TimedStore, seed: int) -> None:
-    """Whatever the order of submits, ends, repeats, cancels and lost leases."""
+    """Whatever the order of submits, hits, joins, ends, repeats, cancels and lost leases."""
     store = with_settings(store, max_attempts=1000)
-    draw, now = random.Random(seed), NOW
-    expected: dict[str, Counter[str]] = {owner: Counter() for owner in ("", "ann", "bob")}
-    owners: dict[str, str] = {}
+    draw, now, model = random.Random(seed), NOW, PlainModel()
     claims: list[Claim] = []
-    for step in range(80):
-        now += draw.choice([0, 1, 4000])
+    for step in range(160):
+        now += draw.choice([0, 0.01, 0.01, 0.01, 0.01, 4000])
         store.reap(now)  # no attempt is the last: leases that ran out are back in the queue
-        act = draw.choice(["submit", "submit", "claim", "finish", "finish", "cancel"])
+        model.lose_leases(now)
+        act = draw.choice(["submit", "submit", "submit", "claim", "claim", "finish", "finish", "cancel"])
         if act == "submit":
-            owner = draw.choice(list(expected))
-            new = replace(new_job(f"p{step}", cache=False), owner=owner, model=store.settings.default_model)
-            owners[store.submit(new, now).job.id] = owner
+            _submit(store, model, draw, step, now)
         elif act == "claim":
-            claims += store.claim("w", draw.randint(1, 3), now)
+            for claim in store.claim("w", draw.randint(1, 4), now):
+                model.claim(claim, now)
+                claims.append(claim)
         elif act == "finish" and claims:
-            _finish(store, draw, draw.sample(claims, min(3, len(claims))), expected, owners, now)
-        elif act == "cancel" and owners:
-            _cancel(store, draw.choice(list(owners)), expected, owners, now)
-    assert {owner: used(store, owner, days=10) for owner in expected} == expected
+            _finish(store, model, draw, draw.sample(claims[-5:], min(3, len(claims))), now)
+        elif act == "cancel" and model.jobs:
+            _cancel(store, model, draw.choice(list(model.jobs)[-8:]), now)
+    owners = ("", "ann")
+    counts = {owner: used(store, owner, days=10) for owner in owners}
+    assert counts == {owner: model.expected[owner] for owner in owners}
+    for name in ("cache_hits", "joins", "cancelled"):
+        assert sum(count[name] for count in counts.values()), f"no {name}: the sequence tries too little"
 
 
-def _finish(
-    store: TimedStore, draw: random.Random, claims: list[Claim], expected: dict[str, Counter[str]],
-    owners: dict[str, str], now: float,
-) -> None:  # fmt: skip
-    before = [store.get(claim.id).status.is_terminal for claim in claims]
+def _submit(store: TimedStore, model: PlainModel, draw: random.Random, step: int, now: float) -> None:
+    owner, shares, prompt = draw.choice(["", "ann"]), draw.random() < 0.8, f"p{step // 40} {draw.randrange(2)}"
+    new = replace(new_job(prompt, cache=shares), owner=owner, model=store.settings.default_model)
+    done = store.submit(new, now)
+    assert done.outcome == model.submit(done.job.id, owner, prompt, shares)
+
+
+def _finish(store: TimedStore, model: PlainModel, draw: random.Random, claims: list[Claim], now: float) -> None:
     endings = [
-        Ending(claim, draw.choice([Status.SUCCEEDED, Status.CANCELLED]), Result("t", "stop", "m", n, n + 1))
+        Ending(
+            claim,
+            draw.choice([Status.SUCCEEDED, Status.SUCCEEDED, Status.CANCELLED]),
+            Result("t", "stop", "m", n, n + 1),
+        )
         for n, claim in enumerate(claims, 5)
     ]
-    for ending, stored, was_over in zip(endings, store.finish("w", endings, now), before, strict=True):
-        if stored and not was_over:
-            tokens = {
-                "prompt_tokens": ending.result.prompt_tokens,
-                "completion_tokens": ending.result.completion_tokens,
-            }
-            expected[owners[ending.claim.id]].update({str(ending.state): 1} | tokens)
+    store.finish("w", endings, now)
+    for ending in endings:
+        model.finish(ending)
 
 
-def _cancel(
-    store: TimedStore, job_id: str, expected: dict[str, Counter[str]], owners: dict[str, str], now: float
-) -> None:
-    status = store.get(job_id).status
-    if status is Status.QUEUED and store.cancel(job_id, now) is Status.CANCELLED:
-        expected[owners[job_id]].update({"cancelled": 1})
+def _cancel(store: TimedStore, model: PlainModel, job_id: str, now: float) -> None:
+    wanted = model.cancel(job_id)
+    try:
+        assert str(store.cancel(job_id, now)) == wanted
+    except JobAlreadyTerminal:
+        assert wanted == "over"

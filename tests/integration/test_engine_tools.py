@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -70,6 +71,34 @@ def test_it_goes_on_at_any_token(engine: ContinuousEngine) -> None:
     for count in range(0, len(tokens), 9):
         again = ends(engine, [replace(row("a", tool_choice=NAMED), progress=tokens[:count])])["a"]
         assert again.text == whole.text
+
+
+@pytest.mark.parametrize("drawn", [{}, {"temperature": 0.0}, {"logprobs": True}])
+def test_rows_that_give_way_again_and_again_make_the_calls_that_they_would_have_made(
+    engine: ContinuousEngine, drawn: dict[str, Any]
+) -> None:
+    """Whenever it is: while the grammar is compiled, in the prompt, or within a call; others take the slot."""
+    rows = [row(f"{n}", seed=n, tool_choice="required", max_tokens=120, **drawn) for n in range(4)]
+    wanted = {id: (end.text, end.reason) for id, end in ends(engine, rows).items()}
+    assert all(text.startswith("<tool_call>") for text, _ in wanted.values())
+    draw = random.Random(5)
+    waiting, moves = list(rows), 0
+    tokens: dict[str, list[int]] = {each.id: [] for each in rows}
+    found: dict[str, tuple[str, FinishReason]] = {}
+    while waiting or engine.live_rows():
+        engine.add(taken := waiting[: engine.free_slots()])
+        del waiting[: len(taken)]
+        for event in engine.step(0.0).events:
+            if event.id in tokens:
+                tokens[event.id] += event.token_ids
+                found |= {event.id: (event.end.text, event.end.reason)} if event.end else {}
+        if draw.random() < 0.1:
+            gone = engine.preempt([f"{draw.randrange(4)}"])
+            waiting += [replace(each, progress=tokens[each.id]) for each in rows if each.id in gone]
+            engine.add([row(f"urgent {moves}", tools=[], max_tokens=2) for _ in gone])
+            moves += len(gone)
+    assert found == wanted
+    assert moves > 8
 
 
 def test_a_stop_string_cuts_a_call(engine: ContinuousEngine) -> None:

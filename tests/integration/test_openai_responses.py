@@ -148,7 +148,7 @@ def test_what_is_not_stored_is_not_found(sdk: openai.OpenAI) -> None:
     ("fields", "param"),
     [
         ({"input": []}, "input"),
-        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input.0.type"),
         ({"previous_response_id": "resp_unknown"}, "previous_response_id"),
         ({"background": True, "store": False}, "store"),
         ({"reasoning": {"effort": "high"}}, "reasoning"),

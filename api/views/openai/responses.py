@@ -16,7 +16,7 @@ from api.errors import ResponseNotFound
 from api.http.blueprints import OpenAIBlueprint, submits_jobs
 from api.http.responses import JsonResponse
 from api.openai.response_events import ResponseEvents
-from api.openai.responses import ID_PREFIX, CreateResponse, resource
+from api.openai.responses import ID_PREFIX, CreateResponse, resource, turn_of
 from api.openai.schemas import DeletedResponse, OpenAIError, ResponseObject
 from api.parameters import KeyHeader
 from api.streaming import event_response
@@ -58,12 +58,7 @@ class RetrieveQuery(BaseModel):
 def create_response(header: KeyHeader, body: CreateResponse) -> Response:
     """Answer; in the `background` at once, with `stream` as server-sent events"""
     body.check()
-    request = read_request(body.job_behind(_earlier(body), services().settings.max_tokens_limit))
-    shown = body.shown()
-    stored = json.dumps(shown) if body.store is not False else ""
-    job = submit(
-        request, idempotency_key=header.idempotency_key, max_tokens_param="max_output_tokens", response=stored
-    ).job
+    job, shown = _submit(body, header.idempotency_key), body.shown()
     stays = bool(body.background or header.idempotency_key)
     if body.stream:
         return event_response(foreground.stream({job.id: ResponseEvents(job, shown)}, stays=stays))
@@ -102,6 +97,19 @@ def delete_response(path: ResponsePath) -> Response:
     return JsonResponse(to_json({"id": path.id, "object": "response.deleted", "deleted": True}))
 
 
+def _submit(body: CreateResponse, idempotency_key: str) -> Job:
+    stored = json.dumps(body.shown()) if body.store is not False else ""
+    fields = body.job_behind(_earlier(body), services().settings.max_tokens_limit)
+    try:
+        return submit(
+            read_request(fields), idempotency_key=idempotency_key, max_tokens_param="max_output_tokens", response=stored
+        ).job
+    except InvalidRequest as error:
+        # Which of the chat's messages it is says nothing to who sent items, instructions and an earlier response.
+        error.param = "input" if (error.param or "").partition(".")[0] == "messages" else error.param
+        raise
+
+
 def _find(response_id: str) -> tuple[Job, Asked]:
     """A response's job, and what it was asked.
 
@@ -117,7 +125,7 @@ def _find(response_id: str) -> tuple[Job, Asked]:
         raise ResponseNotFound(response_id) from None
 
 
-def _earlier(body: CreateResponse) -> list[dict[str, str]]:
+def _earlier(body: CreateResponse) -> list[dict[str, Any]]:
     """The turns of the responses before, without their instructions, which hold for one response only."""
     if body.previous_response_id is None:
         return []
@@ -129,7 +137,7 @@ def _earlier(body: CreateResponse) -> list[dict[str, str]]:
         message = f"There is no text of a response {body.previous_response_id[:100]!r} to go on behind."
         raise InvalidRequest(message, param="previous_response_id")
     own = before.messages[1:] if before.fields.get("instructions") else before.messages
-    return [*own, {"role": "assistant", "content": job.result.text}]
+    return [*own, turn_of(job, before.fields)]
 
 
 def _response(job: Job, shown: dict[str, Any]) -> Response:

@@ -34,6 +34,7 @@ from gpu_worker.engines.continuous.step_report import RowReport, describe, step_
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
+from gpu_worker.engines.continuous.vocabulary import Vocabulary
 from promptq.contract.errors import EngineBroken
 
 log = logging.getLogger(__name__)
@@ -86,10 +87,11 @@ class ContinuousEngine:
         )
         self._canary = Canary(model)
         special = SpecialTokens.of(tokenizer)
-        self._grammars = Grammars(tokenizer, self._canary.vocabulary, rules.ends)
+        vocabulary = Vocabulary(tokenizer, self._canary.vocabulary, rules.ends)
+        self._grammars = Grammars(vocabulary)
         prompts = PromptEncoder(tokenizer, special)
         self._starts = RowStarts(context, rules, special, prompts, self._grammars, self._canary.vocabulary)
-        self._token_texts = TokenTexts(tokenizer, self._canary.vocabulary)
+        self._token_texts = TokenTexts(vocabulary)
         self._skipped = frozenset(special.ids.values())
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False

@@ -5,19 +5,18 @@ A schema is compiled on a thread of its own, because that may take a while; its 
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 from gpu_worker.engines.continuous.tool_grammar import structural_tag
+from gpu_worker.engines.continuous.vocabulary import Vocabulary
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.request import ANY_OBJECT, GenerateRequest
 
@@ -25,35 +24,35 @@ Compiled = tuple[Any, Tensor]
 """xgrammar's grammar, and a bitmask of the tokens that it may allow at all, [words of 32]."""
 CACHE_BYTES = 256 * 2**20
 """What compiled schemas may take, for the next row that has the same."""
-IS_AVAILABLE = importlib.util.find_spec("xgrammar") is not None
 
 
 class Grammars:
     """Compiles schemas for one model.
 
     Args:
-        vocabulary: how many tokens the logits have.
-        ends: ids that end a text; they are allowed where the text is whole.
+        vocabulary: the tokens; those that end a text are allowed where the text is whole.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int, ends: Collection[int]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._ends = sorted(ends)
         self._thread = ThreadPoolExecutor(1, "grammar")
         self._compiler: Any = None
         self._masks: tuple[Tensor, Tensor] | None = None
 
     def grammar(self, schema: dict[str, Any]) -> Grammar:
         """What a row's text is held to, once it is compiled."""
-        return Grammar(self._thread.submit(self._compile, schema), ends_by_token=bool(self._ends))
+        return Grammar(self._thread.submit(self._compile, schema), ends_by_token=bool(self._vocabulary.ends))
 
     def for_request(self, request: GenerateRequest) -> Grammar | None:
         """What this request's text is held to, if to anything."""
         if request.must_call:
             compiled = self._thread.submit(self._compile_calls, structural_tag(request))
-            return Grammar(compiled, ends_by_token=bool(self._ends), field="tools")
+            return Grammar(compiled, ends_by_token=bool(self._vocabulary.ends), field="tools")
         return self.grammar(request.json_schema) if request.json_schema is not None else None
+
+    def read_vocabulary(self) -> None:
+        """Have the tokens read, where that was not done yet, while the engine's thread goes on."""
+        self._thread.submit(self._vocabulary.info)
 
     def close(self) -> None:
         """Compile nothing more."""
@@ -82,15 +81,12 @@ class Grammars:
         import xgrammar
 
         if self._compiler is None or self._masks is None:
-            info = xgrammar.TokenizerInfo.from_huggingface(
-                self._tokenizer, vocab_size=self._vocabulary, stop_token_ids=self._ends or None
-            )
+            info, tokens, size = self._vocabulary.info(), self._vocabulary.tokens(), self._vocabulary.size
             self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_limit_bytes=CACHE_BYTES)
-            tokens = info.decoded_vocab
             self._masks = (
-                _without_controls(tokens, self._vocabulary),
+                _without_controls(tokens, size),
                 # Strings have no new lines in xgrammar's grammars, so that these are let through does no harm.
-                _without_controls([token.replace(b"\n", b"") for token in tokens], self._vocabulary),
+                _without_controls([token.replace(b"\n", b"") for token in tokens], size),
             )
         return self._compiler, self._masks
 

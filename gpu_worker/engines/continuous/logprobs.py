@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from gpu_worker.engines.continuous.grammar import IS_AVAILABLE
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.vocabulary import IS_AVAILABLE, Vocabulary
 from promptq.contract.logprobs import TokenLogprob, token_logprob
 
 LEAST = -9999.0
@@ -77,16 +76,10 @@ def asked(logits: Tensor, chunks: Sequence[Chunk]) -> Asked | None:
 
 
 class TokenTexts:
-    """The bytes that tokens stand for, which may be parts of characters.
+    """The bytes that tokens stand for, which may be parts of characters."""
 
-    Args:
-        vocabulary: how many tokens the logits have.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._all: Sequence[bytes] | None = None
 
     def describe(self, token: int, score: Score) -> TokenLogprob:
         """A chosen token as clients see it."""
@@ -95,12 +88,9 @@ class TokenTexts:
 
     def _bytes(self, token: int) -> bytes:
         """By xgrammar, which knows how tokenizers write bytes; without it, what the token alone decodes to."""
-        if self._all is None and IS_AVAILABLE:
-            import xgrammar
-
-            info = xgrammar.TokenizerInfo.from_huggingface(self._tokenizer, vocab_size=self._vocabulary)
-            self._all = info.decoded_vocab
-        return self._all[token] if self._all else str(self._tokenizer.decode([token])).encode()
+        if IS_AVAILABLE:
+            return self._vocabulary.tokens()[token]
+        return str(self._vocabulary.tokenizer.decode([token])).encode()
 
 
 def _clamped(logprobs: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from gpu_worker.engines.continuous.retry_halves import failure
 from gpu_worker.engines.continuous.scheduler.sequence import SequenceState
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
+from gpu_worker.engines.continuous.vocabulary import IS_AVAILABLE
 from promptq.contract.errors import InvalidRequest
 
 
@@ -67,6 +68,8 @@ class RowStarts:
         sequence.counts = penalties.counts_for(request, sequence.prompt, vocabulary)
         sequence.bias = penalties.bias_for(request, vocabulary, self._rules.device)
         sequence.grammar = self._grammars.for_request(request)
+        if request.logprobs and IS_AVAILABLE:
+            self._grammars.read_vocabulary()
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if ids and max(ids) >= self._vocabulary:

@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from gpu_worker.engines.base import Capabilities, EngineInfo, Event, RowEnd, StepStats
-from gpu_worker.engines.continuous.grammar import IS_AVAILABLE
 from gpu_worker.engines.continuous.loading.fingerprint import model_identity
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.vocabulary import IS_AVAILABLE
 from promptq.contract.logprobs import TokenLogprob
 
 

@@ -97,6 +97,34 @@ def test_every_way_of_submitting_refuses_by_name(http: FlaskClient, store: Timed
     assert store.client.llen(keys.queue("default")) == (1 if many else 0)
 
 
+FLAT: dict[str, Any] = {"type": "function", "name": "f"}
+NESTED: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
+ANSWER: dict[str, Any] = {"role": "tool", "tool_call_id": "c", "content": "wet"}
+OUTPUT: dict[str, Any] = {"type": "function_call_output", "call_id": "c", "output": "wet"}
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("/v1/chat/completions", CHAT | {"model": "echo", "tools": [NESTED]}, 400, "tools"),
+        ("/v1/chat/completions", {"model": "echo", "messages": [ANSWER]}, 400, "messages"),
+        ("/v1/responses", {"model": "echo", "input": "a", "tools": [FLAT]}, 400, "tools"),
+        ("/v1/responses", {"model": "echo", "input": [OUTPUT]}, 400, "input"),
+        ("/v1/jobs", CHAT | {"tools": [NESTED]}, 422, "tools"),
+        ("/v1/jobs", {"messages": [ANSWER]}, 422, "messages"),
+    ],
+)
+def test_tools_are_refused_by_name_where_the_model_knows_none(
+    http: FlaskClient, store: TimedStore, path: str, body: dict[str, Any], status: int, param: str
+) -> None:
+    announce(store.client, "resume", "streaming", "json_schema")
+    answer = http.post(path, json=body)
+    assert (answer.status_code, answer.json["error"]["param"]) == (status, param)
+    assert "The engine of the model echo cannot do" in answer.json["error"]["message"]
+    assert store.client.llen(keys.queue("default")) == 0
+
+
 def test_an_engine_that_can_is_given_the_job(http: FlaskClient, store: TimedStore) -> None:
     announce(store.client, "penalties", "logit_bias")
     body = {**ASKING, "repetition_penalty": 1.1, "logit_bias": {"5": -100}}

@@ -210,6 +210,11 @@ def test_errors_have_openais_form(http: FlaskClient, body: str, status: int, cod
     assert (error["code"], error["param"], error["type"].endswith("_error")) == (code, param, True)
 
 
+def test_a_number_is_no_boolean(http: FlaskClient) -> None:
+    answer = http.post("/v1/completions", json={"model": "echo", "prompt": "y", "echo": 0})
+    assert (answer.status_code, answer.json["error"]["param"]) == (400, "echo")
+
+
 def test_a_full_queue_tells_when_to_come_back(http: FlaskClient, store: TimedStore) -> None:
     store.settings = store.settings.model_copy(update={"max_queue_jobs": 1})
     assert http.post("/v1/jobs", json={"prompt": "x", "cache": False}).status_code == 202
@@ -227,3 +232,13 @@ def test_a_call_that_waits_too_long_cancels_its_job(settings: ApiSettings, store
     assert answer.headers["x-should-retry"] == "false"
     (job_id,) = [key.decode().removeprefix("rq:job:") for key in store.client.keys("rq:job:*")]
     assert store.get(job_id).status is Status.CANCELLED
+
+
+def test_what_a_tool_gave_back_may_be_empty_and_so_may_the_content_beside_calls() -> None:
+    called = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [*HELLO, {"role": "assistant", "content": "", "tool_calls": [called]},
+             {"role": "tool", "tool_call_id": "c", "content": ""}]  # fmt: skip
+    found = chat(messages=turns)["messages"]
+    assert [turn.get("content") for turn in found] == ["Hello", None, ""]
+    with pytest.raises(ValidationError, match=r"messages.0.content\n.*at least 1 character"):
+        chat(messages=[{"role": "user", "content": ""}])

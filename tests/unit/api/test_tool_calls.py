@@ -42,7 +42,10 @@ def test_only_calls_have_no_content() -> None:
 
 
 def test_what_cannot_be_read_stays_text() -> None:
-    for text in ("<tool_call>\n{nothing}\n</tool_call>", '<tool_call>{"name": "f"', "<tool_", "a \n"):
+    unnamed = '<tool_call>{"name": "not a name", "arguments": {}}</tool_call>'
+    unsent = '<tool_call>{"name": "f", "arguments": {"a": NaN}}</tool_call>'
+    nothing = "<tool_call>\n{nothing}\n</tool_call>"
+    for text in (nothing, unnamed, unsent, '<tool_call>{"name": "f"', "<tool_", "a \n"):
         assert read(text, list(range(len(text)))) == (text, [])
 
 
