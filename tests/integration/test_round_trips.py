@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import redis
 
+from promptq.contract.keys import usage_prelude
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
-from promptq.queue.scripts import source
+from promptq.queue.scripts import PARTS, source
 from tests.fakes import NOW, TimedStore, keys, new_job, submit, success
 from tests.integration.apis import running
 from tests.processes import wait_until, worker
@@ -43,9 +44,11 @@ def counting(client: redis.Redis) -> Iterator[Counter[str]]:
 
 
 @pytest.fixture
-def warm(client: redis.Redis) -> TimedStore:
-    """A store whose scripts the server knows: those of the programs that are started here, too."""
-    store = TimedStore(client, WorkerSettings(_env_file=None, engine="echo"))
+def warm(client: redis.Redis, settings: WorkerSettings) -> TimedStore:
+    """A store whose scripts the server knows; and those of the programs that are started here, with another model."""
+    store = TimedStore(client, settings)
+    for name in PARTS:
+        client.script_load(source(name, keys, usage_prelude("echo", settings.usage_days)))
     submit(store, "warm-up")
     store.finish("w", [success(store.claim("w", 1, NOW)[0])], NOW)
     store.get_many(["x"])
