@@ -12,7 +12,6 @@ from typing import Any
 
 from promptq.contract.environment import PREFIX, child_environment
 from promptq.queue.embedded import EmbeddedServer
-from promptq.queue.observe import Observer
 from promptq.queue.store import connect
 from tests.clocks import Clock
 from tests.fakes import SETTINGS
@@ -48,8 +47,8 @@ def worker(server: EmbeddedServer, name: str = "w1", **settings: Any) -> Iterato
     process = start("gpu_worker", server, worker_name=name, **settings)
     try:
         with connect(server.url) as client:
-            observer = Observer(client, SETTINGS)
-            wait_until(lambda: any(seen.name == name for seen in observer.workers()), 60, f"worker {name}")
+            keys = SETTINGS.keys
+            wait_until(lambda: client.sismember(keys.workers(), keys.worker(name)), 60, f"worker {name}")
         yield process
     finally:
         process.kill()
