@@ -38,6 +38,7 @@ ENGINES: Final[Mapping[str, EngineEntry]] = {
         "gpu_worker.engines.continuous.creation:create",
         ("gpu_worker.engines.continuous.creation", "transformers.models.llama.modeling_llama"),
     ),
+    "vllm": EngineEntry("gpu_worker.engines.vllm.creation:create", ("gpu_worker.engines.vllm.creation",)),
     "echo": EngineEntry("gpu_worker.engines.echo:create"),
 }
 """A new engine is a line here, a name in the setting, and a module; see tests/contract/test_engines.py for its laws."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,11 +28,19 @@ def continuous(packed: bool) -> Engine:
     return tiny_engine(tiny_model("llama"), packed=packed)
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {
-    "echo": lambda: EchoEngine(SLOTS, tokens_per_second=1.0, sleep=lambda _: None),
-    "continuous, packed": lambda: continuous(packed=True),
-    "continuous, any model": lambda: continuous(packed=False),
+def vllm(folder: Path) -> Engine:
+    from tests.extras.vllm_engines import tiny_llama, vllm_engine
+
+    return vllm_engine(tiny_llama(folder / "tiny"), folder)
+
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "echo": lambda _: EchoEngine(SLOTS, tokens_per_second=1.0, sleep=lambda _: None),
+    "continuous, packed": lambda _: continuous(packed=True),
+    "continuous, any model": lambda _: continuous(packed=False),
 }
+if importlib.util.find_spec("vllm"):
+    ENGINES["vllm"] = vllm
 
 
 class Run:
@@ -67,8 +77,10 @@ def row(row_id: str, prompt: str = PROMPTS[0], deadline: float | None = None, **
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return ENGINES[request.param]()
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    engine = ENGINES[request.param](tmp_path)
+    yield engine
+    engine.close()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizer
         disable_progress_bar()  # type: ignore[no-untyped-call]
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
-    source, options = _source(settings)
+    source, options = model_source(settings)
     started = time.monotonic()
     try:
         # Left open, transformers asks on the terminal whether to run a model's own code; and pickled weights are code.
@@ -41,7 +41,7 @@ def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizer
         )
         model.to(device).eval()
     except Exception as error:  # OSError, ValueError, ImportError, a bad file: all mean the same to the operator
-        raise EngineError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
+        raise EngineError(f"model {settings.model!r} cannot be loaded: {first_line(error)}") from error
     log.info("loaded %s on %s as %s in %.1f s", settings.model, device, dtype, time.monotonic() - started)
     return model, tokenizer
 
@@ -52,13 +52,13 @@ def model_folder(settings: WorkerSettings) -> Path:
     Raises:
         EngineError: they are nowhere.
     """
-    source, options = _source(settings)
+    source, options = model_source(settings)
     if isinstance(source, Path):
         return source
     try:
         found: Any = cached_file(source, "config.json", **options | {"local_files_only": True})
     except OSError as error:
-        raise EngineError(f"model {settings.model!r} is not in the cache: {_first_line(error)}") from error
+        raise EngineError(f"model {settings.model!r} is not in the cache: {first_line(error)}") from error
     return Path(found).parent
 
 
@@ -99,7 +99,12 @@ def limit_context(model: PreTrainedModel, asked: int) -> int:
     return min(limits)
 
 
-def _source(settings: WorkerSettings) -> tuple[str | Path, dict[str, Any]]:
+def model_source(settings: WorkerSettings) -> tuple[str | Path, dict[str, Any]]:
+    """What the settings name: a folder or a Hugging Face id, and options for `from_pretrained`.
+
+    Raises:
+        EngineError: a folder that is not there, or the packaged model is not.
+    """
     if settings.model == packaged.NAME:
         return packaged.folder(settings.data_dir), {"local_files_only": True}
     if settings.model.startswith((".", "/", "~")) or Path(settings.model).is_dir():
@@ -114,5 +119,6 @@ def _local_folder(name: str) -> Path:
     return folder
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
