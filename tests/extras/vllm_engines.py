@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from safetensors.torch import save_file
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from gpu_worker.engines.base import Engine
 from gpu_worker.engines.registry import create_engine
@@ -20,6 +34,8 @@ WIDE: dict[str, Any] = {
     "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": CONTEXT,
 }  # fmt: skip
 
+STARTED: list[Any] = []
+
 
 def saved(folder: Path, model: Any) -> Path:
     """The model and the byte tokenizer, as a folder that any engine loads."""
@@ -30,8 +46,7 @@ def saved(folder: Path, model: Any) -> Path:
 
 def tiny_llama(folder: Path) -> Path:
     """A random Llama of a few thousand weights."""
-    torch.manual_seed(7)
-    return saved(folder, LlamaForCausalLM(LlamaConfig(**WIDE, **SHAPE)).eval())
+    return saved(folder, tiny("llama"))
 
 
 def vllm_settings(
@@ -46,5 +61,41 @@ def vllm_settings(
 
 
 def vllm_engine(source: Path | str, data: Path, **entry: Any) -> Engine:
-    """Started."""
-    return create_engine(vllm_settings(source, data, **entry))
+    """Started. vLLM has one state for a process, so the engine before it is taken down: a worker's goes with it."""
+    while STARTED:
+        STARTED.pop()._core.engine_core.shutdown()
+    STARTED.append(engine := create_engine(vllm_settings(source, data, **entry)))
+    return engine
+
+
+def tiny(name: str) -> Any:
+    """A random model of a class that vLLM knows, and whose shape is its own."""
+    torch.manual_seed(7)
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
+    configs = {
+        "llama": lambda: (LlamaForCausalLM, LlamaConfig(**WIDE, **SHAPE)),
+        "qwen3": lambda: (Qwen3ForCausalLM, Qwen3Config(**WIDE, **SHAPE)),
+        "gemma3": lambda: (Gemma3ForCausalLM, Gemma3TextConfig(**WIDE, **SHAPE, sliding_window=16)),
+        "qwen3_moe": lambda: (Qwen3MoeForCausalLM, Qwen3MoeConfig(**WIDE, **SHAPE, **experts)),
+        "mixtral": lambda: (MixtralForCausalLM, MixtralConfig(**WIDE, **SHAPE, num_local_experts=4)),
+    }
+    of, config = configs[name]()
+    return of(config).eval()
+
+
+def lora(folder: Path, model: Any, rank: int = 4) -> Any:
+    """Write a random LoRA adapter as PEFT has it; returns the model with the adapter's weights merged into its own."""
+    torch.manual_seed(11)
+    folder.mkdir(parents=True)
+    weights, merged = {}, copy.deepcopy(model)
+    for name, module in merged.named_modules():
+        if name.endswith(("q_proj", "v_proj")):
+            down, up = torch.randn(rank, module.in_features), torch.randn(module.out_features, rank)
+            weights[f"base_model.model.{name}.lora_A.weight"] = down
+            weights[f"base_model.model.{name}.lora_B.weight"] = up
+            module.weight.data += 2.0 * up @ down
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank, "bias": "none",
+              "target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "tiny"}  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return merged

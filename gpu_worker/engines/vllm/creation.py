@@ -44,6 +44,8 @@ def create(settings: WorkerSettings, done: Callable[[str], None]) -> VllmEngine:
     done("torch")
     import vllm  # only now: it reads the environment
 
+    if settings.log_level != "DEBUG":
+        logging.getLogger("vllm").setLevel(logging.WARNING)  # it tells of each of its parts
     _check_version(vllm.__version__)
     source, options = model_source(settings)
     tokenizer = _tokenizer(settings, source, options)

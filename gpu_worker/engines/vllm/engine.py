@@ -101,10 +101,11 @@ class VllmEngine:
         return StepResult([event for row in live if (event := row.event())], stats)
 
     def close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._rows.clear()
+        """End what would outlive this process. The memory goes with it: to collect it takes longer than a drain may."""
+        if self._is_open and self._core.vllm_config.parallel_config.world_size > 1:
             self._core.engine_core.shutdown()
+        self._is_open = False
+        self._rows.clear()
 
     def _row(self, row: Row) -> VllmRow:
         """As it begins. Where its request is at fault, it ends with that at the next step."""
