@@ -32,11 +32,16 @@ class Adapters:
     def __bool__(self) -> bool:
         return bool(self._folders)
 
-    def arguments(self) -> dict[str, Any]:
-        """Those of vLLM's EngineArgs; rows of several adapters run in one step."""
+    def arguments(self, device: str) -> dict[str, Any]:
+        """Those of vLLM's EngineArgs; rows of several adapters run in one step.
+
+        On a CPU vLLM gives a row without an adapter, beside others with one, the last place's (it takes -1 for an
+        index): so there is a place more, which stays empty.
+        """
         if not self._folders:
             return {}
-        return {"enable_lora": True, "max_loras": len(self._folders), "max_lora_rank": self._rank}
+        places = len(self._folders) + (device == "cpu")
+        return {"enable_lora": True, "max_loras": places, "max_lora_rank": self._rank}
 
     def request(self, name: str) -> Any:
         """vLLM's LoRARequest; None for the model itself.

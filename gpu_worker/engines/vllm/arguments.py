@@ -55,7 +55,7 @@ def engine_arguments(settings: WorkerSettings, source: str | Path, adapters: Ada
     device = str(current_platform.device_type)
     check_device(settings.device, device)
     check_options(settings.entry.options, {field.name for field in fields(EngineArgs)})
-    given = _from_settings(settings, source, device) | _always() | adapters.arguments()
+    given = _from_settings(settings, source, device) | _always() | adapters.arguments(device)
     return given | dict(settings.entry.options)
 
 
