@@ -14,12 +14,13 @@ pytest.importorskip("vllm", reason="vLLM is not installed here: make test-extras
 
 from gpu_worker.engines.base import Engine, FinishReason, Row, RowEnd
 from gpu_worker.engines.registry import create_engine
-from promptq.contract.errors import EngineError
+from promptq.contract.errors import EngineBroken, EngineError
 from promptq.contract.logprobs import TokenLogprob
 from promptq.contract.request import GenerateRequest
 from tests.extras.vllm_engines import lora, saved, tiny, tiny_llama, vllm_engine, vllm_settings
 from tests.integration.tiny_engines import EOS, byte_tokenizer, reference
 from tests.processes import ROOT
+from tests.small_tokenizers import TOOL_CHAT
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
 PROMPTS = ("one two three", "a b c d e f g", "x y z", "the same again the same again")
@@ -123,6 +124,36 @@ def test_a_prompt_that_is_too_long_or_has_unknown_tokens_fails_its_row_alone(tin
 def test_a_text_ends_with_the_context(tiny_engine: Engine) -> None:
     end = Run(tiny_engine, row("x" * 90, "a", max_tokens=50, logit_bias={str(EOS): -100.0})).ends["a"]
     assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, 6)
+
+
+def test_a_tool_that_must_be_called_is_called_and_a_call_goes_on_at_any_token(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "tools", tiny("llama", context=768), TOOL_CHAT)
+    engine = vllm_engine(folder, tmp_path, context=768)
+    assert engine.info.capabilities.tools
+    parameters = SCHEMA | {"additionalProperties": False}
+    tools = [{"type": "function", "function": {"name": "set", "parameters": parameters}}]
+    asked = {"messages": [{"role": "user", "content": "x"}], "tools": tools, "tool_choice": "required", "seed": 3}
+    made = {"max_tokens": 200, "temperature": 1.0, "parallel_tool_calls": False, **asked}
+    call = Row("call", GenerateRequest.model_validate(made))
+    whole = Run(engine, call)
+    text, ids = whole.ends["call"].text, whole.ids["call"]
+    assert whole.ends["call"].reason is FinishReason.STOP
+    said = json.loads(text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>"))
+    assert said["name"] == "set"
+    assert said["arguments"].keys() == {"name", "on", "kind"}
+    for cut in (1, len(ids) // 2, len(ids) - 1):
+        assert Run(engine, replace(call, progress=ids[:cut])).ends["call"].text == text
+
+
+def test_a_step_that_fails_breaks_the_engine(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+
+    monkeypatch.setattr(tiny_engine._core, "step", fail)  # type: ignore[attr-defined]
+    tiny_engine.add([row("x", "a")])
+    with pytest.raises(EngineBroken, match=r"^vLLM failed in a step: RuntimeError: CUDA error: .* encountered$"):
+        tiny_engine.step(0.0)
+    assert tiny_engine.preempt(["a"]) == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,12 @@ WIDE: dict[str, Any] = {
 STARTED: list[Any] = []
 
 
-def saved(folder: Path, model: Any) -> Path:
+def saved(folder: Path, model: Any, chat_template: str | None = None) -> Path:
     """The model and the byte tokenizer, as a folder that any engine loads."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = chat_template
     model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -68,16 +70,17 @@ def vllm_engine(source: Path | str, data: Path, **entry: Any) -> Engine:
     return engine
 
 
-def tiny(name: str) -> Any:
+def tiny(name: str, context: int = CONTEXT) -> Any:
     """A random model of a class that vLLM knows, and whose shape is its own."""
     torch.manual_seed(7)
+    shape = WIDE | SHAPE | {"max_position_embeddings": context}
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
     configs = {
-        "llama": lambda: (LlamaForCausalLM, LlamaConfig(**WIDE, **SHAPE)),
-        "qwen3": lambda: (Qwen3ForCausalLM, Qwen3Config(**WIDE, **SHAPE)),
-        "gemma3": lambda: (Gemma3ForCausalLM, Gemma3TextConfig(**WIDE, **SHAPE, sliding_window=16)),
-        "qwen3_moe": lambda: (Qwen3MoeForCausalLM, Qwen3MoeConfig(**WIDE, **SHAPE, **experts)),
-        "mixtral": lambda: (MixtralForCausalLM, MixtralConfig(**WIDE, **SHAPE, num_local_experts=4)),
+        "llama": lambda: (LlamaForCausalLM, LlamaConfig(**shape)),
+        "qwen3": lambda: (Qwen3ForCausalLM, Qwen3Config(**shape)),
+        "gemma3": lambda: (Gemma3ForCausalLM, Gemma3TextConfig(**shape, sliding_window=16)),
+        "qwen3_moe": lambda: (Qwen3MoeForCausalLM, Qwen3MoeConfig(**shape, **experts)),
+        "mixtral": lambda: (MixtralForCausalLM, MixtralConfig(**shape, num_local_experts=4)),
     }
     of, config = configs[name]()
     return of(config).eval()
