@@ -22,7 +22,7 @@ from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
 from gpu_worker.engines.vllm.adapters import Adapters
 from gpu_worker.engines.vllm.logprobs import describe_all
 from gpu_worker.engines.vllm.model_rules import ModelRules
-from gpu_worker.engines.vllm.row_parameters import RowParameters, grammars_of
+from gpu_worker.engines.vllm.row_parameters import grammars_of, sampling_parameters
 from gpu_worker.engines.vllm.rows import FAILED, VllmRow
 from promptq.contract.errors import EngineBroken
 
@@ -94,10 +94,10 @@ class VllmEngine:
             self._end_if_due(row, now)
         started = time.perf_counter()
         self._submit([row for row in live if not (row.is_running or row.ended)])
+        self._let_ended_go()
         outputs = self._step_core() if any(row.is_running for row in self._rows.values()) else []
         stats = self._take(outputs, started)
-        for row in [row for row in live if row.ended]:
-            self._let_go(self._rows.pop(row.id))
+        self._let_ended_go()
         return StepResult([event for row in live if (event := row.event())], stats)
 
     def close(self) -> None:
@@ -113,9 +113,12 @@ class VllmEngine:
         sequence = self._starts.sequence(replace(row, request=wanted))
         stops = [*row.request.stop, *self._starts.stops]
         state = VllmRow(sequence, TextStream(self._decode, self._skipped, stops, sequence.prompt))
-        self._guarded(state, lambda: setattr(state, "adapter", self._adapters.request(row.request.adapter)))
-        self._guarded(state, state.resume)
+        self._guarded(state, lambda: self._prepare(state))
         return state
+
+    def _prepare(self, row: VllmRow) -> None:
+        row.adapter = self._adapters.request(row.sequence.row.request.adapter)
+        row.resume()
 
     def _guarded(self, row: VllmRow, act: Callable[[], object]) -> None:
         """Do something for one row; if that raises, it is this row that fails at the next step."""
@@ -136,7 +139,7 @@ class VllmEngine:
         Where nobody runs, that is waited for a little.
         """
         held = [row.sequence.grammar for row in rows if row.sequence.grammar]
-        if held and len(held) == len(self._rows):
+        if held and not any(row.is_running or row.ended for row in self._rows.values()):
             wait_for_one(held, COMPILE_SECONDS)
         for row in rows:
             grammar = row.sequence.grammar
@@ -149,26 +152,14 @@ class VllmEngine:
             row.finish(*row.sequence.ending)
 
     def _request(self, row: VllmRow) -> None:
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-        sequence, request = row.sequence, row.sequence.row.request
-        if sequence.grammar:
-            sequence.grammar.begin(sequence.row.progress)
-            if sequence.grammar.is_whole:
+        sequence, grammar = row.sequence, row.sequence.grammar
+        if grammar:
+            grammar.begin(sequence.row.progress)
+            if grammar.is_whole:
                 return sequence.end(FinishReason.STOP)
-        params = SamplingParams(
-            temperature=0,
-            max_tokens=sequence.limit - sequence.generated,
-            stop_token_ids=sorted(sequence.ends),
-            ignore_eos=True,
-            detokenize=False,
-            logprobs=request.top_logprobs if request.logprobs else None,
-            output_kind=RequestOutputKind.DELTA,
-            extra_args=RowParameters.extra_arguments(sequence),
-        )
         prompt = {"type": "token", "prompt_token_ids": list(sequence.prompt)}
-        at, urgency = sequence.row.queued_at, row.urgency
-        self._core.add_request(row.id, prompt, params, arrival_time=at, lora_request=row.adapter, priority=urgency)
+        where = {"arrival_time": sequence.row.queued_at, "priority": row.urgency, "lora_request": row.adapter}
+        self._core.add_request(row.id, prompt, sampling_parameters(sequence), **where)
         row.is_running = True
         return None
 
@@ -208,6 +199,10 @@ class VllmEngine:
             row.is_running = False
             if not row.ended:
                 row.finish(FinishReason.ERROR, FAILED)
+
+    def _let_ended_go(self) -> None:
+        for row in [row for row in self._rows.values() if row.ended]:
+            self._let_go(self._rows.pop(row.id))
 
     def _let_go(self, row: VllmRow) -> None:
         if row.sequence.grammar:

@@ -37,6 +37,23 @@ class RowParameters:
         return {KEY: cls(request, sequence.seed, sequence.resumed)}
 
 
+def sampling_parameters(sequence: SequenceState) -> Any:
+    """vLLM's own: greedy, and tokens without their text; they end where the row does or before."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    request = sequence.row.request
+    return SamplingParams(
+        temperature=0,
+        max_tokens=sequence.limit - sequence.generated,
+        stop_token_ids=sorted(sequence.ends),
+        ignore_eos=True,
+        detokenize=False,
+        logprobs=request.top_logprobs if request.logprobs else None,
+        output_kind=RequestOutputKind.DELTA,
+        extra_args=RowParameters.extra_arguments(sequence),
+    )
+
+
 @cache
 def grammars(tokenizer: str, revision: str | None, vocabulary: int, ends: tuple[int, ...]) -> Grammars:
     """One compiler for each process: what the engine has compiled ahead is there where tokens are chosen."""
