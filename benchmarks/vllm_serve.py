@@ -1,8 +1,8 @@
 """The same prompts through `vllm serve`, and through promptq with its engine vllm: what the queue costs.
 
 `python -m benchmarks.vllm_serve .venvs/vllm/bin/python` starts both, with the same model and options, asks each in turn
-by the same client in OpenAI's form, and prints throughput, the median latency of a request under load, and that of one
-that is alone.
+by the same client in OpenAI's form, a slice of the prompts at a time, so that both meet the same noise. It prints
+throughput, processor time, the median latency of a request under load, and that of one that is alone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 from gpu_worker.engines.continuous.loading import packaged
@@ -35,13 +36,18 @@ WORDS = ("river", "bread", "engine", "mountain", "letter", "garden", "winter", "
 ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Turn:
-    """One pass over all prompts."""
+    """One pass over all prompts.
 
-    seconds: float
-    tokens: int
-    latencies: Sequence[float]
+    Attributes:
+        processor: seconds that the side's processes took.
+    """
+
+    seconds: float = 0.0
+    tokens: int = 0
+    processor: float = 0.0
+    latencies: list[float] = field(default_factory=list)
 
     @property
     def throughput(self) -> float:
@@ -50,10 +56,11 @@ class Turn:
 
 
 class Side:
-    """A server in OpenAI's form."""
+    """A server in OpenAI's form, and the processes that it is made of."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *processes: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
+        self._processes = [psutil.Process(pid) for pid in processes]
 
     def await_ready(self, process: subprocess.Popen[bytes]) -> None:
         """Return once it generates."""
@@ -74,13 +81,19 @@ class Side:
         response.raise_for_status()
         return time.perf_counter() - started, int(response.json()["usage"]["completion_tokens"])
 
-    def turn(self, prompts: Sequence[str], tokens: int, at_once: int) -> Turn:
-        """All prompts, so many at once."""
-        started = time.perf_counter()
+    def add_slice(self, turn: Turn, prompts: Sequence[str], tokens: int, at_once: int) -> None:
+        """Some of a turn's prompts, so many at once."""
+        started, before = time.perf_counter(), self._processor()
         with ThreadPoolExecutor(at_once) as pool:
             done = list(pool.map(lambda prompt: self.complete(prompt, tokens), prompts))
-        seconds = time.perf_counter() - started
-        return Turn(seconds, sum(count for _, count in done), [latency for latency, _ in done])
+        turn.seconds += time.perf_counter() - started
+        turn.processor += self._processor() - before
+        turn.tokens += sum(count for _, count in done)
+        turn.latencies += [latency for latency, _ in done]
+
+    def _processor(self) -> float:
+        family = [one for each in self._processes for one in (each, *each.children(recursive=True))]
+        return sum(sum(one.cpu_times()[:2]) for one in family)
 
     def alone(self, count: int) -> float:
         """Median seconds of a request for one token, with nobody beside it."""
@@ -99,7 +112,7 @@ def vllm_serve(python: Path, folder: Path, slots: int, eager: bool) -> Iterator[
     given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     quiet = ["--disable-log-stats", "--disable-uvicorn-access-log", *(["--enforce-eager"] if eager else [])]
     with _running([*command, *given, *quiet]) as process:
-        side = Side(port)
+        side = Side(port, process.pid)
         side.await_ready(process)
         yield side
 
@@ -120,9 +133,9 @@ def promptq(python: Path, folder: Path, slots: int, eager: bool) -> Iterator[Sid
             "LOG_LEVEL": "WARNING", "API_PORT": str(port), "CACHE_TTL_SECONDS": "0",
         }  # fmt: skip
         environment = {f"PROMPTQ_{name}": value for name, value in settings.items()}
-        stack.enter_context(_running([sys.executable, "-m", "api"], environment))
+        api = stack.enter_context(_running([sys.executable, "-m", "api"], environment))
         worker = stack.enter_context(_running([str(python), "-m", "gpu_worker"], environment))
-        side = Side(port)
+        side = Side(port, api.pid, worker.pid)
         side.await_ready(worker)
         yield side
 
@@ -148,21 +161,34 @@ def main() -> None:
             for make in (vllm_serve, promptq)
         }
         for side in sides.values():
-            side.turn(prompts[: options.at_once], options.tokens, options.at_once)
+            side.add_slice(Turn(), prompts[: options.at_once], options.tokens, options.at_once)
         turns: dict[str, list[Turn]] = {name: [] for name in sides}
         alone: dict[str, list[float]] = {name: [] for name in sides}
-        for number in range(options.rounds):
-            order = list(sides) if number % 2 == 0 else list(sides)[::-1]
-            for name in order:
-                turns[name].append(sides[name].turn(prompts, options.tokens, options.at_once))
-                alone[name].append(sides[name].alone(20))
-                _print_turn(name, turns[name][-1], alone[name][-1])
+        for _ in range(options.rounds):
+            done = _round(sides, prompts, options)
+            for name, side in sides.items():
+                turns[name].append(done[name])
+                alone[name].append(side.alone(20))
+                _print_turn(name, done[name], alone[name][-1])
     _print_medians(turns, alone)
+
+
+def _round(sides: dict[str, Side], prompts: Sequence[str], options: Any) -> dict[str, Turn]:
+    """Both sides over all prompts, slice by slice, first the one and then the other first."""
+    turns, order = {name: Turn() for name in sides}, list(sides)
+    for start in range(0, len(prompts), options.slice):
+        for name in order:
+            some = prompts[start : start + options.slice]
+            sides[name].add_slice(turns[name], some, options.tokens, options.at_once)
+        order.reverse()
+    return turns
 
 
 def _print_turn(name: str, turn: Turn, alone: float) -> None:
     middle = statistics.median(turn.latencies)
-    print(f"{name}: {turn.throughput:.1f} tokens/s, p50 {middle:.2f} s, alone {alone * 1000:.0f} ms", flush=True)
+    cost = turn.processor / turn.tokens * 1000
+    shown = f"{turn.throughput:.1f} tokens/s, {cost:.1f} ms of processors a token, p50 {middle:.2f} s"
+    print(f"{name}: {shown}, alone {alone * 1000:.0f} ms", flush=True)
 
 
 def _print_medians(turns: dict[str, list[Turn]], alone: dict[str, list[float]]) -> None:
@@ -181,6 +207,7 @@ def _options() -> Any:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--slice", type=int, default=50, help="prompts after which the other side is asked")
     parser.add_argument("--at-once", type=int, default=32)
     parser.add_argument("--eager", action="store_true", help="without torch.compile, on both sides")
     options = parser.parse_args()
