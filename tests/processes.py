@@ -29,16 +29,23 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = 
     raise AssertionError(f"waited {seconds} s for {what or condition}")
 
 
-def start(module: str, server: EmbeddedServer, clock: Clock | None = None, **settings: Any) -> subprocess.Popen[bytes]:
+def start(
+    module: str,
+    server: EmbeddedServer,
+    clock: Clock | None = None,
+    python: Path | str = sys.executable,
+    **settings: Any,
+) -> subprocess.Popen[bytes]:
     """`python -m module` against the server, with settings given by their field names.
 
     Args:
         clock: what it, and whatever it starts, takes for the time of day.
+        python: of another environment, where it needs what ours has not.
     """
     values = {PREFIX + name.upper(): str(value) for name, value in settings.items()}
     values |= clock.environment if clock else {}
     environment = child_environment(**{"PROMPTQ_REDIS_URL": server.url, "PROMPTQ_ENGINE": "echo", **values})
-    return subprocess.Popen([sys.executable, "-m", module], env=environment, cwd=ROOT)
+    return subprocess.Popen([python, "-m", module], env=environment, cwd=ROOT)
 
 
 @contextmanager
@@ -48,7 +55,7 @@ def worker(server: EmbeddedServer, name: str = "w1", **settings: Any) -> Iterato
     try:
         with connect(server.url) as client:
             keys = SETTINGS.keys
-            wait_until(lambda: client.sismember(keys.workers(), keys.worker(name)), 60, f"worker {name}")
+            wait_until(lambda: client.sismember(keys.workers(), keys.worker(name)), 120, f"worker {name}")
         yield process
     finally:
         process.kill()

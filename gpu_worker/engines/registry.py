@@ -38,6 +38,7 @@ ENGINES: Final[Mapping[str, EngineEntry]] = {
         "gpu_worker.engines.continuous.creation:create",
         ("gpu_worker.engines.continuous.creation", "transformers.models.llama.modeling_llama"),
     ),
+    "vllm": EngineEntry("gpu_worker.engines.vllm.creation:create", ("gpu_worker.engines.vllm.creation",)),
     "echo": EngineEntry("gpu_worker.engines.echo:create"),
     "upstream": EngineEntry("gpu_worker.engines.upstream.creation:create"),
 }

@@ -35,6 +35,12 @@ def publish_to_environment(**values: str) -> None:
     os.environ.update(values)
 
 
+def publish_defaults(**values: str) -> None:
+    """The same, for those that are not set."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
 def refuse_unknown(known: Collection[str]) -> None:
     """Let no variable of ours pass that is no setting.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -28,11 +29,19 @@ def continuous(packed: bool) -> Engine:
     return tiny_engine(tiny_model("llama"), packed=packed)
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {
-    "echo": lambda: EchoEngine(SLOTS, tokens_per_second=1.0, sleep=lambda _: None),
-    "continuous, packed": lambda: continuous(packed=True),
-    "continuous, any model": lambda: continuous(packed=False),
+def vllm(folder: Path) -> Engine:
+    from tests.extras.vllm_engines import tiny_llama, vllm_engine
+
+    return vllm_engine(tiny_llama(folder / "tiny"), folder)
+
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {
+    "echo": lambda _: EchoEngine(SLOTS, tokens_per_second=1.0, sleep=lambda _: None),
+    "continuous, packed": lambda _: continuous(packed=True),
+    "continuous, any model": lambda _: continuous(packed=False),
 }
+if importlib.util.find_spec("vllm"):
+    ENGINES["vllm"] = vllm
 
 
 BEHIND_A_SERVER = "upstream"
@@ -84,7 +93,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         up: Upstream = request.getfixturevalue("server_elsewhere")
         made: Engine = engine_before(up.url, tmp_path, slots=SLOTS)
     else:
-        made = ENGINES[request.param]()
+        made = ENGINES[request.param](tmp_path)
     yield made
     made.close()
 

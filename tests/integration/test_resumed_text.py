@@ -35,7 +35,7 @@ def smollm() -> dict[str, Any]:
     return MODEL
 
 
-CALM: list[str] = []
+CALM: dict[str, list[str]] = {}
 
 
 class Disturbed:
@@ -54,11 +54,12 @@ class Disturbed:
         return [self.store.get(job_id) for job_id in ids]
 
     def undisturbed(self) -> list[str]:
-        """The texts that nothing disturbs, which are the same for every test."""
-        if not CALM:
+        """The texts that nothing disturbs, which are the same for every test of an engine."""
+        engine = self.model["engine"]
+        if engine not in CALM:
             with worker(self.server, "calm", **self.model):
-                CALM.extend(self._texts(self.submit()))
-        return CALM
+                CALM[engine] = self._texts(self.submit())
+        return CALM[engine]
 
     def run(self, ids: list[str], how: signal.Signals, shares: list[float]) -> list[Job]:
         """End a worker each time that such a share of all tokens is kept, then let the last one come to the end."""

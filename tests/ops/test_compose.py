@@ -17,6 +17,7 @@ from promptq.contract.settings import PROGRAMS, ApiSettings, ScalerSettings, Wor
 from tests.processes import ROOT
 
 OURS = ("api", "scaler", "locust")
+IMAGES = (*OURS, "vllm")
 EVERYONE = {"redis", "api", "scaler", "prometheus", "grafana", "locust"}
 
 
@@ -119,6 +120,16 @@ def test_the_gpu_file_adds_all_gpus_to_the_scaler_alone(with_gpu: dict[str, Any]
     assert with_gpu["services"]["scaler"]["environment"]["PROMPTQ_MAX_WORKERS"] == "0"
 
 
+def test_the_vllm_file_changes_the_engine_and_the_image_of_the_workers_alone() -> None:
+    files = ("docker-compose.yml", "docker-compose.gpu.yml")
+    before, after = config(*files)["services"], config(*files, "docker-compose.vllm.yml")["services"]
+    assert {name for name in after if after[name] != before[name]} == {"api", "scaler"}
+    assert {after[name]["environment"]["PROMPTQ_ENGINE"] for name in ("api", "scaler")} == {"vllm"}
+    assert (ROOT / after["scaler"]["build"]["dockerfile"]).is_file()
+    assert after["scaler"]["image"] == "promptq-scaler-vllm"
+    assert "reservations" in after["scaler"]["deploy"]["resources"]
+
+
 def test_env_example_names_every_variable_with_its_default() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
@@ -126,7 +137,7 @@ def test_env_example_names_every_variable_with_its_default() -> None:
     assert named == used
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_images_are_built_in_stages_and_run_as_nobody_in_particular(name: str) -> None:
     text = dockerfile(name)
     assert text.count("FROM python:3.11-slim") == 2
@@ -134,7 +145,7 @@ def test_images_are_built_in_stages_and_run_as_nobody_in_particular(name: str) -
     assert "pip" not in text.split("FROM python:3.11-slim")[2]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_what_a_dockerfile_copies_exists_and_is_not_ignored(name: str) -> None:
     kept = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.M))
     copied = set(re.findall(r"^COPY (?!--from)(\S+) ", dockerfile(name), re.M))

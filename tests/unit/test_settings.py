@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from annotated_types import Le
 
-from promptq.contract.environment import child_environment, is_set
+from promptq.contract.environment import child_environment, is_set, publish_defaults
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import (
     ApiSettings,
@@ -65,6 +65,14 @@ def test_impossible_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_passwords_are_masked() -> None:
     assert "secret" not in str(ApiSettings(redis_url="redis://:secret@h/0").masked())
+
+
+def test_defaults_are_published_where_the_operator_has_set_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_HOST_IP", "10.0.0.1")
+    monkeypatch.setenv("VLLM_NO_USAGE_STATS", "")
+    monkeypatch.delenv("VLLM_NO_USAGE_STATS")
+    publish_defaults(VLLM_HOST_IP="127.0.0.1", VLLM_NO_USAGE_STATS="1")
+    assert child_environment().items() >= {"VLLM_HOST_IP": "10.0.0.1", "VLLM_NO_USAGE_STATS": "1"}.items()
 
 
 def test_a_child_gets_the_environment_with_changes(monkeypatch: pytest.MonkeyPatch) -> None:

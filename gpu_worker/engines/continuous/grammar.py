@@ -34,25 +34,25 @@ class Grammars:
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._thread = ThreadPoolExecutor(1, "grammar")
         self._compiler: Any = None
         self._masks: tuple[Tensor, Tensor] | None = None
 
     def grammar(self, schema: dict[str, Any]) -> Grammar:
         """What a row's text is held to, once it is compiled."""
-        return Grammar(self._thread.submit(self._compile, schema), ends_by_token=bool(self._vocabulary.ends))
+        return Grammar(self._thread.submit(self._compile, schema), ends_by_token=bool(self.vocabulary.ends))
 
     def for_request(self, request: GenerateRequest) -> Grammar | None:
         """What this request's text is held to, if to anything."""
         if request.must_call:
             compiled = self._thread.submit(self._compile_calls, structural_tag(request))
-            return Grammar(compiled, ends_by_token=bool(self._vocabulary.ends), field="tools")
+            return Grammar(compiled, ends_by_token=bool(self.vocabulary.ends), field="tools")
         return self.grammar(request.json_schema) if request.json_schema is not None else None
 
     def read_vocabulary(self) -> None:
         """Have the tokens read, where that was not done yet, while the engine's thread goes on."""
-        self._thread.submit(self._vocabulary.info)
+        self._thread.submit(self.vocabulary.info)
 
     def close(self) -> None:
         """Compile nothing more."""
@@ -81,7 +81,7 @@ class Grammars:
         import xgrammar
 
         if self._compiler is None or self._masks is None:
-            info, tokens, size = self._vocabulary.info(), self._vocabulary.tokens(), self._vocabulary.size
+            info, tokens, size = self.vocabulary.info(), self.vocabulary.tokens(), self.vocabulary.size
             self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_limit_bytes=CACHE_BYTES)
             self._masks = (
                 _without_controls(tokens, size),

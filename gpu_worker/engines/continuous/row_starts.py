@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from typing import Any, Protocol
+
+import torch
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous import penalties
-from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.grammar import Grammars
 from gpu_worker.engines.continuous.retry_halves import failure
 from gpu_worker.engines.continuous.scheduler.sequence import SequenceState
@@ -15,6 +17,19 @@ from gpu_worker.engines.continuous.text.prompts import PromptEncoder
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.vocabulary import IS_AVAILABLE
 from promptq.contract.errors import InvalidRequest
+from promptq.contract.request import GenerateRequest
+
+
+class Rules(Protocol):
+    """What a model asks for in all its texts; see GenerationRules."""
+
+    @property
+    def ends(self) -> Set[int]: ...
+    @property
+    def stops(self) -> Sequence[str]: ...
+    @property
+    def device(self) -> torch.device: ...
+    def processors(self, prompt: list[int], limit: int, request: GenerateRequest) -> Any: ...
 
 
 class RowStarts:
@@ -31,7 +46,7 @@ class RowStarts:
     def __init__(
         self,
         context: int,
-        rules: GenerationRules,
+        rules: Rules,
         special: SpecialTokens,
         prompts: PromptEncoder,
         grammars: Grammars,

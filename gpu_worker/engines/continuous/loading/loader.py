@@ -47,7 +47,7 @@ def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizer
     device = resolve_device(settings.device)
     dtype = resolve_dtype(settings.dtype, device)
     adapter = adapter_folder(settings.adapter) if settings.adapter else None
-    source, options = _source(settings)
+    source, options = model_source(settings)
     started = time.monotonic()
     with _named(f"model {settings.model!r}"):
         tokenizer = _tokenizer(source, options)
@@ -69,7 +69,7 @@ def _named(what: str) -> Iterator[None]:
     except EngineError as error:
         raise EngineError(f"{what} cannot be loaded: {error.message}") from error
     except Exception as error:  # OSError, ValueError, ImportError, a bad file
-        raise EngineError(f"{what} cannot be loaded: {_first_line(error)}") from error
+        raise EngineError(f"{what} cannot be loaded: {first_line(error)}") from error
 
 
 def _tokenizer(source: str | Path, options: dict[str, Any]) -> PreTrainedTokenizerBase:
@@ -114,13 +114,13 @@ def model_folder(settings: WorkerSettings) -> Path:
     Raises:
         EngineError: they are nowhere.
     """
-    source, options = _source(settings)
+    source, options = model_source(settings)
     if isinstance(source, Path):
         return source
     try:
         found: Any = cached_file(source, "config.json", **options | {"local_files_only": True})
     except OSError as error:
-        raise EngineError(f"model {settings.model!r} is not in the cache: {_first_line(error)}") from error
+        raise EngineError(f"model {settings.model!r} is not in the cache: {first_line(error)}") from error
     return Path(found).parent
 
 
@@ -169,7 +169,12 @@ def limit_context(model: PreTrainedModel, asked: int) -> int:
     return min(limits)
 
 
-def _source(settings: WorkerSettings) -> tuple[str | Path, dict[str, Any]]:
+def model_source(settings: WorkerSettings) -> tuple[str | Path, dict[str, Any]]:
+    """What the settings name: a folder or a Hugging Face id, and options for `from_pretrained`.
+
+    Raises:
+        EngineError: a folder that is not there, or the packaged model is not.
+    """
     if settings.model == packaged.NAME:
         return packaged.folder(settings.data_dir), {"local_files_only": True}
     if settings.model.startswith((".", "/", "~")) or Path(settings.model).is_dir():
@@ -184,7 +189,7 @@ def _local_folder(name: str) -> Path:
     return folder
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What an exception says, in one line: the first, and where it ends in a colon the one behind."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

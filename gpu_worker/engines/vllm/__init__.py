@@ -1,0 +1,1 @@
+"""vLLM, in this process: any model that it serves, behind the engine protocol."""

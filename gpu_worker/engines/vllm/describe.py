@@ -1,0 +1,70 @@
+"""What the engine says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from gpu_worker.engines.base import Capabilities, EngineInfo
+from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint, model_identity
+from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
+from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
+from gpu_worker.engines.continuous.vocabulary import IS_AVAILABLE
+from gpu_worker.engines.vllm.adapters import Adapters
+from promptq.contract.settings import WorkerSettings
+
+
+def describe(
+    settings: WorkerSettings, core: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, adapters: Adapters
+) -> EngineInfo:
+    """The engine, for the worker's registration.
+
+    Args:
+        core: vLLM's LLMEngine.
+        folder: of the model's files.
+    """
+    import vllm
+
+    config = core.vllm_config
+    dtype = str(config.model_config.dtype).removeprefix("torch.")
+    context = int(config.model_config.max_model_len)
+    counted = tokenizer_json(tokenizer)
+    base = model_identity(model_fingerprint(folder), context, dtype)
+    return EngineInfo(
+        settings.model_name,
+        str(config.device_config.device_type),
+        dtype,
+        int(config.scheduler_config.max_num_seqs),
+        context,
+        {"vllm": vllm.__version__, "kv_blocks": str(config.cache_config.num_gpu_blocks)},
+        counted,
+        _capabilities(tokenizer, adapters),
+        _identity(base, vllm.__version__, settings, adapters),
+    )
+
+
+def _capabilities(tokenizer: PreTrainedTokenizerBase, adapters: Adapters) -> Capabilities:
+    tools = IS_AVAILABLE and PromptEncoder(tokenizer, SpecialTokens.of(tokenizer)).knows_tools
+    return Capabilities(
+        resume=True,
+        preempt=True,
+        logprobs=True,
+        json_schema=IS_AVAILABLE,
+        penalties=True,
+        logit_bias=True,
+        token_prompts=True,
+        tools=tools,
+        adapters=bool(adapters),
+        streaming=True,
+    )
+
+
+def _identity(base: str, version: str, settings: WorkerSettings, adapters: Adapters) -> str:
+    """SHA-256 (hex) over all that decides a text: the continuous engine's texts differ at near-ties, so may these."""
+    options = json.dumps(dict(settings.entry.options), sort_keys=True, default=str)
+    parts = ("vllm", version, base, options, adapters.fingerprint())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
