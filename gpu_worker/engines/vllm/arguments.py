@@ -93,7 +93,7 @@ def _from_settings(settings: WorkerSettings, source: str | Path, device: str) ->
         given |= {"revision": settings.model_revision, "tokenizer_revision": settings.model_revision}
     if settings.prefill_tokens:
         given["max_num_batched_tokens"] = max(settings.prefill_tokens, slots)
-    return given | _context(settings, source) | _memory(device)
+    return given | _context(settings, source) | _memory(device) | over_gpus(settings.entry.gpus)
 
 
 def _context(settings: WorkerSettings, source: str | Path) -> dict[str, Any]:
@@ -107,6 +107,11 @@ def _context(settings: WorkerSettings, source: str | Path) -> dict[str, Any]:
         return {"max_model_len": settings.context_length} if settings.context_length else {}
     limits = [length for length in (settings.context_length, getattr(config, "max_position_embeddings", 0)) if length]
     return {"max_model_len": min(limits)} if limits else {}
+
+
+def over_gpus(gpus: int | None) -> dict[str, Any]:
+    """A worker that is placed on several GPUs has its model on all of them."""
+    return {"tensor_parallel_size": gpus} if gpus and gpus > 1 else {}
 
 
 def _memory(device: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from gpu_worker.engines.registry import create_engine, preload
 from gpu_worker.engines.vllm.adapters import Adapters
-from gpu_worker.engines.vllm.arguments import OURS, check_device, check_options
+from gpu_worker.engines.vllm.arguments import OURS, check_device, check_options, over_gpus
 from gpu_worker.engines.vllm.logprobs import score
 from gpu_worker.engines.vllm.model_rules import ModelRules
 from promptq.contract.errors import EngineError, InvalidRequest
@@ -97,3 +97,7 @@ def test_the_likeliest_come_in_their_order_and_the_chosen_one_only_among_them() 
     assert (score(7, told, 2).logprob, list(score(7, told, 2).top)) == (-4.0, [(9, -0.5), (2, -1.0)])
     assert list(score(7, told, 0).top) == []
     assert score(7, known((7, float("-inf"), 1)), 0).logprob == -9999.0
+
+
+def test_a_worker_on_several_gpus_has_its_model_on_all_of_them() -> None:
+    assert [over_gpus(gpus) for gpus in (None, 0, 1, 4)] == [{}, {}, {}, {"tensor_parallel_size": 4}]
