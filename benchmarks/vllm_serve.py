@@ -59,7 +59,7 @@ class Side:
     """A server in OpenAI's form, and the processes that it is made of."""
 
     def __init__(self, port: int, *processes: int) -> None:
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._processes = [psutil.Process(pid) for pid in processes]
 
     def await_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -71,13 +71,13 @@ class Side:
                 return
             except requests.RequestException:
                 time.sleep(0.5)
-        raise RuntimeError(f"{self._url} does not answer")
+        raise RuntimeError(f"{self.url} does not answer")
 
     def complete(self, prompt: str, tokens: int) -> tuple[float, int]:
         """Seconds, and completion tokens."""
         started = time.perf_counter()
-        body = {"model": NAME, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
-        response = requests.post(f"{self._url}/v1/completions", json=body, timeout=START_SECONDS)
+        body: dict[str, Any] = {"model": NAME, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+        response = requests.post(f"{self.url}/v1/completions", json=body, timeout=START_SECONDS)
         response.raise_for_status()
         return time.perf_counter() - started, int(response.json()["usage"]["completion_tokens"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu_worker.engines.base import Row, RowEnd
+from gpu_worker.engines.base import Engine, Row, RowEnd
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from promptq.contract.request import GenerateRequest
 from tests.integration.tiny_engines import Recorder
@@ -31,7 +31,7 @@ def run(engine, rows: list[Row], now: float = 0.0) -> Recorder:
     return recorder
 
 
-def ends(engine: ContinuousEngine, rows: list[Row]) -> dict[str, RowEnd]:
+def ends(engine: Engine, rows: list[Row]) -> dict[str, RowEnd]:
     """The ends of these rows, as many together as there are slots."""
     found: dict[str, RowEnd] = {}
     waiting = list(rows)
