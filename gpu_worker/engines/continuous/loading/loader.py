@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,8 +21,11 @@ from promptq.contract.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 
-def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load what the settings name, ready to generate.
+def load(settings: WorkerSettings, auto: Any = AutoModelForCausalLM) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load what the settings name, ready to run.
+
+    Args:
+        auto: which of transformers' `Auto…` classes makes the model.
 
     Raises:
         EngineError: the model, its package or the device is not there; one line says what to do.
@@ -36,14 +40,39 @@ def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizer
     try:
         # Left open, transformers asks on the terminal whether to run a model's own code; and pickled weights are code.
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
-        )
+        model: Any = auto.from_pretrained(source, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options)
         model.to(device).eval()
     except Exception as error:  # OSError, ValueError, ImportError, a bad file: all mean the same to the operator
         raise EngineError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
     log.info("loaded %s on %s as %s in %.1f s", settings.model, device, dtype, time.monotonic() - started)
     return model, tokenizer
+
+
+def load_config(settings: WorkerSettings) -> Any:
+    """What kind of model the settings name, as transformers has it.
+
+    Raises:
+        EngineError: it cannot be read.
+    """
+    source, options = _source(settings)
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
+    except Exception as error:
+        raise EngineError(f"model {settings.model!r} cannot be loaded: {_first_line(error)}") from error
+
+
+def read_json(settings: WorkerSettings, name: str) -> Any:
+    """The content of one of the model's JSON files, or None where it has no such file.
+
+    Raises:
+        EngineError: it is no JSON.
+    """
+    source, options = _source(settings)
+    found: Any = cached_file(source, name, **options, _raise_exceptions_for_missing_entries=False)
+    try:
+        return json.loads(Path(found).read_bytes()) if found else None
+    except ValueError as error:
+        raise EngineError(f"model {settings.model!r}: {name} is no JSON: {error}") from error
 
 
 def model_folder(settings: WorkerSettings) -> Path:
