@@ -73,7 +73,10 @@ def save(folder: Path, kind: str = "bert", modules: list[str] | None = MODULES, 
     KINDS[kind]().eval().save_pretrained(folder)
     word_pieces().save_pretrained(folder)
     paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
-    parts = [{"type": f"sentence_transformers.models.{name}", "path": paths.get(name, name)} for name in modules or ()]
+    parts = [
+        {"idx": at, "name": str(at), "path": paths.get(name, name), "type": f"sentence_transformers.models.{name}"}
+        for at, name in enumerate(modules or ())
+    ]
     (folder / "1_Pooling").mkdir()
     contents = {
         "modules.json": parts or None,

@@ -79,7 +79,7 @@ def test_sentence_transformers_files_are_followed() -> None:
 )  # fmt: skip
 def test_poolings_have_their_old_and_their_new_names(pooling: dict[str, Any], mode: str) -> None:
     found = recipe(modules=modules("Transformer", "Pooling"), **{"1_Pooling__config": pooling})
-    assert found == Recipe(mode)  # type: ignore[arg-type]
+    assert found == Recipe(mode)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Encoder:
         self._model: Any = model
         self._recipe = recipe
         self._padding = model.config.get_text_config().pad_token_id or 0
-        self.vocabulary = int(self._model.get_input_embeddings().num_embeddings)
+        self.vocabulary = len(self._model.get_input_embeddings().weight)
         self._known = self._check(longest)
 
     @property
