@@ -46,7 +46,7 @@ def row(row_id: str, prompt: str | list[int], **request: Any) -> Row:
 def ends(engine: Engine, prompts: list[Any]) -> list[RowEnd]:
     """Of each prompt, a few of which are in the engine at once."""
     waiting = [row(str(at), prompt) for at, prompt in enumerate(prompts)]
-    found = {}
+    found: dict[str, Any] = {}
     while waiting or engine.live_rows():
         count = engine.free_slots()
         engine.add(waiting[:count])

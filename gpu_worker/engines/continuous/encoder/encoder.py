@@ -34,7 +34,8 @@ class Encoder:
         self._model: Any = model
         self._recipe = recipe
         self._padding = model.config.get_text_config().pad_token_id or 0
-        self.vocabulary = len(self._model.get_input_embeddings().weight)
+        table: Any = model.get_input_embeddings()
+        self.vocabulary = len(table.weight)
         self._known = self._check(longest)
 
     @property
