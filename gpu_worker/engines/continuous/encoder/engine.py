@@ -117,6 +117,8 @@ class EmbeddingEngine:
     def step(self, now: float) -> StepResult:
         events = [self._end(waiting, *waiting.ending) for waiting in self._ending_at(now) if waiting.ending]
         batch = next_batch(list(self._live.values()), self._step_tokens)
+        for waiting in self._live.values():
+            waiting.passed_over += 1
         started = time.perf_counter()
         done = self._run(batch)
         seconds = time.perf_counter() - started
