@@ -17,6 +17,7 @@ from gpu_worker.engines.continuous import creation
 from gpu_worker.engines.continuous.encoder.encoder import Encoder
 from gpu_worker.engines.continuous.encoder.engine import EmbeddingEngine
 from gpu_worker.engines.continuous.engine import ContinuousEngine
+from gpu_worker.engines.continuous.loading import loader
 from promptq.contract.errors import EngineBroken, EngineError
 from promptq.contract.request import GenerateRequest
 from promptq.contract.settings import WorkerSettings
@@ -25,6 +26,7 @@ from tests.integration.tiny_engines import byte_tokenizer, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NEAR = 1e-5
+SHORT = ["the river", "a", "at night on the road", "it was far from here"]
 POOLINGS = {
     "mean": lambda states: states.mean(0),
     "cls": lambda states: states[0],
@@ -145,6 +147,28 @@ def test_a_text_is_refused_and_a_decoder_embeds_nothing(tmp_path: Path) -> None:
     able = create(decoder).info.capabilities
     assert (able.text, able.embeddings) == (True, False)
     assert (engine.info.capabilities.text, engine.info.capabilities.embeddings) == (False, True)
+
+
+def test_a_decoder_in_a_folder_of_sentence_transformers_embeds(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m", pooling={"pooling_mode": "lasttoken"})
+    tiny_model("llama").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    engine = create(folder)
+    assert isinstance(engine, EmbeddingEngine)
+    for text, end in zip(SHORT, ends(engine, SHORT), strict=True):
+        ids = byte_tokenizer()(text)["input_ids"]
+        assert end.embedding == pytest.approx(reference(folder, ids, "lasttoken"), abs=NEAR)
+
+
+def test_a_model_of_the_hub_is_looked_at_without_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "models--some--model"
+    save(cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    known = WorkerSettings(_env_file=None, model="some/model")
+    monkeypatch.setattr(loader, "_source", lambda _: ("some/model", {"cache_dir": tmp_path, "local_files_only": True}))
+    assert loader.read_json(known, "modules.json")[2]["path"] == "2_Normalize"
+    assert loader.read_json(known, "sentence_bert_config.json") is None
 
 
 def test_a_bert_that_was_made_a_decoder_is_none_of_ours(tmp_path: Path) -> None:

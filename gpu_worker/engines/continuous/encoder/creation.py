@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint
 from gpu_worker.engines.continuous.loading.loader import limit_context, load, load_config, model_folder, read_json
 from promptq.contract.errors import EngineError
 from promptq.contract.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
 
 UNUSED = ("pooler.", "encoder.pooler.")
 """Weights that no embedding is made with: checkpoints of models that fill masks have none."""
@@ -38,6 +41,7 @@ def create(settings: WorkerSettings, recipe: Recipe, done: Callable[[str], None]
     Raises:
         EngineError: it is not there or not whole, or cannot be batched.
     """
+    log.info("the model embeds: %s", recipe)
     model, tokenizer = load(settings, _Whole)
     if recipe.lower_case:
         _lower_case(tokenizer)

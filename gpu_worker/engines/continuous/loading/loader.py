@@ -64,11 +64,14 @@ def load_config(settings: WorkerSettings) -> Any:
 def read_json(settings: WorkerSettings, name: str) -> Any:
     """The content of one of the model's JSON files, or None where it has no such file.
 
+    A model that is in the cache loads without the hub, so of one whose hub does not answer the cache is all there is.
+
     Raises:
         EngineError: it is no JSON.
     """
     source, options = _source(settings)
-    found: Any = cached_file(source, name, **options, _raise_exceptions_for_missing_entries=False)
+    silent = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found: Any = cached_file(source, name, **options, **silent)
     try:
         return json.loads(Path(found).read_bytes()) if found else None
     except ValueError as error:
