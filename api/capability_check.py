@@ -22,10 +22,10 @@ class CapabilityCheck:
         self._model = model
 
     def check(self, request: GenerateRequest) -> None:
-        """Let the request through if the engine can do what it asks for. Most ask for nothing, and are not looked up.
+        """Let the request through if the engine can do what it asks for.
 
         Raises:
             InvalidRequest: it cannot.
         """
-        if capabilities.needed(request) and (able := self._able.current()) is not None:
+        if (able := self._able.current()) is not None:
             capabilities.check(request, able, self._model)

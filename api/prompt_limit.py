@@ -33,13 +33,14 @@ class PromptLimit:
         self._counter: tuple[str, Tokenizer | None] = ("", None)
 
     def check(self, request: GenerateRequest) -> None:
-        """Let the request through if its prompt leaves room for a token.
+        """Let the request through if its prompt leaves room for a token, where one is to be generated.
 
         Raises:
             InvalidRequest: it does not.
         """
+        room = 0 if request.task == "embed" else 1
         if request.prompt_token_ids is not None:
-            self._check_ids(request.prompt_token_ids)
+            self._check_ids(request.prompt_token_ids, room)
         turns = [_kept(turn.content or "") for turn in request.messages or ()]
         texts = turns if request.prompt is None else [request.prompt]
         size = sum(len(text.encode()) for text in texts)
@@ -48,13 +49,13 @@ class PromptLimit:
         plain = request.prompt is not None
         # In a thread of its own, and without the interpreter's lock, because a long prompt takes a while.
         tokens = gevent.get_hub().threadpool.apply(_count, (self._tokenizer(facts), texts, plain))
-        if tokens >= facts.context_length:
-            raise _too_long(tokens, facts.context_length, "prompt" if plain else "messages")
+        if tokens + room > facts.context_length:
+            raise _too_long(tokens, facts.context_length, "prompt" if plain else "messages", room)
 
-    def _check_ids(self, ids: Sequence[int]) -> None:
+    def _check_ids(self, ids: Sequence[int], room: int) -> None:
         facts = self._facts.current()
-        if facts and len(ids) >= facts.context_length:
-            raise _too_long(len(ids), facts.context_length, "prompt_token_ids")
+        if facts and len(ids) + room > facts.context_length:
+            raise _too_long(len(ids), facts.context_length, "prompt_token_ids", room)
 
     def _tokenizer(self, facts: ModelFacts) -> Tokenizer | None:
         if self._counter[0] != facts.sha256:
@@ -85,7 +86,8 @@ def _count(tokenizer: Tokenizer | None, texts: Sequence[str], plain: bool) -> in
     return sum(map(len, tokenizer.encode_batch_fast(list(texts), add_special_tokens=plain)))
 
 
-def _too_long(tokens: int, context: int, param: str) -> InvalidRequest:
+def _too_long(tokens: int, context: int, param: str, room: int) -> InvalidRequest:
     has = "The messages have at least" if param == "messages" else "The prompt has"
-    message = f"{has} {tokens:,} tokens; the context is {context:,}, prompt and text together."
+    shared = ", prompt and text together" if room else ""
+    message = f"{has} {tokens:,} tokens; the context is {context:,}{shared}."
     return InvalidRequest(message, param=param)

@@ -95,6 +95,9 @@ class Output(BaseModel):
         "where it is a part of a character.",
         exclude_if=lambda told: told is None,
     )
+    embedding: list[float] | None = Field(
+        None, description="Of `task` embed, in place of a text.", exclude_if=lambda told: told is None
+    )
 
 
 class Usage(BaseModel):

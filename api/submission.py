@@ -126,7 +126,7 @@ def _check_limits(body: JobRequest, parts: Services, max_tokens_param: str) -> N
     if body.input_chars > parts.settings.max_prompt_chars:
         message = f"The prompt has {body.input_chars} characters; the limit is {parts.settings.max_prompt_chars}."
         raise InvalidRequest(message, param="messages" if body.prompt is None else "prompt")
-    if body.max_tokens > parts.settings.max_tokens_limit:
+    if body.task == "generate" and body.max_tokens > parts.settings.max_tokens_limit:
         raise InvalidRequest(f"The limit is {parts.settings.max_tokens_limit}.", param=max_tokens_param)
 
 

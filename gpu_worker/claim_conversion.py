@@ -129,4 +129,5 @@ def _result(run: Run, finished: RowEnd, model: str, now: float) -> Result:
         resumed_tokens=run.resumed,
         moves=run.claim.moves,
         logprobs=run.logprobs,
+        embedding=finished.embedding,
     )

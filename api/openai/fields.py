@@ -207,7 +207,7 @@ class ChatCompletion(Sampling):
         return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
 
 
-def _as_prompts(given: Any) -> Any:
+def as_prompts(given: Any) -> Any:
     """A list of prompts, of which one may be given as it is."""
     is_one = isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], int))
     return [given] if is_one else given
@@ -218,9 +218,9 @@ def _kind(prompt: Any) -> str:
 
 
 TEXT, IDS = "(text)", "(ids)"
-_Prompt = Annotated[Annotated[Text, Tag(TEXT)] | Annotated[TokenIds, Tag(IDS)], Discriminator(_kind)]
-_Prompts = Annotated[list[_Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
-Prompts = Annotated[_Prompts, BeforeValidator(_as_prompts, json_schema_input_type=Text | TokenIds | _Prompts)]
+Prompt = Annotated[Annotated[Text, Tag(TEXT)] | Annotated[TokenIds, Tag(IDS)], Discriminator(_kind)]
+_Prompts = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_CHOICES)]
+Prompts = Annotated[_Prompts, BeforeValidator(as_prompts, json_schema_input_type=Text | TokenIds | _Prompts)]
 
 
 def _no_number(value: Any) -> Any:

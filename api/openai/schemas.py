@@ -156,6 +156,30 @@ class CompletionObject(_Whole):
     choices: list[TextChoice]
 
 
+class Embedding(BaseModel):
+    """Of one input."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str = Field(description="In the `encoding_format` that was asked for.")
+
+
+class EmbeddingUsage(BaseModel):
+    """Token counts, over all inputs."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(BaseModel):
+    """All that were asked for, in the order of their inputs."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
 class ResponseObject(BaseModel):
     """A response; `openai` has its whole form."""
 

@@ -52,6 +52,7 @@ class RowEnd:
         batch_size: the most rows that were live in one step with this one, itself included; 0 when it ended before any.
         error: (type, message) when the reason is ERROR.
         reused_tokens: of the prompt, those that were in memory and not computed.
+        embedding: what the row gave in place of a text, where its request's `task` is embed.
     """
 
     reason: FinishReason
@@ -61,6 +62,7 @@ class RowEnd:
     batch_size: int
     error: tuple[str, str] | None = None
     reused_tokens: int = 0
+    embedding: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,10 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do beyond generating text. What is false is refused, with the field's name.
+    """What an engine can do. What is false is refused, with the field's name.
 
     Attributes:
+        text: generates; false of an engine that has `embeddings` alone.
         resume: continues a row from token ids that were generated earlier, to the text it would have had.
         preempt: gives up a running row with its progress.
         logprobs, json_schema, penalties, logit_bias: these parameters of a request.
@@ -147,6 +150,7 @@ class Capabilities:
         streaming: text comes with each step, not only at the end.
     """
 
+    text: bool = True
     resume: bool = False
     preempt: bool = False
     logprobs: bool = False

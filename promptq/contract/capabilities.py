@@ -18,10 +18,11 @@ NEEDS: Final = {
     "prompt_token_ids": "token_prompts",
     "tools": "tools",
     "adapter": "adapters",
+    "task": "embeddings",
 }
 """By field, the capability without which an engine would ignore it. Each is a name of the engines' `Capabilities`."""
 
-_SAID: Final = {"messages": "messages of tools and their calls"}
+_SAID: Final = {"messages": "messages of tools and their calls", "task": "embeddings"}
 
 
 def needed(request: GenerateRequest) -> dict[str, str]:
@@ -40,6 +41,13 @@ def check(request: GenerateRequest, able: Collection[str], model: str) -> None:
     Raises:
         InvalidRequest: it cannot; names the first such field.
     """
+    if request.task == "generate" and not _generates(able):
+        raise InvalidRequest(f"The model {model} makes embeddings, and generates no text.", param="model")
     for field, capability in needed(request).items():
         if capability not in able:
             raise InvalidRequest(f"The engine of the model {model} cannot do {_SAID.get(field, field)}.", param=field)
+
+
+def _generates(able: Collection[str]) -> bool:
+    """Whether the engine generates text. Workers of earlier versions all do, and say neither of the two."""
+    return "text" in able or "embeddings" not in able

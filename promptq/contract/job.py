@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from promptq.contract import embeddings
 from promptq.contract.logprobs import TokenLogprob
 from promptq.contract.queues import Priority, QueueName
 
@@ -85,6 +86,7 @@ class Result:
         batch_size: the most rows that were live in one engine step with this job.
         resumed_tokens: of the completion, those that earlier runs had generated.
         moves: how often the job was taken from a worker before.
+        embedding: what the job gave in place of a text, where it was asked for one.
     """
 
     text: str
@@ -100,16 +102,24 @@ class Result:
     moves: int = 0
     cached_tokens: int = 0
     logprobs: Sequence[TokenLogprob] = ()
+    embedding: Sequence[float] = ()
 
     def encode(self) -> str:
-        """RQ's form of a return value: base64 of JSON, readable through `Job.return_value()`."""
-        return base64.b64encode(to_json(self.as_dict())).decode()
+        """RQ's form of a return value: base64 of JSON, readable through `Job.return_value()`.
+
+        Raises:
+            ValueError: what the engine gave cannot be stored.
+        """
+        value = self.as_dict()
+        if self.embedding:
+            value["output"]["embedding"] = embeddings.packed(self.embedding)
+        return base64.b64encode(to_json(value)).decode()
 
     def as_dict(self) -> dict[str, Any]:
         """The nested form that RQ users and the API's answers share."""
         return {
             "model": self.model,
-            "output": {"text": self.text, "finish_reason": self.finish_reason} | self._logprobs(),
+            "output": {"text": self.text, "finish_reason": self.finish_reason} | self._sequences(),
             "usage": {
                 "prompt_tokens": self.prompt_tokens,
                 "completion_tokens": self.completion_tokens,
@@ -126,16 +136,20 @@ class Result:
             },
         }
 
-    def _logprobs(self) -> dict[str, Any]:
-        return {"logprobs": list(self.logprobs)} if self.logprobs else {}
+    def _sequences(self) -> dict[str, Any]:
+        own = {"logprobs": self.logprobs, "embedding": self.embedding}
+        return {name: list(values) for name, values in own.items() if values}
 
     @classmethod
     def decode(cls, encoded: bytes | str) -> Result:
         """The inverse of `encode`; timings that a later release adds are passed over."""
         value = json.loads(base64.b64decode(encoded))
+        output = value["output"]
+        if "embedding" in output:
+            output["embedding"] = embeddings.unpacked(output["embedding"])
         usage = {name: count for name, count in value["usage"].items() if name != "total_tokens"}
         timings = {name: seconds for name, seconds in value["timings"].items() if name in cls.__slots__}
-        return cls(model=value["model"], **value["output"], **usage, **timings)
+        return cls(model=value["model"], **output, **usage, **timings)
 
 
 @dataclass(frozen=True, slots=True)

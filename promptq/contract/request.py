@@ -27,6 +27,11 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _is_generate(task: str) -> bool:
+    """Left out, as `_is_empty`."""
+    return task == "generate"
+
+
 def _is_empty(value: str) -> bool:
     """Left out, so that requests without it stay the same as they were before there was such a field."""
     return not value
@@ -113,6 +118,11 @@ class Message(Strict):
 class GenerateRequest(Strict):
     """A prompt, or the messages of a chat, with the sampling parameters of one row."""
 
+    task: Literal["generate", "embed"] = Field(
+        "generate",
+        exclude_if=_is_generate,
+        description="embed: the prompt's embedding in place of a text; beside the prompt it takes `dimensions` alone.",
+    )
     prompt: Text | None = Field(
         None,
         description="Text to continue, given to the model as it is, special tokens too. Exclusive with `messages`.",
@@ -126,6 +136,9 @@ class GenerateRequest(Strict):
     continue_final_message: bool = Field(
         False,
         description="The text goes on in the last of the `messages`, which is the assistant's, in place of a new turn.",
+    )
+    dimensions: int | None = Field(
+        None, ge=1, le=65_536, exclude_if=absent, description="Of `task` embed: how many numbers the embedding has."
     )
     max_tokens: int = Field(64, ge=1, description="The most tokens to generate.")
     temperature: float = Field(0.0, ge=0.0, le=10.0, description="0 is greedy.")
@@ -200,6 +213,15 @@ class GenerateRequest(Strict):
             raise ValueError("continue_final_message: the last message has tool_calls")
         return self
 
+    @model_validator(mode="after")
+    def _fits_task(self) -> GenerateRequest:
+        if self.task == "generate" and self.dimensions is not None:
+            raise ValueError("dimensions: only with task embed")
+        if self.task == "embed":
+            for field in self.model_dump(include=_GENERATED - _EMBEDDED, exclude_defaults=True):
+                raise ValueError(f"{field}: not with task embed")
+        return self
+
     @property
     def offered_tools(self) -> list[Tool]:
         """The tools that the model is told of."""
@@ -254,6 +276,8 @@ class JobRequest(GenerateRequest):
         return _digest(self.model_dump_json(include=_SUBMITTED))
 
 
+_EMBEDDED = {"task", "prompt", "prompt_token_ids", "dimensions", "adapter"}
+"""What a request for an embedding may say."""
 _GENERATED = set(GenerateRequest.model_fields)
 _SUBMITTED = set(JobRequest.model_fields)
 

@@ -114,7 +114,7 @@ def test_it_says_what_it_is_and_what_it_can(engine: Engine) -> None:
     assert engine.info.slots == SLOTS
     assert engine.info.identity, "or the texts of an earlier model would answer"
     assert {each.name for each in fields(Capabilities)} == {
-        "resume", "preempt", "logprobs", "json_schema", "penalties", "logit_bias", "token_prompts", "tools",
+        "text", "resume", "preempt", "logprobs", "json_schema", "penalties", "logit_bias", "token_prompts", "tools",
         "adapters", "embeddings", "streaming",
     }  # fmt: skip
     assert engine.info.capabilities.streaming

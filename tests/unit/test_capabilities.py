@@ -20,6 +20,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "logprobs": {"logprobs": True},
     "prompt_token_ids": {"prompt": None, "prompt_token_ids": [5]},
     "adapter": {"adapter": "sql"},
+    "task": {"task": "embed"},
     "tools": {
         "prompt": None,
         "messages": [{"role": "user", "content": "a"}],
@@ -36,7 +37,8 @@ def test_every_field_is_one_of_the_request_and_every_capability_one_of_the_engin
 @pytest.mark.parametrize("field", NEEDS)
 def test_what_is_asked_for_is_refused_where_the_engine_cannot(field: str) -> None:
     request = GenerateRequest.model_validate({"prompt": "a"} | ASKED[field])
-    with pytest.raises(InvalidRequest, match=f"The engine of the model echo cannot do {field}.") as caught:
+    said = {"task": "embeddings"}.get(field, field)
+    with pytest.raises(InvalidRequest, match=f"The engine of the model echo cannot do {said}.") as caught:
         check(request, {"streaming"}, "echo")
     assert caught.value.param == field
     check(request, {NEEDS[field]}, "m")
@@ -50,4 +52,13 @@ def test_a_request_that_asks_for_nothing_runs_anywhere() -> None:
 
 
 def test_an_engine_says_what_it_can_by_name() -> None:
-    assert Capabilities(resume=True, logit_bias=True).names == ("resume", "logit_bias")
+    assert Capabilities(resume=True, logit_bias=True).names == ("text", "resume", "logit_bias")
+
+
+def test_a_text_is_refused_by_what_embeds_alone_and_by_nothing_else() -> None:
+    plain = GenerateRequest(prompt="a")
+    check(plain, {"resume"}, "of an earlier version, which did not say that it generates")
+    check(plain, {"text", "embeddings"}, "of both kinds")
+    with pytest.raises(InvalidRequest, match="The model minilm makes embeddings, and generates no text") as caught:
+        check(plain, {"embeddings"}, "minilm")
+    assert caught.value.param == "model"

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptq.contract.job import FIELDS, TRANSITIONS, Job, Result, Status, from_iso, to_iso
+from promptq.contract.queues import QueueName
+from promptq.queue.records import Claim, Ending
 
 
 def test_terminal_states_never_change() -> None:
@@ -18,6 +20,23 @@ def test_terminal_states_never_change() -> None:
 def test_a_result_survives_its_encoding(text: str, tokens: int, seconds: float) -> None:
     result = Result(text, "stop", "m", tokens, tokens, round(seconds, 6), None, round(seconds, 6), 3)
     assert Result.decode(result.encode()) == result
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_an_embedding_survives_its_encoding_to_the_bit(embedding: list[float]) -> None:
+    result = Result("", "stop", "m", 3, embedding=embedding)
+    again = Result.decode(result.encode())
+    assert list(again.embedding) == embedding
+    assert again.as_dict() == result.as_dict()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e39])
+def test_an_embedding_of_other_numbers_is_not_stored(number: float) -> None:
+    with pytest.raises(ValueError, match="finite float32"):
+        Result("", "stop", "m", embedding=[0.5, number]).encode()
+    claim = Claim("id", QueueName("m", "default"), "e-0")
+    stored = Ending(claim, Status.SUCCEEDED, Result("", "stop", "m", embedding=[number])).storable()
+    assert (stored.state, stored.error and stored.error.type) == (Status.FAILED, "engine_error")
 
 
 @given(st.floats(0, 4e9))

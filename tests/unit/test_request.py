@@ -49,6 +49,8 @@ def biases(count: int) -> str:
         (f'{{"prompt": "a", "logit_bias": {biases(301)}}}', "logit_bias"),
         ('{"prompt": "a", "priority": "urgent"}', "priority"),
         ('{"prompt": "a", "colour": "red"}', "colour"),
+        ('{"prompt": "a", "task": "summarise"}', "task"),
+        ('{"prompt": "a", "task": "embed", "dimensions": 0}', "dimensions"),
         ('{"messages": []}', "messages"),
         ('{"messages": [{"role": "robot", "content": "a"}]}', "messages.0.role"),
     ],
@@ -109,3 +111,29 @@ def test_how_a_job_is_queued_is_not_in_the_cache_key() -> None:
 def test_a_turn_to_go_on_with_must_be_there_and_a_schema_is_a_small_object(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         GenerateRequest.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}]}, "messages: not with task embed"),
+        ({"prompt": "a", "max_tokens": 5}, "max_tokens: not with task embed"),
+        ({"prompt": "a", "stop": ["."]}, "stop: not with task embed"),
+        ({"prompt": "a", "logprobs": True}, "logprobs: not with task embed"),
+        ({"prompt": "a", "temperature": 1.0}, "temperature: not with task embed"),
+        ({"prompt": "a", "json_schema": {}}, "json_schema: not with task embed"),
+        ({"prompt": "a", "task": "generate", "dimensions": 5}, "dimensions: only with task embed"),
+    ],
+)
+def test_an_embedding_takes_nothing_that_only_a_text_has(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        JobRequest.model_validate({"task": "embed"} | fields)
+
+
+def test_an_embedding_is_another_request_than_a_text_which_stays_what_it_was() -> None:
+    text, embedding = JobRequest(prompt="a"), JobRequest(prompt="a", task="embed", priority="low")
+    assert "task" not in text.model_dump_json()
+    assert embedding.kwargs() == {"prompt": "a", "task": "embed"}
+    assert GenerateRequest(**embedding.kwargs()).cache_key("m") == embedding.cache_key("m") != text.cache_key("m")
+    assert JobRequest(prompt="a", task="embed", dimensions=8).cache_key("m") != embedding.cache_key("m")
+    assert embedding.is_deterministic

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from flask import Response
 from flask_openapi3.types import ResponseDict
@@ -19,10 +17,7 @@ from api.openai.schemas import ChatCompletionObject, CompletionObject, OpenAIErr
 from api.openai.tools import reader
 from api.parameters import KeyHeader
 from api.streaming import event_response
-from api.submission import read_request, submit, submit_many
 from api.views.openai import foreground
-from promptq.contract.errors import PromptqError
-from promptq.contract.job import Job
 
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 500, 502, 503, 504), OpenAIError)
 
@@ -46,24 +41,10 @@ def create_completion(header: KeyHeader, body: Completion) -> Response:
 def _answer(kind: Kind, body: ChatCompletion | Completion, idempotency_key: str) -> Response:
     body.check()
     requests = body.jobs(services().settings.max_tokens_limit)
-    jobs, stays, prompts = _submit(body, requests, idempotency_key), bool(idempotency_key), len(body.prompts)
+    jobs = foreground.submit_all(requests, idempotency_key, body.tokens_param)
+    stays, prompts = bool(idempotency_key), len(body.prompts)
     calls = partial(reader, requests[0])
     if body.stream:
         completions = Completions(kind, jobs, body.include_usage, prompts, calls)
         return event_response(foreground.stream(completions.forms(), stays=stays))
     return JsonResponse(to_json(whole(kind, jobs, foreground.results(jobs, stays=stays), prompts, calls)))
-
-
-def _submit(body: ChatCompletion | Completion, requests: Sequence[dict[str, Any]], idempotency_key: str) -> list[Job]:
-    """A job for each text: all, or none."""
-    if len(requests) == 1:
-        request = read_request(requests[0])
-        return [submit(request, idempotency_key=idempotency_key, max_tokens_param=body.tokens_param).job]
-    done = submit_many(requests, idempotency_key, body.tokens_param)
-    refused = [one for one in done if isinstance(one, PromptqError)]
-    jobs = [one.job for one in done if not isinstance(one, PromptqError)]
-    if refused:
-        for job in jobs:
-            foreground.cancel(job.id)
-        raise refused[0]
-    return jobs

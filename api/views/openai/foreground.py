@@ -10,13 +10,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
 from api import visible_jobs
 from api.current import client_has_left, services
 from api.errors import Overloaded, RunFailed
 from api.openai.errors import CALLERS_FAULT, failure, status_of_failure
 from api.streaming import Manner, told
+from api.submission import read_request, submit, submit_many
 from api.waiting.streams import View
 from promptq.contract.errors import InvalidRequest, JobAlreadyTerminal, JobNotFound, PromptqError, RedisUnavailable
 from promptq.contract.job import Job, JobError, Result, Status
@@ -58,6 +59,31 @@ class Form(Protocol):
     def error(self, code: str, message: str) -> str:
         """What ends a stream that cannot go on."""
         ...
+
+
+def submit_all(
+    requests: Sequence[dict[str, Any]], idempotency_key: str, max_tokens_param: str = "max_tokens"
+) -> list[Job]:
+    """A job for each request: all, or none.
+
+    Args:
+        requests: each one's fields.
+        max_tokens_param: what the client calls `max_tokens`.
+
+    Raises:
+        PromptqError: one of them was refused.
+    """
+    if len(requests) == 1:
+        request = read_request(requests[0])
+        return [submit(request, idempotency_key=idempotency_key, max_tokens_param=max_tokens_param).job]
+    done = submit_many(requests, idempotency_key, max_tokens_param)
+    refused = [one for one in done if isinstance(one, PromptqError)]
+    jobs = [one.job for one in done if not isinstance(one, PromptqError)]
+    if refused:
+        for job in jobs:
+            cancel(job.id)
+        raise refused[0]
+    return jobs
 
 
 def results(jobs: Sequence[Job], *, stays: bool) -> list[Result]:

@@ -1,4 +1,4 @@
-"""From the settings to a continuous engine: its model loaded, its memory taken."""
+"""From the settings to an engine for their model: loaded, its memory taken."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
+from gpu_worker.engines.base import Engine
+from gpu_worker.engines.continuous.encoder import creation as embeddings
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
 from gpu_worker.engines.continuous.loading.loader import limit_context, load, loaded_fingerprint
@@ -19,11 +21,16 @@ def kernels_for(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | N
     return load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if settings.kernels else None
 
 
-def create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousEngine:
+def create(settings: WorkerSettings, done: Callable[[str], None]) -> Engine:
     """Load the model that the settings name, and take its memory; `done` is told of each."""
     done("torch")  # imported with this module
     # torch knows what it is bound to, and of no quota: threads beyond it only stop one another.
     torch.set_num_threads(settings.worker_threads or min(torch.get_num_threads(), processors()))
+    recipe = embeddings.recipe_of(settings)
+    return embeddings.create(settings, recipe, done) if recipe else _create(settings, done)
+
+
+def _create(settings: WorkerSettings, done: Callable[[str], None]) -> ContinuousEngine:
     model, tokenizer = load(settings)
     done("model")
     engine = ContinuousEngine(

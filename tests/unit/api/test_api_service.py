@@ -185,7 +185,7 @@ def test_the_schema_describes_every_call_with_examples(http: FlaskClient) -> Non
         ("post", "/v1/responses/{id}/cancel"), ("get", "/v1/models"), ("get", "/v1/models/{model}"),
         ("post", "/v1/jobs/{id}/retry"), ("get", "/v1/jobs"), ("post", "/v1/jobs:batch"),
         ("post", "/generate"), ("get", "/v1/queues"), ("get", "/v1/workers"), ("get", "/v1/activity"),
-        ("get", "/v1/usage"),
+        ("get", "/v1/usage"), ("post", "/v1/embeddings"),
         ("get", "/livez"),
         ("get", "/readyz"),
         ("get", "/metrics"),

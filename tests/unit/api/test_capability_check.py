@@ -58,10 +58,12 @@ def test_capabilities_come_back_as_announced() -> None:
     assert model_facts.read_capabilities(client, keys.model("echo")) == frozenset()
 
 
-def test_a_request_that_asks_for_nothing_reads_nothing() -> None:
+def test_a_request_that_asks_for_nothing_is_refused_only_where_there_is_no_text() -> None:
     reader = Reader()
+    announce(reader.client, "resume")
     assert passes(CapabilityCheck(reader, "echo"), PLAIN)
-    assert reader.reads == 0
+    announce(reader.client, "embeddings")
+    assert not passes(CapabilityCheck(reader, "echo"), PLAIN)
 
 
 @pytest.mark.parametrize(("capabilities", "passed"), [((), False), (("resume",), False), (("penalties",), True)])
@@ -69,7 +71,7 @@ def test_it_is_asked_for_once_in_a_while(capabilities: tuple[str, ...], passed: 
     reader = Reader()
     announce(reader.client, *capabilities)
     check = CapabilityCheck(reader, "echo")
-    assert [passes(check, ASKING) for _ in range(5)] == [passed] * 5
+    assert [passes(check, body) for body in (ASKING, PLAIN) * 3] == [passed, True] * 3
     assert reader.reads == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from typing import Any
 
 import pytest
 import redis
@@ -128,6 +129,17 @@ def test_a_prompt_is_counted_whole_and_refused_where_no_token_has_room(limit: Pr
     expected = "The prompt has 300 tokens; the context is 300, prompt and text together."
     assert refusal(limit, FITTING + "word") == (expected, "prompt")
     assert refusal(limit, "é " * 2310)[0].startswith("The prompt has 2,311 tokens; ")
+
+
+def test_an_embedding_needs_no_room_behind_its_prompt(limit: PromptLimit) -> None:
+    def embed(**prompt: Any) -> None:
+        limit.check(GenerateRequest(task="embed", **prompt))
+
+    embed(prompt=FITTING + "word")
+    embed(prompt_token_ids=[1] * CONTEXT)
+    for prompt in ({"prompt": FITTING + "word word"}, {"prompt_token_ids": [1] * (CONTEXT + 1)}):
+        with pytest.raises(InvalidRequest, match=r"^The prompt has 301 tokens; the context is 300\.$"):
+            embed(**prompt)
 
 
 def test_of_a_chat_only_what_every_template_keeps_is_counted(limit: PromptLimit) -> None:

@@ -41,6 +41,19 @@ def test_a_row_goes_on_behind_what_earlier_runs_generated() -> None:
     assert (result.resumed_tokens, result.moves, result.completion_tokens, result.cached_tokens) == (2, 2, 4, 1)
 
 
+def test_an_embedding_is_part_of_the_result_and_is_asked_of_no_engine_without() -> None:
+    run = Run(claim(kwargs={"prompt": "hi", "task": "embed"}), NOW)
+    assert as_row(run, embeddings=True, text=False).request.task == "embed"
+    end = RowEnd(FinishReason.STOP, "", 3, 0, 2, embedding=[0.5, 0.25])
+    result = claim_conversion.ending(run, end, "m", NOW + 3).result
+    assert result is not None
+    assert result.as_dict()["output"] == {"text": "", "finish_reason": "stop", "embedding": [0.5, 0.25]}
+    with pytest.raises(InvalidRequest, match="cannot do embeddings"):
+        as_row(run)
+    with pytest.raises(InvalidRequest, match="generates no text"):
+        as_row(Run(claim(), NOW), embeddings=True, text=False)
+
+
 def test_every_run_of_a_job_draws_the_same() -> None:
     def seed(context: JobContext = NO_CONTEXT, **kwargs: object) -> int | None:
         drawn = claim(kwargs={"prompt": "hi", **kwargs}, context=context)

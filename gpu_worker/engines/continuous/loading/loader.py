@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -35,8 +36,11 @@ log = logging.getLogger(__name__)
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 
 
-def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load what the settings name, its adapter merged into its weights, ready to generate.
+def load(settings: WorkerSettings, auto: Any = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load what the settings name, its adapter merged into its weights, ready to run.
+
+    Args:
+        auto: what makes the model, as one of transformers' `Auto…` classes; None: one that generates.
 
     Raises:
         EngineError: the model, its adapter, its package or the device is not there; one line says what to do.
@@ -51,7 +55,7 @@ def load(settings: WorkerSettings) -> tuple[PreTrainedModel, PreTrainedTokenizer
     started = time.monotonic()
     with _named(f"model {settings.model!r}"):
         tokenizer = _tokenizer(source, options)
-        model = _model(source, dtype, options)
+        model = _model(source, dtype, options) if auto is None else _made_by(auto, source, dtype, options)
     if adapter:
         with _named(f"adapter {settings.adapter!r}"):
             model = merged(model, adapter)
@@ -96,6 +100,10 @@ def _model(source: str | Path, dtype: torch.dtype, options: dict[str, Any]) -> A
     return model
 
 
+def _made_by(auto: Any, source: str | Path, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+    return auto.from_pretrained(source, dtype=dtype, use_safetensors=not has_pickles_only(source), **NO_CODE, **options)
+
+
 def _check_weights(report: Mapping[str, Any]) -> None:
     """Weights that a checkpoint lacks, or has in other sizes, are drawn at random by transformers."""
     missing, unexpected = report["missing_keys"], report["unexpected_keys"]
@@ -106,6 +114,34 @@ def _check_weights(report: Mapping[str, Any]) -> None:
         raise EngineError(f"its files do not fit its config.json: {name} is {sizes}")
     if unexpected:
         log.warning("the model's class takes no notice of %d weights, %s among them", len(unexpected), min(unexpected))
+
+
+def load_config(settings: WorkerSettings) -> Any:
+    """What kind of model the settings name, as transformers has it.
+
+    Raises:
+        EngineError: it cannot be read.
+    """
+    source, options = model_source(settings)
+    with _named(f"model {settings.model!r}"):
+        return AutoConfig.from_pretrained(source, **NO_CODE, **options)
+
+
+def read_json(settings: WorkerSettings, name: str) -> Any:
+    """The content of one of the model's JSON files, or None where it has no such file.
+
+    A model that is in the cache loads without the hub, so of one whose hub does not answer the cache is all there is.
+
+    Raises:
+        EngineError: it is no JSON.
+    """
+    source, options = model_source(settings)
+    silent = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found: Any = cached_file(source, name, **options, **silent)
+    try:
+        return json.loads(Path(found).read_bytes()) if found else None
+    except ValueError as error:
+        raise EngineError(f"model {settings.model!r}: {name} is no JSON: {error}") from error
 
 
 def model_folder(settings: WorkerSettings) -> Path:
