@@ -87,8 +87,9 @@ class WorkerRegistration(BaseWorker):
         with answering():
             was_silent = self._await_silence(is_stopping)
         self.birth_date = rq_now()
-        self._register("idle", 0, takes_over=True)
+        # First what its model can do: whoever sees the worker may ask for that.
         self._announce()
+        self._register("idle", 0, takes_over=True)
         return was_silent
 
     def beat(self, phase: str, busy_slots: int, trouble: str = "") -> bool:
