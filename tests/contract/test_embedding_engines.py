@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,30 @@ def encoder(folder: Path) -> Engine:
     return create(known, lambda _: None)
 
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"encoder": encoder}
+@contextmanager
+def behind_a_server(folder: Path) -> Iterator[Engine]:
+    """Before a promptq whose worker embeds with the same model."""
+    from tests.integration.tiny_encoders import PLACES, save
+    from tests.integration.upstreams import embedding_upstream, engine_before
+
+    model = save(folder / "model")
+    with embedding_upstream(folder, model) as far:
+        options = {"capabilities": ["embeddings", "token_prompts"]}
+        entry = {"upstream_model": str(model), "context_length": PLACES, "slots": SLOTS}
+        yield engine_before(far.url, folder, options, **entry)
+
+
+ENGINES: dict[str, Callable[[Path], AbstractContextManager[Engine]]] = {
+    "encoder": lambda folder: nullcontext(encoder(folder)),
+    "upstream": behind_a_server,
+}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return ENGINES[request.param](tmp_path_factory.mktemp("model"))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with ENGINES[request.param](tmp_path_factory.mktemp("model")) as engine:
+        yield engine
+        engine.close()
 
 
 @pytest.fixture

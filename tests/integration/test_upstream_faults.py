@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gpu_worker.engines.base import Event, FinishReason, LostRow, Row, RowEnd
-from gpu_worker.engines.upstream.engine import PATIENCE, UpstreamEngine
+from gpu_worker.engines.base import FinishReason, Row
+from gpu_worker.engines.upstream.engine import PATIENCE
 from promptq.contract.request import GenerateRequest
 from promptq.contract.tools import CALL_CLOSE, CALL_OPEN
 from tests.faulty_server import (
     DONE,
     GOOD,
     Act,
-    FaultyServer,
     delta,
     faulty,
     hang,
@@ -28,56 +27,19 @@ from tests.faulty_server import (
     text,
     usage,
 )
-from tests.integration.upstreams import engine_before
+from tests.integration.upstreams import Behind, before_faulty, engine_before
 from tests.processes import wait_until
 
 ALL = ["streaming", "logprobs", "tools", "json_schema", "penalties", "logit_bias", "token_prompts"]
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 
-class Behind:
-    """An engine before a faulty server, and what it made of its rows."""
-
-    def __init__(self, server: FaultyServer, folder: Path, **options: Any) -> None:
-        self.server = server
-        self.engine: UpstreamEngine = engine_before(server.url, folder, {"capabilities": ALL, **options})
-        self.events: list[Event] = []
-        self.handed_back: list[str] = []
-        self.lost: list[LostRow] = []
-
-    def run(self, *ids: str, deadline: float | None = None, **request: Any) -> Behind:
-        """Send rows, once there is room, and step until they are gone."""
-        asked = {"prompt": "p"} | request if "messages" not in request else request
-        wait_until(lambda: self.engine.free_slots() >= len(ids), what="room")
-        self.engine.add([Row(row_id, GenerateRequest(**asked), deadline) for row_id in ids])
-        wait_until(self.step_until_idle, 20, "the ends of rows")
-        return self
-
-    def step_until_idle(self) -> bool:
-        result = self.engine.step(time.monotonic())
-        self.events += result.events
-        self.handed_back += result.handed_back
-        self.lost += result.lost
-        return not self.engine.live_rows()
-
-    @property
-    def end(self) -> RowEnd:
-        return next(event.end for event in reversed(self.events) if event.end)
-
-
 @pytest.fixture
 def behind(tmp_path: Path) -> Iterator[Callable[..., Behind]]:
-    made = []
-
-    def make(*acts: Act, **options: Any) -> Behind:
-        context = faulty(*acts)
-        made.append((context, Behind(context.__enter__(), tmp_path, **options)))
-        return made[-1][1]
-
-    yield make
-    for context, it in made:
-        it.engine.close()
-        context.__exit__(None, None, None)
+    with ExitStack() as stack:
+        yield lambda *acts, **options: stack.enter_context(
+            before_faulty(tmp_path, *acts, **{"capabilities": ALL, **options})
+        )
 
 
 BEGUN = text("some")
@@ -223,7 +185,7 @@ def test_a_deadline_closes_a_request_that_hangs(behind: Callable[..., Behind]) -
 def test_an_end_without_an_end_of_the_stream_is_waited_for_a_while_only(
     behind: Callable[..., Behind], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpu_worker.engines.upstream.connection.LAST_WORDS_SECONDS", 0.2)
+    monkeypatch.setattr("gpu_worker.engines.upstream.exchanges.LAST_WORDS_SECONDS", 0.2)
     it = behind(stream(text("all", "stop"), then=hang)).run("a")
     assert (it.end.reason, it.end.text) == (FinishReason.STOP, "all")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,17 +50,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How a text ended.
+    """How a text ended, or that the embedding has come.
 
     Attributes:
         text: what follows behind all pieces: the calls of tools.
         refused: why the server keeps the text back, where it does.
+        embedding: what came in place of a text, where one was asked for.
     """
 
     reason: FinishReason
     usage: Usage
     text: str = ""
     refused: str = ""
+    embedding: Sequence[float] = ()
 
 
 @dataclass(slots=True)
@@ -125,7 +127,7 @@ class ChunkReader:
 
     def _read(self, chunk: Any) -> Piece | None:
         if usage := chunk.get("usage"):
-            self.usage = _usage(usage)
+            self.usage = read_usage(usage)
         choices = chunk["choices"]
         if not choices:
             return None
@@ -155,7 +157,8 @@ def _text(value: Any) -> str:
     return value.encode(errors="replace").decode()
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
+def read_usage(usage: Mapping[str, Any]) -> Usage:
+    """What a server says that it counted."""
     details = usage.get("prompt_tokens_details") or {}
     cached = int(details.get("cached_tokens") or 0)
     completion = usage.get("completion_tokens")

@@ -14,7 +14,7 @@ from gpu_worker.engines.upstream.breaker import Breaker
 from gpu_worker.engines.upstream.concurrency import Concurrency
 from gpu_worker.engines.upstream.connection import KEEP_ALIVE_SECONDS, Connection
 from gpu_worker.engines.upstream.engine import UpstreamEngine
-from gpu_worker.engines.upstream.options import UpstreamOptions
+from gpu_worker.engines.upstream.options import ALL, UpstreamOptions
 from gpu_worker.engines.upstream.request_body import Dialect
 from promptq.contract.catalogue import ModelEntry
 from promptq.contract.environment import secret
@@ -53,7 +53,7 @@ def _bounds(options: UpstreamOptions) -> tuple[int, int, int]:
 
 
 def _info(entry: ModelEntry, options: UpstreamOptions, slots: int) -> EngineInfo:
-    able = dict.fromkeys(options.capabilities | {"streaming"}, True)
+    able = {name: name in options.capabilities for name in ALL}
     return EngineInfo(
         model=entry.name,
         device="upstream",

@@ -1,4 +1,4 @@
-"""The engine in front of an OpenAI-compatible server: sends each row as one request, and reads its stream."""
+"""The engine in front of an OpenAI-compatible server: sends each row as one request, and reads what comes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from gpu_worker.engines.base import (
 from gpu_worker.engines.upstream.breaker import Breaker
 from gpu_worker.engines.upstream.chunks import Finish, Piece
 from gpu_worker.engines.upstream.concurrency import Concurrency
-from gpu_worker.engines.upstream.connection import Connection, News, Request
+from gpu_worker.engines.upstream.connection import Connection
+from gpu_worker.engines.upstream.exchanges import News, Request
 from gpu_worker.engines.upstream.failures import Failure, Kind
 from gpu_worker.engines.upstream.request_body import Dialect
 from gpu_worker.engines.upstream.rows import LiveRow
@@ -187,7 +188,7 @@ class UpstreamEngine:
     def _fail(self, row: LiveRow, failure: Failure, step: _Step) -> None:
         if failure.kind is Kind.REQUEST:
             self._answered(row)
-            row.fail(failure.type, failure.message)
+            row.fail(failure.type, _message(row, failure))
             self._end(row, step)
             return
         self._refused(row, failure)
@@ -225,6 +226,11 @@ class UpstreamEngine:
     def _forget(self, row: LiveRow) -> None:
         del self._by_id[row.row.id], self._by_number[row.number]
         self._cancelled.discard(row.row.id)
+
+
+def _message(row: LiveRow, failure: Failure) -> str:
+    """What the server said, with the name of the one field that few servers with embeddings take."""
+    return failure.naming("dimensions") if row.row.request.dimensions is not None else failure.message
 
 
 def _stats(events: Sequence[Event]) -> StepStats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -36,6 +37,7 @@ class Failure:
         type: of the job's error, where it fails.
         retry_after: seconds for which the server asked to be left alone; None: it did not.
         is_busy: it has too much to do, and would take less.
+        param: the field that it is about, where the server said so.
     """
 
     kind: Kind
@@ -43,6 +45,13 @@ class Failure:
     type: str = "invalid_request"
     retry_after: float | None = None
     is_busy: bool = False
+    param: str = ""
+
+    def naming(self, field: str) -> str:
+        """The message, with the field's name before it where it is about that one and does not begin so."""
+        singular = field.removesuffix("s")
+        is_about = self.param == field or singular in self.message.lower()
+        return f"{field}: {self.message}" if is_about and not self.message.startswith(f"{field}: ") else self.message
 
 
 class StreamFault(Exception):
@@ -69,6 +78,8 @@ _MISCONFIGURED: Final = {
 """Wrong for every job: the key, the account, the address or the model's name."""
 _MISCONFIGURED_CODES: Final = {"model_not_found", "invalid_api_key", "insufficient_quota"}
 _TOO_LONG_CODES: Final = {"context_length_exceeded", "prompt_too_long"}
+_TOO_LONG_WORDS: Final = re.compile(r"context (length|size|window)|tokens; the context is", re.IGNORECASE)
+"""vLLM, SGLang, llama.cpp and, before a job begins, promptq have no code of their own for it."""
 
 
 def of_status(status: int, body: bytes, retry_after: float | None = None) -> Failure:
@@ -86,7 +97,7 @@ def of_status(status: int, body: bytes, retry_after: float | None = None) -> Fai
         return Failure(Kind.REFUSED, message, retry_after=retry_after)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Failure(Kind.FAILED, message, retry_after=retry_after)
-    return Failure(Kind.REQUEST, said.message or message, said.type)
+    return Failure(Kind.REQUEST, said.message or message, said.type, param=said.param)
 
 
 def of_stream_error(error: Any) -> Failure:
@@ -94,7 +105,9 @@ def of_stream_error(error: Any) -> Failure:
     said = _Said.of(error)
     message = f"the server said in its stream: {said.message or 'error'}"
     is_request = said.kind == "invalid_request_error" or said.code in ("400", "422", *_TOO_LONG_CODES)
-    return Failure(Kind.REQUEST, said.message, said.type) if is_request else Failure(Kind.FAILED, message)
+    if is_request:
+        return Failure(Kind.REQUEST, said.message, said.type, param=said.param)
+    return Failure(Kind.FAILED, message)
 
 
 def retry_after(seconds: str | None, milliseconds: str | None) -> float | None:
@@ -116,10 +129,12 @@ class _Said:
     message: str = ""
     code: str = ""
     kind: str = ""
+    param: str = ""
 
     @property
     def type(self) -> str:
-        return "prompt_too_long" if self.code in _TOO_LONG_CODES else "invalid_request"
+        is_too_long = self.code in _TOO_LONG_CODES or _TOO_LONG_WORDS.search(self.message)
+        return "prompt_too_long" if is_too_long else "invalid_request"
 
     @classmethod
     def read(cls, body: bytes) -> _Said:
@@ -135,7 +150,8 @@ class _Said:
         if not isinstance(error, dict):
             return cls(_short(str(error)))
         message = error.get("message") or error.get("detail") or ""
-        return cls(_short(str(message)), str(error.get("code") or ""), str(error.get("type") or ""))
+        names = (str(error.get(name) or "") for name in ("code", "type", "param"))
+        return cls(_short(str(message)), *names)
 
 
 def _short(text: str) -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from promptq.contract.errors import SettingsError
 
-Capability = Literal["streaming", "penalties", "logit_bias", "json_schema", "logprobs", "tools", "token_prompts"]
+Capability = Literal[
+    "text", "streaming", "penalties", "logit_bias", "json_schema", "logprobs", "tools", "token_prompts", "embeddings"
+]
 ALL: frozenset[Capability] = frozenset(Capability.__args__)  # type: ignore[attr-defined]
-"""What an OpenAI-compatible server is taken to have, unless the entry says otherwise."""
+DEFAULT: frozenset[Capability] = ALL - {"embeddings"}
+"""What an OpenAI-compatible server is taken to have, unless the entry says otherwise: most run one model of text."""
+WITHOUT_TEXT: frozenset[Capability] = frozenset({"token_prompts", "embeddings"})
+"""Those that mean something of a server that generates no text."""
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 _Slots = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -20,7 +25,8 @@ class UpstreamOptions(BaseModel):
     """How a server is spoken to, and how much of it is used.
 
     Attributes:
-        capabilities: what the server can do; jobs that ask for anything else are refused.
+        capabilities: what the server can do; jobs that ask for anything else are refused. It generates text unless
+            `embeddings` is listed and `text` is not.
         stop_limit: so many stop strings are sent; those beyond are looked for here alone.
         max_tokens_field: what the server calls the limit of a text.
         min_slots, first_slots, max_slots: of `slots = "auto"`: the least requests at once, those to begin with, the
@@ -34,7 +40,7 @@ class UpstreamOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    capabilities: frozenset[Capability] = ALL
+    capabilities: frozenset[Capability] = DEFAULT
     stop_limit: int = Field(4, ge=0, le=16)
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     min_slots: _Slots = 1
@@ -51,6 +57,16 @@ class UpstreamOptions(BaseModel):
         if not self.min_slots <= self.first_slots <= self.max_slots:
             raise ValueError("first_slots: must lie between min_slots and max_slots")
         return self
+
+    @field_validator("capabilities")
+    @classmethod
+    def _complete(cls, listed: frozenset[Capability]) -> frozenset[Capability]:
+        """With what goes without saying: text, and with it that it is streamed."""
+        if "text" in listed or "embeddings" not in listed:
+            return listed | {"text", "streaming"}
+        if wrong := sorted(listed - WITHOUT_TEXT):
+            raise ValueError(f"{wrong[0]}: only with text, which is not listed beside embeddings")
+        return listed
 
     @classmethod
     def read(cls, model: str, options: Mapping[str, Any]) -> Self:

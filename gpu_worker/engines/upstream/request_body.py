@@ -13,6 +13,7 @@ AS_THEY_ARE: Final = (
     "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "seed",
 )  # fmt: skip
 """Fields that are sent under their own names, where the request sets them."""
+EMBEDDINGS: Final = "/embeddings"
 SCHEMA_NAME: Final = "answer"
 """A schema has to have a name; nobody reads it."""
 
@@ -27,6 +28,11 @@ class Wire:
 
     path: str
     body: dict[str, Any]
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the answer is an embedding, which comes whole, and no stream of text."""
+        return self.path == EMBEDDINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,12 @@ class Dialect:
 
     def wire(self, request: GenerateRequest) -> Wire:
         """The request, with the fields that it sets; but for the two whose defaults are not the servers' own."""
+        model = self.adapters.get(request.adapter, self.model)
+        if request.task == "embed":
+            return Wire(EMBEDDINGS, {"model": model, **_embedding(request), **self.extra_body})
         given = request.model_dump(include=set(AS_THEY_ARE), exclude_defaults=True)
         body = {
-            "model": self.adapters.get(request.adapter, self.model),
+            "model": model,
             "stream": True,
             "stream_options": {"include_usage": True},
             self.max_tokens_field: request.max_tokens,
@@ -67,9 +76,18 @@ class Dialect:
         return {"stop": sent} if sent else {}
 
 
+def _embedding(request: GenerateRequest) -> dict[str, Any]:
+    """Base64 is a third as long as numbers; a server that does not know it answers with those."""
+    asked = {} if request.dimensions is None else {"dimensions": request.dimensions}
+    return {"input": _input(request), "encoding_format": "base64"} | asked
+
+
+def _input(request: GenerateRequest) -> Any:
+    return request.prompt if request.prompt_token_ids is None else request.prompt_token_ids
+
+
 def _prompt(request: GenerateRequest) -> dict[str, Any]:
-    prompt = request.prompt if request.prompt_token_ids is None else request.prompt_token_ids
-    return {"prompt": prompt} | ({"logprobs": request.top_logprobs} if request.logprobs else {})
+    return {"prompt": _input(request)} | ({"logprobs": request.top_logprobs} if request.logprobs else {})
 
 
 def _chat(request: GenerateRequest) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpu_worker.engines.base import Event, FinishReason, Row, RowEnd
@@ -49,15 +50,19 @@ class LiveRow:
             self._end(FinishReason.STOP)
 
     def finish(self, finish: Finish) -> None:
-        """The text ended."""
+        """The text ended, or the embedding came."""
         counted = finish.usage.completion_tokens
         self._fresh += self.stops.flush() + finish.text
         # What was counted here has been told; the server's own count adds what its chunks did not show.
         self.tokens = max(self.tokens, counted or 0)
+        asked = self.row.request.dimensions
         if finish.refused:
             self.fail("content_filter" if "content_filter" in finish.refused else "upstream_error", finish.refused)
+        elif asked not in (None, len(finish.embedding)):
+            message = f"dimensions: the server gave {len(finish.embedding)} numbers in place of {asked}"
+            self.fail("invalid_request", message)
         else:
-            self._end(finish.reason, finish.usage)
+            self._end(finish.reason, finish.usage, embedding=finish.embedding)
 
     def fail(self, kind: str, message: str) -> None:
         """The request was at fault."""
@@ -72,12 +77,18 @@ class LiveRow:
         """What is new since the last step; None: nothing."""
         if not (self._fresh or self.tokens > self._told or self.end):
             return None
-        text, ids, logprobs = self._fresh, range(self._told, self.tokens), tuple(self._logprobs)
+        text, ids, logprobs = self._fresh, tuple(range(self._told, self.tokens)), tuple(self._logprobs)
         self.text, self._fresh, self._told, self._logprobs = self.text + text, "", self.tokens, []
         return Event(self.row.id, text, ids, self.end, logprobs)
 
-    def _end(self, reason: FinishReason, usage: Usage = _UNCOUNTED, error: tuple[str, str] | None = None) -> None:
+    def _end(
+        self,
+        reason: FinishReason,
+        usage: Usage = _UNCOUNTED,
+        error: tuple[str, str] | None = None,
+        embedding: Sequence[float] = (),
+    ) -> None:
         self.end = RowEnd(
             reason, self.text + self._fresh, usage.prompt_tokens, self.tokens, self.batch_size, error,
-            usage.cached_tokens,
+            usage.cached_tokens, embedding,
         )  # fmt: skip

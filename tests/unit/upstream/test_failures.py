@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic_core import from_json, to_json
 
 from gpu_worker.engines.upstream.failures import Kind, of_status, of_stream_error, retry_after
 
@@ -62,3 +63,30 @@ def test_an_error_in_a_stream_may_be_the_requests() -> None:
 )  # fmt: skip
 def test_when_to_come_again(seconds: str | None, milliseconds: str | None, expected: float | None) -> None:
     assert retry_after(seconds, milliseconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        ('{"message": "dimensions: 32 only"}', "dimensions: 32 only"),
+        ('{"message": "at most 32", "param": "dimensions"}', "dimensions: at most 32"),
+        ('{"message": "No other output dimension."}', "dimensions: No other output dimension."),
+        ('{"message": "no input", "param": "input"}', "no input"),
+    ],
+)
+def test_what_a_message_is_about_goes_before_it(error: str, named: str) -> None:
+    assert of_status(400, f'{{"error": {error}}}'.encode()).naming("dimensions") == named
+    assert of_stream_error(from_json(error) | {"code": 400}).naming("dimensions") == named
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("This model's maximum context length is 64 tokens.", "prompt_too_long"),
+        ("input: The prompt has 5,002 tokens; the context is 64.", "prompt_too_long"),
+        ("the request exceeds the available context size", "prompt_too_long"),
+        ("the model has no token 9", "invalid_request"),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_known_by_what_is_said(message: str, kind: str) -> None:
+    assert of_status(400, to_json({"error": {"message": message, "code": 400}})).type == kind

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpu_worker.engines.upstream.creation import create
 from gpu_worker.engines.upstream.options import ALL
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import WorkerSettings
@@ -19,6 +20,7 @@ URL = "http://user:secret@127.0.0.1:9/v1/"
     ("options", "named"),
     [
         ({"capabilities": ["streaming", "resume"]}, "options.capabilities"),
+        ({"capabilities": ["embeddings", "tools"]}, "options.capabilities: tools: only with text"),
         ({"stop_limit": 17}, "options.stop_limit"),
         ({"slots": 3}, "options.slots"),
         ({"first_slots": 300}, "first_slots"),
@@ -41,13 +43,25 @@ def test_without_an_entry_there_is_no_server(tmp_path: Path) -> None:
         create_engine(WorkerSettings.load(_env_file=None, engine="upstream"))
 
 
-def test_it_claims_what_an_openai_server_has_unless_told_otherwise(tmp_path: Path) -> None:
-    engine = engine_before(URL, tmp_path, {"capabilities": sorted(ALL)}, adapters={})
-    assert set(engine.info.capabilities.names) == ALL
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        (None, ALL - {"embeddings"}),
+        (sorted(ALL), ALL),
+        ([], {"text", "streaming"}),
+        (["embeddings"], {"embeddings"}),
+        (["embeddings", "token_prompts"], {"embeddings", "token_prompts"}),
+        (["embeddings", "text", "tools"], {"embeddings", "text", "streaming", "tools"}),
+    ],
+)
+def test_it_claims_what_a_server_of_text_has_unless_told_otherwise(
+    tmp_path: Path, listed: list[str] | None, expected: set[str]
+) -> None:
+    options = {} if listed is None else {"capabilities": listed}
+    models = models_file(tmp_path, URL, options)
+    engine = create(WorkerSettings.load(_env_file=None, models_file=str(models)), lambda _: None)
+    assert set(engine.info.capabilities.names) == expected
     engine.close()
-    little = engine_before(URL, tmp_path, {"capabilities": []})
-    assert little.info.capabilities.names == ("streaming",)
-    little.close()
 
 
 def test_the_identity_changes_with_what_changes_texts(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from api.openai.embeddings import EmbeddingsRequest
 from api.openai.fields import ChatCompletion, Completion
 from gpu_worker.engines.upstream.request_body import Dialect
 from promptq.contract.request import GenerateRequest
@@ -18,7 +20,13 @@ CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 NAMED = {"type": "function", "function": {"name": "look"}}
 TOOL = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": SCHEMA}}
+EMBED = {"input": "p", "encoding_format": "base64"}
 CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+KINDS: dict[str, type[BaseModel]] = {
+    "/completions": Completion, "/chat/completions": ChatCompletion, "/embeddings": EmbeddingsRequest,
+}  # fmt: skip
 
 
 def sent(dialect: Dialect = DIALECT, **fields: Any) -> dict[str, Any]:
@@ -33,6 +41,15 @@ def test_a_prompt_and_a_chat_have_paths_of_their_own() -> None:
     assert DIALECT.wire(GenerateRequest(prompt="p")).path == "/completions"
     assert DIALECT.wire(GenerateRequest(**CHAT)).path == "/chat/completions"
     assert DIALECT.wire(GenerateRequest(**CHAT)).body == ALWAYS | CHAT
+
+
+def test_an_embedding_is_asked_for_whole() -> None:
+    wire = DIALECT.wire(GenerateRequest(task="embed", prompt_token_ids=[1, 2], adapter="polite"))
+    assert (wire.path, wire.is_embedding) == ("/embeddings", True)
+    assert wire.body == {"model": "far-polite", "input": [1, 2], "encoding_format": "base64"}
+    assert not DIALECT.wire(GenerateRequest(prompt="p")).is_embedding
+    plain = Dialect("far", extra_body={"encoding_format": "float"})
+    assert plain.wire(GenerateRequest(task="embed", prompt="p")).body["encoding_format"] == "float"
 
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -72,6 +89,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         CHAT | {"tools": [TOOL], "parallel_tool_calls": False},
         CHAT | {"tools": [TOOL], "parallel_tool_calls": False},
     ),
+    "task": ({"task": "embed"}, EMBED),
+    "dimensions": ({"task": "embed", "dimensions": 3}, EMBED | {"dimensions": 3}),
     "stop": ({"stop": ["a", "b", "c", "d", "e"]}, {"stop": ["a", "b", "c", "d"], "prompt": "p"}),
 }  # fmt: skip
 CASES |= {
@@ -94,8 +113,7 @@ def test_a_promptq_as_the_server_knows_every_field(field: str) -> None:
     given, _ = CASES[field]
     prompt = {} if given.keys() & {"messages", "prompt"} else {"prompt": "p"}
     wire = DIALECT.wire(GenerateRequest(**prompt, **given))
-    kind = Completion if wire.path == "/completions" else ChatCompletion
-    kind.model_validate(wire.body)
+    KINDS[wire.path].model_validate(wire.body)
 
 
 def test_any_object_has_a_name_of_its_own() -> None:
