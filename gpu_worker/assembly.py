@@ -50,8 +50,8 @@ class Worker:
         verdicts = Verdicts()
         batching = Batching(settings.batching, engine.info.slots, settings.max_wait_ms / 1000)
         resumes = engine.info.identity if engine.info.capabilities.resume else ""
-        terms = Terms(resumes=resumes, model=engine.info.model)
-        self._default_model = settings.default_model
+        terms = Terms(resumes=resumes, model=settings.model_name)
+        self._default_model, self._model = settings.default_model, settings.model_name
         self._progress = progress = ProgressKeeper(store, engine.info.identity, settings.checkpoint_seconds)
         preemption = _preemption(settings, engine)
         self._claim_io = ClaimIO(
@@ -126,7 +126,7 @@ class Worker:
             self._leases.renew_now()
 
     def _wake(self, queue: QueueName | None) -> None:
-        if queue is None or queue.model == self._engine.info.model:
+        if queue is None or queue.model == self._model:
             self._claim_io.wake(queue.priority if queue else None)
 
     def _look_again(self) -> None:

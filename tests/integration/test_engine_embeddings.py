@@ -166,7 +166,9 @@ def test_a_model_of_the_hub_is_looked_at_without_the_hub(tmp_path: Path, monkeyp
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc")
     known = WorkerSettings(_env_file=None, model="some/model")
-    monkeypatch.setattr(loader, "model_source", lambda _: ("some/model", {"cache_dir": tmp_path, "local_files_only": True}))
+    monkeypatch.setattr(
+        loader, "model_source", lambda _: ("some/model", {"cache_dir": tmp_path, "local_files_only": True})
+    )
     assert loader.read_json(known, "modules.json")[2]["path"] == "2_Normalize"
     assert loader.read_json(known, "sentence_bert_config.json") is None
 

@@ -83,7 +83,7 @@ def _from_hub(name: str, source: str) -> Path:
 
 
 def _rank(name: str, folder: Path) -> int:
-    rank = json.loads((folder / "adapter_config.json").read_text()).get("r", 0)
+    rank = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("r", 0)
     fitting = [each for each in RANKS if each >= rank]
     if not rank or not fitting:
         raise EngineError(f"adapters.{name}: adapter_config.json: r={rank}; vLLM takes 1 to {RANKS[-1]}")
