@@ -10,7 +10,7 @@ from promptq.contract.request import GenerateRequest
 
 
 class CapabilityCheck:
-    """Knows what the engine can do once a worker has told it. Until then, and without Redis, all is let through.
+    """Knows what the engine can do once a worker has told it. Until then all is let through.
 
     Args:
         read: gives the capabilities that are published, or None.

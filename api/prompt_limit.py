@@ -20,7 +20,7 @@ FREE_BYTES = 256
 
 
 class PromptLimit:
-    """Counts tokens as the workers do, once a worker has told how. Until then, and without Redis, all is let through.
+    """Counts tokens as the workers do, once a worker has told how. Until then all is let through.
 
     A token is at least one byte, so a prompt with fewer bytes than the context has tokens is never counted.
 

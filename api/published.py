@@ -16,7 +16,7 @@ Fact = TypeVar("Fact")
 
 
 class Published(Generic[Fact]):
-    """Keeps what was read last. While Redis is silent, what is known stays so.
+    """Keeps what was read last.
 
     Args:
         read: gives what is published, None where nothing is; takes what is known already.
@@ -29,7 +29,11 @@ class Published(Generic[Fact]):
         self._lock = threading.Lock()
 
     def current(self) -> Fact | None:
-        """What is published, as it was half a minute ago at the latest; None: nothing is known of it."""
+        """What is published, as it was half a minute ago at the latest; None: nothing is known of it.
+
+        Raises:
+            RedisUnavailable: it does not answer now; for the next second what is known stays so.
+        """
         with self._lock:
             if time.monotonic() >= self._stale_at:
                 self._refresh()
@@ -40,5 +44,7 @@ class Published(Generic[Fact]):
             self._known = self._read(self._known)
             known_for = RETRY_SECONDS if self._known is None else FACTS_SECONDS
         except RedisUnavailable:
-            known_for = RETRY_SECONDS
+            # Whoever asks is about to need Redis: to wait for it once is enough.
+            self._stale_at = time.monotonic() + RETRY_SECONDS
+            raise
         self._stale_at = time.monotonic() + known_for

@@ -86,4 +86,4 @@ def test_it_is_known_of_an_engine_without_a_tokenizer_too(store: TimedStore) -> 
     info = replace(INFO, tokenizer_json="", identity="plain", capabilities=Capabilities(resume=True, penalties=True))
     WorkerRegistration(store.client, WorkerSettings(_env_file=None), info, "").appear()
     assert store.client.hget(keys.model(INFO.model), "identity") == b"plain"
-    assert read_capabilities(store.client, keys.model(INFO.model)) == frozenset({"resume", "penalties"})
+    assert read_capabilities(store.client, keys.model(INFO.model)) == frozenset({"resume", "penalties", "text"})

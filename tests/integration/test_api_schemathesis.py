@@ -20,7 +20,7 @@ from tests.processes import worker
 CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
 HAR = "calls.har"
 HOOKS = "tests.schemathesis_hooks"
-CASES_PER_CALL = 15
+CASES_PER_CALL = 8
 CHATS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 
 

@@ -75,13 +75,16 @@ def test_it_is_asked_for_once_in_a_while(capabilities: tuple[str, ...], passed: 
     assert reader.reads == 1
 
 
-def test_trouble_with_redis_keeps_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trouble_with_redis_is_told_once_and_what_is_known_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "FACTS_SECONDS", 0.0)
     reader = Reader()
     announce(reader.client)
     knowing, ignorant = CapabilityCheck(reader, "echo"), CapabilityCheck(reader, "echo")
     assert not passes(knowing, ASKING)
     reader.away = True
+    for check in (knowing, ignorant):
+        with pytest.raises(RedisUnavailable):
+            passes(check, ASKING)
     assert not passes(knowing, ASKING)
     assert passes(ignorant, ASKING)
 

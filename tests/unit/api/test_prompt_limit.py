@@ -173,13 +173,16 @@ def test_unknown_facts_let_everything_through(client: redis.Redis) -> None:
     assert facts.reads == 1
 
 
-def test_trouble_with_redis_lets_through_what_is_unknown_and_keeps_what_is_known(
+def test_trouble_with_redis_is_told_once_and_what_is_known_stays_so(
     facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "FACTS_SECONDS", 0.0)
     knowing, ignorant = PromptLimit(facts), PromptLimit(facts)
     assert refusal(knowing, FITTING + "word")
     facts.away = True
+    for limit in (knowing, ignorant):
+        with pytest.raises(RedisUnavailable):
+            refusal(limit, FITTING + "word")
     assert refusal(knowing, FITTING + "word")
     assert refusal(ignorant, FITTING + "word") is None
 
