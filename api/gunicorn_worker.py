@@ -88,8 +88,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
     def _read_models(self) -> None:
         settings = self._services().settings
         try:
-            found = settings.read_catalogue()
-            found.check_default(settings.catalogue)
+            found = settings.reread_catalogue()
         except SettingsError as error:
             log.error("%s; all stays as it is.", error.message)
             return

@@ -43,8 +43,7 @@ class CatalogueReload:
 
     def _read(self) -> Sequence[PoolSpec]:
         settings = self._assembly.settings
-        before, found = settings.catalogue, settings.read_catalogue()
-        found.check_default(before)
+        before, found = settings.catalogue, settings.reread_catalogue()
         gone = [entry for entry in before.models if entry.name not in found.by_name]
         log.info("Models: %s%s.", ", ".join(found.by_name), "".join(f"; {entry.name} leaves" for entry in gone))
         # What ran for a model that leaves must still be taken back where its worker dies.

@@ -111,8 +111,7 @@ class ScalerLoop:
             self._store.wake()
 
     def _publish(self, now: float, at: float) -> None:
-        for model, jobs_per_second in self._scaling.drain_rates().items():
-            self._observer.publish_drain_rate(model, jobs_per_second)
+        self._observer.publish_drain_rates(self._scaling.drain_rates())
         trouble = stranded(self._observer.stranded(self._scaling.names))
         self._observer.publish_fleet(self._scaling.record(now, at, trouble))
 

@@ -40,6 +40,9 @@ class OpenAIError(BaseModel):
     error: OpenAIErrorDetail
 
 
+ModelState = Literal["ready", "starting", "waiting", "trouble", "unknown"]
+
+
 class Model(BaseModel):
     """What `model` may be."""
 
@@ -47,7 +50,7 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "promptq"
-    state: Literal["ready", "starting", "waiting", "trouble", "unknown"] = Field(
+    state: ModelState = Field(
         description="Ours. ready: workers run it; waiting: a request starts the first; trouble: none starts."
     )
 

@@ -24,6 +24,8 @@ def _engine_name(value: Any) -> Any:
     return "continuous" if value == "transformers" else value
 
 
+OURS: Final = ("continuous", "echo")
+"""The engines whose options are ours."""
 EngineName = Annotated[Literal["continuous", "vllm", "upstream", "echo"], BeforeValidator(_engine_name)]
 # Without a colon, which parts a model from its adapter, and in RQ's names from the priority.
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
@@ -77,7 +79,7 @@ class ModelEntry(BaseModel):
     def _fits(self) -> Self:
         if self.name in PRIORITIES:
             raise ValueError(f"name: {self.name} is a queue's name")
-        if self.engine in ("continuous", "echo"):
+        if self.engine in OURS:
             self._check_own_options()
         if (self.engine == "upstream") != bool(self.base_url):
             raise ValueError("base_url: the engine upstream needs one, and no other has one")
@@ -106,6 +108,13 @@ class ModelEntry(BaseModel):
     def is_elsewhere(self) -> bool:
         """Whether its workers compute nothing on this machine, and so take no room on it."""
         return self.engine == "upstream"
+
+    def as_settings(self) -> dict[str, Any]:
+        """What it says, under the names that the workers' settings have for it."""
+        given = {name: getattr(self, name) for name in ("device", "dtype", "slots", "context_length")}
+        always = {"engine": self.engine, "model": self.loaded_from, "model_revision": self.revision}
+        own = dict(self.options) if self.engine in OURS else {}
+        return always | own | {name: value for name, value in given.items() if value is not None}
 
     def identity(self, dtype: str) -> str:
         """What the catalogue says of the texts: model, revision and number format; part of the cache key.

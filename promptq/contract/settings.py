@@ -96,6 +96,15 @@ class CommonSettings(BaseSettings):
         """The models that the file lists now; without a file, the one of the settings."""
         return read_catalogue(self.models_file) if self.models_file else Catalogue.of([self._only_model()])
 
+    def reread_catalogue(self) -> Catalogue:
+        """The same for a program that runs: what it cannot go over to is refused.
+
+        Raises:
+            SettingsError: the file cannot be used, or has another default model.
+        """
+        (found := self.read_catalogue()).check_default(self.catalogue)
+        return found
+
     def serve(self, catalogue: Catalogue) -> None:
         """Let these be the models from now on."""
         self._catalogue = catalogue
@@ -245,7 +254,7 @@ class WorkerSettings(CommonSettings):
             entry = settings.entry
         except ModelNotFound as error:
             raise SettingsError(f"PROMPTQ_WORKER_MODEL: {error.message}") from None
-        return super().load(**overrides | _settings_of(entry)) if settings.models_file else settings
+        return super().load(**overrides | entry.as_settings()) if settings.models_file else settings
 
 
 class ScalerSettings(CommonSettings):
@@ -277,14 +286,6 @@ class ScalerSettings(CommonSettings):
         if self.max_workers and self.min_workers > self.max_workers:
             raise ValueError(f"min_workers={self.min_workers} is above max_workers={self.max_workers}")
         return self
-
-
-def _settings_of(entry: ModelEntry) -> dict[str, Any]:
-    """What a catalogue's entry says, under the names that the settings have for it."""
-    given = {name: getattr(entry, name) for name in ("device", "dtype", "slots", "context_length")}
-    always = {"engine": entry.engine, "model": entry.loaded_from, "model_revision": entry.revision}
-    own = dict(entry.options) if entry.engine in ("continuous", "echo") else {}
-    return always | own | {name: value for name, value in given.items() if value is not None}
 
 
 PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings)

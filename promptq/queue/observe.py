@@ -100,10 +100,12 @@ class Observer:
             self.client.delete(self._keys.worker(name))
         self._forget([self._keys.worker(name)])
 
-    def publish_drain_rate(self, model: str, jobs_per_second: float) -> None:
-        """Tell submits how fast the model's queues drain."""
-        with answering():
-            self.client.set(self._keys.drain_rate(model), f"{jobs_per_second:.6f}", ex=DRAIN_RATE_SECONDS)
+    def publish_drain_rates(self, jobs_per_second: Mapping[str, float]) -> None:
+        """Tell submits how fast each model's queues drain."""
+        with answering(), self.client.pipeline(transaction=False) as pipe:
+            for model, rate in jobs_per_second.items():
+                pipe.set(self._keys.drain_rate(model), f"{rate:.6f}", ex=DRAIN_RATE_SECONDS)
+            pipe.execute()
 
     def publish_fleet(self, fleet: FleetRecord) -> None:
         """Say that the scaler lives, and what it runs."""

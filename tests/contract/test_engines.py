@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import random
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpu_worker.engines.base import Capabilities, Engine, FinishReason, Row, RowEnd, StepStats
+from gpu_worker.engines.base import Capabilities, Engine, FinishReason, Row, RowEnd
 from gpu_worker.engines.echo import EchoEngine
 from promptq.contract.capabilities import needed
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest
+from tests.contract.engine_runs import Run
 from tests.integration.upstreams import Upstream, engine_before, upstream
 
 SLOTS = 4
@@ -46,35 +46,6 @@ if importlib.util.find_spec("vllm"):
 
 BEHIND_A_SERVER = "upstream"
 """The one engine that needs more than itself: a promptq with an echo worker."""
-
-
-class Run:
-    """Drives an engine and keeps what it said. One step a second, so that echo says one word a step."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.now = 0.0
-        self.texts: defaultdict[str, str] = defaultdict(str)
-        self.token_ids: defaultdict[str, list[int]] = defaultdict(list)
-        self.ends: dict[str, RowEnd] = {}
-        self.stats: list[StepStats] = []
-
-    def step(self) -> None:
-        result = self.engine.step(self.now)
-        self.now += 1.0
-        self.stats.append(result.stats)
-        for event in result.events:
-            assert event.id not in self.ends, "nothing comes after a row's end"
-            self.texts[event.id] += event.text
-            self.token_ids[event.id] += event.token_ids
-            if event.end:
-                self.ends[event.id] = event.end
-
-    def all(self, rows: Iterable[Row]) -> Run:
-        self.engine.add(list(rows))
-        while self.engine.live_rows():
-            self.step()
-        return self
 
 
 def row(row_id: str, prompt: str = PROMPTS[0], deadline: float | None = None, **request: Any) -> Row:

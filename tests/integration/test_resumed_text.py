@@ -61,6 +61,13 @@ class Disturbed:
                 CALM[engine] = self._texts(self.submit())
         return CALM[engine]
 
+    def unchanged(self, how: signal.Signals, shares: list[float]) -> list[Job]:
+        """The jobs, ended in spite of that, with the texts that they have undisturbed."""
+        wanted = self.undisturbed()
+        ended = self.run(self.submit(), how, shares)
+        assert [job.result.text for job in ended if job.result] == wanted
+        return ended
+
     def run(self, ids: list[str], how: signal.Signals, shares: list[float]) -> list[Job]:
         """End a worker each time that such a share of all tokens is kept, then let the last one come to the end."""
         for number, share in enumerate(shares):
@@ -102,19 +109,13 @@ def disturbed(server: EmbeddedServer, store: TimedStore, smollm: dict[str, Any])
 
 
 def test_killed_workers_change_no_text(disturbed: Disturbed) -> None:
-    wanted = disturbed.undisturbed()
-    ids = disturbed.submit()
-    ended = disturbed.run(ids, signal.SIGKILL, sorted(random.Random(1).uniform(0.1, 0.8) for _ in range(2)))
-    assert [job.result.text for job in ended if job.result] == wanted
+    ended = disturbed.unchanged(signal.SIGKILL, sorted(random.Random(1).uniform(0.1, 0.8) for _ in range(2)))
     assert sum(job.result.resumed_tokens for job in ended if job.result) > 0
     assert {job.attempts for job in ended} <= {1, 2, 3}
 
 
 def test_drained_workers_change_no_text_and_count_no_attempt(disturbed: Disturbed) -> None:
-    wanted = disturbed.undisturbed()
-    ids = disturbed.submit()
-    ended = disturbed.run(ids, signal.SIGTERM, [0.4])
-    assert [job.result.text for job in ended if job.result] == wanted
+    ended = disturbed.unchanged(signal.SIGTERM, [0.4])
     assert {job.attempts for job in ended} == {1}
     assert disturbed.seconds < 2
 

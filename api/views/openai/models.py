@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
 
 from flask import Response
 from pydantic import BaseModel
 
 from api.current import services
 from api.http.blueprints import OpenAIBlueprint
-from api.openai.schemas import Model, ModelList, OpenAIError
+from api.openai.schemas import Model, ModelList, ModelState, OpenAIError
 from api.presenter import json_response
 from promptq.contract.errors import RedisUnavailable
 
 _STARTED_AT = int(time.time())
-
-State = Literal["ready", "starting", "waiting", "trouble", "unknown"]
 
 blueprint = OpenAIBlueprint("openai_models", __name__, tag="OpenAI", url_prefix="/v1/models")
 
@@ -43,11 +40,11 @@ def read_model(path: ModelPath) -> Response:
     return json_response(_model(path.model, _states()))
 
 
-def _model(name: str, state_of: Callable[[str], State]) -> Model:
+def _model(name: str, state_of: Callable[[str], ModelState]) -> Model:
     return Model(id=name, created=_STARTED_AT, state=state_of(name.partition(":")[0]))
 
 
-def _states() -> Callable[[str], State]:
+def _states() -> Callable[[str], ModelState]:
     """How each model is. Without Redis the list is there, and nothing is known of its models."""
     try:
         workers, fleet = services().observer.workers(), services().observer.fleet()
@@ -56,7 +53,7 @@ def _states() -> Callable[[str], State]:
     serving = {worker.model for worker in workers if worker.state in ("idle", "busy")}
     pools = {pool.name: pool for pool in fleet.pools} if fleet else {}
 
-    def state_of(model: str) -> State:
+    def state_of(model: str) -> ModelState:
         if model in serving:
             return "ready"
         if (pool := pools.get(model)) is None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from gpu_worker.engines.base import Capabilities, EngineInfo, Event, RowEnd, StepStats
+from gpu_worker.engines.base import EngineInfo, Event, RowEnd, StepStats
+from gpu_worker.engines.continuous.able import capabilities
 from gpu_worker.engines.continuous.loading.fingerprint import model_identity
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
-from gpu_worker.engines.continuous.vocabulary import IS_AVAILABLE
 from promptq.contract.logprobs import TokenLogprob
 
 
@@ -65,16 +65,6 @@ def describe(
         context,
         details,
         tokenizer,
-        Capabilities(
-            resume=True,
-            preempt=True,
-            logprobs=True,
-            json_schema=IS_AVAILABLE,
-            penalties=True,
-            logit_bias=True,
-            token_prompts=True,
-            tools=tools and IS_AVAILABLE,
-            streaming=True,
-        ),
+        capabilities(tools=tools),
         model_identity(fingerprint, context, dtype),
     )

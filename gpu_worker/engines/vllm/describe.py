@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from gpu_worker.engines.base import Capabilities, EngineInfo
+from gpu_worker.engines.base import EngineInfo
+from gpu_worker.engines.continuous.able import capabilities
 from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint, model_identity
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
-from gpu_worker.engines.continuous.vocabulary import IS_AVAILABLE
 from gpu_worker.engines.vllm.adapters import Adapters
 from promptq.contract.settings import WorkerSettings
 
@@ -33,6 +33,7 @@ def describe(
     dtype = str(config.model_config.dtype).removeprefix("torch.")
     context = int(config.model_config.max_model_len)
     counted = tokenizer_json(tokenizer)
+    tools = PromptEncoder(tokenizer, SpecialTokens.of(tokenizer)).knows_tools
     base = model_identity(model_fingerprint(folder), context, dtype)
     return EngineInfo(
         settings.model_name,
@@ -42,24 +43,8 @@ def describe(
         context,
         {"vllm": vllm.__version__, "kv_blocks": str(config.cache_config.num_gpu_blocks)},
         counted,
-        _capabilities(tokenizer, adapters),
+        capabilities(tools=tools, adapters=bool(adapters)),
         _identity(base, vllm.__version__, settings, adapters),
-    )
-
-
-def _capabilities(tokenizer: PreTrainedTokenizerBase, adapters: Adapters) -> Capabilities:
-    tools = IS_AVAILABLE and PromptEncoder(tokenizer, SpecialTokens.of(tokenizer)).knows_tools
-    return Capabilities(
-        resume=True,
-        preempt=True,
-        logprobs=True,
-        json_schema=IS_AVAILABLE,
-        penalties=True,
-        logit_bias=True,
-        token_prompts=True,
-        tools=tools,
-        adapters=bool(adapters),
-        streaming=True,
     )
 
 

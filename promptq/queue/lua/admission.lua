@@ -1,5 +1,6 @@
 -- Put before submit.lua: one job's way in. `job` has the fields that submit.lua reads from ARGV. Of the transition are
--- used besides: model, bound, depth (jobs waiting now), cache_ttl, admitted (how many were), and fed (queues that got jobs).
+-- used besides: model, bound, depth (jobs waiting now), cache_ttl, admitted (how many were), and fed (queues that got
+-- jobs).
 
 -- What was sent before: by a client under its key or id, or by our own connection, which repeats a call whose answer
 -- was lost. Returns the job's reply, or nil.

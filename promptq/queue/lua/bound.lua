@@ -7,7 +7,8 @@ local function count_waiting(queues)
   return depth
 end
 
--- Refuse a job for a model, and give it a turn: when there should be room for it, one job's time after the job refused before it.
+-- Refuse a job for a model, and give it a turn: when there should be room for it, one job's time after the job refused
+-- before it.
 -- Told the same moment, all that were refused would come back together and find room for one. Without a known drain
 -- rate there are no turns. Returns the reply {'full', depth, seconds to its turn|''}.
 local function refuse(model, depth, bound, now)

@@ -1,5 +1,6 @@
 -- Give running jobs back unharmed: to the front of their queues, with the attempt not counted.
--- ARGV: time|'', result_ttl, reason ('drain'|'preempted'|'upstream'), then per claim: queue, id, execution; the last one given ends up first in line.
+-- ARGV: time|'', result_ttl, reason ('drain'|'preempted'|'upstream'), then per claim: queue, id, execution;
+--       the last one given ends up first in line.
 -- Reply: the number of jobs put back or, where a cancel was waiting, cancelled.
 local given_time, result_ttl, reason = unpack(ARGV, 1, 3)
 write_on_a_full_server()
