@@ -204,6 +204,11 @@ class WorkerSettings(CommonSettings):
     slots: Count | Literal["auto"] = Field(
         "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
     )
+    gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9,
+        description="Share of a GPU's whole memory that one worker takes at most; less than its part where several "
+        "share a card.",
+    )
     adapter: str = Field(
         "", description="Folder of a LoRA adapter, merged into the model's weights when it is loaded; empty: none."
     )

@@ -34,6 +34,8 @@ def test_variables_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPatch, tm
         ("PROMPTQ_SLOT", "3", "PROMPTQ_SLOT: unknown setting; did you mean PROMPTQ_SLOTS?"),
         ("PROMPTQ_SLOTS", "many", "PROMPTQ_SLOTS: Input should be a valid integer"),
         ("PROMPTQ_SLOTS", "0", "PROMPTQ_SLOTS: Input should be greater than or equal to 1"),
+        ("PROMPTQ_GPU_MEMORY_SHARE", "0", "PROMPTQ_GPU_MEMORY_SHARE: Input should be greater than 0"),
+        ("PROMPTQ_GPU_MEMORY_SHARE", "1.1", "PROMPTQ_GPU_MEMORY_SHARE: Input should be less than or equal to 1"),
         ("PROMPTQ_CACHE_TTL_SECONDS", "9" * 16, "PROMPTQ_CACHE_TTL_SECONDS: Input should be less than or equal to"),
         ("PROMPTQ_REDIS_URL", "localhost:6379", "PROMPTQ_REDIS_URL: use redis://host:port/db"),
         ("PROMPTQ_REDIS_URL", "redis://:my/pw@host", "PROMPTQ_REDIS_URL: no host and port; in a password write"),

@@ -23,7 +23,7 @@ from gpu_worker.engines.continuous.logprobs import Score, TokenTexts
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
 from gpu_worker.engines.continuous.row_starts import RowStarts
 from gpu_worker.engines.continuous.runners.checks import Checks
-from gpu_worker.engines.continuous.runners.choice import choose_runner
+from gpu_worker.engines.continuous.runners.choice import choose_runner, lay_out
 from gpu_worker.engines.continuous.runners.layer_shapes import layer_shapes
 from gpu_worker.engines.continuous.sampling import NOT_FINITE
 from gpu_worker.engines.continuous.scheduler.drafts import confirmed
@@ -79,9 +79,11 @@ class ContinuousEngine:
         checks_folder: Path | None = None,
     ) -> None:
         rules = GenerationRules(model, tokenizer)
-        cache = allocate(layer_shapes(model, context), slots, context, model.device)
+        shapes = layer_shapes(model, context)
+        weights = lay_out(model, shapes, packed=packed, kernels=kernels)
+        cache = allocate(shapes, slots, context, model.device)
         checks = Checks(model, context, fingerprint, checks_folder)
-        self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels)
+        self._runner = choose_runner(model, cache, checks, weights=weights, packed=packed, kernels=kernels)
         self._scheduler = Scheduler(
             cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )

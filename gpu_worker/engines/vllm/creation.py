@@ -11,13 +11,14 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from gpu_worker.engines.continuous.loading.loader import first_line, model_folder, model_source
+from gpu_worker.engines.gpu_turns import gpu_names, gpu_turn
 from gpu_worker.engines.vllm.adapters import Adapters
 from gpu_worker.engines.vllm.arguments import ENVIRONMENT, engine_arguments, environment
 from gpu_worker.engines.vllm.describe import describe
 from gpu_worker.engines.vllm.engine import VllmEngine
 from gpu_worker.engines.vllm.model_rules import ModelRules
 from gpu_worker.engines.vllm.row_parameters import KEY
-from promptq.contract.environment import publish_defaults, publish_to_environment
+from promptq.contract.environment import child_environment, publish_defaults, publish_to_environment
 from promptq.contract.errors import EngineError
 from promptq.contract.settings import WorkerSettings
 from promptq.runtime.cgroups import processors
@@ -52,10 +53,19 @@ def create(settings: WorkerSettings, done: Callable[[str], None]) -> VllmEngine:
     adapters = Adapters(settings.entry.adapters)
     given = engine_arguments(settings, source, adapters)
     done("vllm")
-    core, rules = _start(given, tokenizer, done)
+    with gpu_turn(settings.data_dir / "locks", _gpus(settings)):
+        core, rules = _start(given, tokenizer, done)
     info = describe(settings, core, tokenizer, model_folder(settings), adapters)
     done("memory")
     return VllmEngine(core, tokenizer, info, rules, adapters)
+
+
+def _gpus(settings: WorkerSettings) -> list[str]:
+    """Names of the GPUs that vLLM is to use. CUDA itself is not asked: vLLM starts it, in processes of its own too."""
+    from vllm.platforms import current_platform
+
+    count = (settings.entry.gpus or 1) if current_platform.device_type == "cuda" else 0
+    return gpu_names(child_environment().get("CUDA_VISIBLE_DEVICES"), count)
 
 
 def _check_installed() -> None:

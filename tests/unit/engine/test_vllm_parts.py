@@ -12,7 +12,7 @@ import pytest
 
 from gpu_worker.engines.registry import create_engine, preload
 from gpu_worker.engines.vllm.adapters import Adapters
-from gpu_worker.engines.vllm.arguments import OURS, check_device, check_options, over_gpus
+from gpu_worker.engines.vllm.arguments import OURS, check_device, check_options, memory, over_gpus
 from gpu_worker.engines.vllm.logprobs import score
 from gpu_worker.engines.vllm.model_rules import ModelRules
 from promptq.contract.errors import EngineError, InvalidRequest
@@ -54,6 +54,12 @@ def test_a_device_that_vllm_is_not_for_is_refused() -> None:
     for asked in ("cuda", "cuda:1"):
         with pytest.raises(EngineError, match=f"^PROMPTQ_DEVICE={asked}: "):
             check_device(asked, "cpu")
+
+
+def test_a_gpus_memory_is_shared_as_the_settings_say() -> None:
+    settings = WorkerSettings(_env_file=None, gpu_memory_share=0.4)
+    assert memory(settings, "cuda") == {"gpu_memory_utilization": 0.4}
+    assert memory(settings, "cpu").keys() == {"kv_cache_memory_bytes"}
 
 
 def test_the_largest_rank_decides_and_on_a_cpu_there_is_an_empty_place(tmp_path: Path) -> None:

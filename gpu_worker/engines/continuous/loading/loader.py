@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from gpu_worker.engines.continuous.kvcache.gpu_memory import limit_share
 from gpu_worker.engines.continuous.loading import packaged
 from gpu_worker.engines.continuous.loading.adapters import adapter_folder, merged
 from gpu_worker.engines.continuous.loading.fingerprint import adapted_fingerprint, model_fingerprint
@@ -54,6 +55,7 @@ def load(settings: WorkerSettings, auto: Any = None) -> tuple[PreTrainedModel, P
     source, options = model_source(settings)
     started = time.monotonic()
     with _named(f"model {settings.model!r}"):
+        limit_share(device, settings.gpu_memory_share)
         tokenizer = _tokenizer(source, options)
         model = _model(source, dtype, options) if auto is None else _made_by(auto, source, dtype, options)
     if adapter:
