@@ -68,6 +68,8 @@ class Assembly:
         changes = {"PROMPTQ_WORKER_METRICS_PORT": "0"} if workers > 1 else {}
         if not self.places_on_gpus and not environment.is_set("worker_threads"):
             changes["PROMPTQ_WORKER_THREADS"] = str(max(1, processors() // machine.cpu))
+        # NVML counts GPUs along the PCI bus, and CUDA does by itself from the fastest on.
+        changes["CUDA_DEVICE_ORDER"] = environment.child_environment().get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         # A child that inherited the API's multiprocess folder would show up in the API's metrics.
         inherited = programs.environment(("PROMETHEUS_MULTIPROC_DIR",), **changes)
         return LocalFleetSettings(

@@ -100,6 +100,7 @@ class StepStats:
         prefill_seconds: how long the step took, if it computed prompt tokens, else 0.
         decode_seconds: how long the step took, if rows decoded in it, else 0.
         right_drafts, wrong_drafts: guessed tokens that stood, and those that did not.
+        too_large: passes over the model that the memory was too short for.
     """
 
     rows: int = 0
@@ -109,6 +110,7 @@ class StepStats:
     decode_seconds: float = 0.0
     right_drafts: int = 0
     wrong_drafts: int = 0
+    too_large: int = 0
 
 
 @dataclass(frozen=True, slots=True)

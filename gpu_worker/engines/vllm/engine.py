@@ -55,7 +55,7 @@ class VllmEngine:
         vocabulary = int(core.vllm_config.model_config.get_vocab_size())
         special = SpecialTokens.of(tokenizer)
         prompts = PromptEncoder(tokenizer, special)
-        self._starts = RowStarts(info.context_length, rules, special, prompts, self._grammars, vocabulary)
+        self._starts = RowStarts(info.context_length, rules, special, prompts, self._grammars, vocabulary, vocabulary)
         self._token_texts = TokenTexts(self._grammars.vocabulary)
         self._skipped = frozenset(special.ids.values())
         self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
