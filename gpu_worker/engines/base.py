@@ -142,7 +142,8 @@ class Capabilities:
 
     Attributes:
         text: generates; false of an engine that has `embeddings` alone.
-        resume: continues a row from token ids that were generated earlier, to the text it would have had.
+        resume: continues a row from token ids that were generated earlier, to the text it would have had; in 16-bit
+            formats two tokens that are as good as equally likely may change places.
         preempt: gives up a running row with its progress.
         logprobs, json_schema, penalties, logit_bias: these parameters of a request.
         token_prompts: takes a prompt as token ids.

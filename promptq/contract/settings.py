@@ -218,7 +218,7 @@ class WorkerSettings(CommonSettings):
     )
     batching: Literal["continuous", "static", "off"] = Field("continuous", description="How rows are grouped.")
     drafts: bool = Field(
-        True, description="While few rows run, guess their next tokens from their own text; the output is the same."
+        True, description="While few rows run, guess their next tokens from their own text; the output is the same, in 16 bits but for ties."
     )
     prefixes: bool = Field(
         True, description="A prompt that begins like another one in memory is computed from where they part."
@@ -270,7 +270,9 @@ class ScalerSettings(CommonSettings):
     advertised_host: Host = Field("127.0.0.1", description="Host that Prometheus finds the workers under.")
     min_workers: CountOrNone = Field(1, description="Workers kept when nothing is queued.")
     max_workers: CountOrNone = Field(0, description="Most workers; 0: one per GPU, or 1.")
-    target_jobs_per_worker: Seconds = Field(16, description="Queued and running jobs that one worker is for.")
+    target_jobs_per_worker: Seconds | Literal["auto"] = Field(
+        "auto", description="Queued and running jobs that one worker is for; `auto`: as many as it has slots."
+    )
     target_wait_seconds: Seconds = Field(10, description="Add a worker when the oldest job has waited this long.")
     up_delay_seconds: NotNegative = Field(0, description="A need must last this long to scale up.")
     down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")

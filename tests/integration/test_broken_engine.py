@@ -20,7 +20,7 @@ from promptq.queue.embedded import EmbeddedServer
 from tests.fakes import TimedStore, submit
 from tests.integration.engine_rows import intercept
 from tests.integration.test_poison import LEASE, replaced_workers
-from tests.integration.tiny_engines import WAYS, byte_tokenizer, tiny_engine, tiny_model
+from tests.integration.tiny_engines import WAYS, byte_tokenizer, round_model, tiny_engine, tiny_model
 from tests.processes import start, wait_until, worker
 
 LOST = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
@@ -122,27 +122,32 @@ def test_an_error_of_the_device_breaks_the_engine_wherever_it_shows(monkeypatch:
         engine.add(rows("b"))
 
 
-@pytest.mark.parametrize("field", ["prompt", "prompt_token_ids", "progress"])
-def test_a_token_that_the_model_has_no_embedding_for_never_reaches_it(field: str) -> None:
+@pytest.mark.parametrize("source", ["prompt", "prompt_token_ids", "progress", "the model"])
+def test_a_token_that_the_model_has_no_embedding_for_never_reaches_it(source: str) -> None:
     """There a CPU fails the row alone, and a GPU is lost to the process."""
-    model = tiny_model("llama")
-    token = byte_tokenizer()("~")["input_ids"][0]
-    model.set_input_embeddings(torch.nn.Embedding.from_pretrained(model.get_input_embeddings().weight.data[:token]))
+    model = round_model()
+    token, beyond = (byte_tokenizer()(text)["input_ids"][0] for text in "c~")
+    embedded = model.get_input_embeddings().weight.data
+    model.set_input_embeddings(torch.nn.Embedding.from_pretrained(embedded[:beyond]))
+    if source == "the model":
+        model.lm_head.weight.data[beyond] = embedded[token]
     engine = tiny_engine(model, slots=4)
-    ran: list[int] = []
-    intercept(engine, lambda chunks: ran.extend(token for chunk in chunks for token in chunk.tokens))
-    wrong = {"prompt": "a ~"} if field == "prompt" else {"prompt": "a"}
-    wrong = {"prompt_token_ids": [1, token]} if field == "prompt_token_ids" else wrong
-    progress = [token] if field == "progress" else []
-    engine.add([Row("wrong", GenerateRequest(**wrong, max_tokens=4), progress=progress), *rows("a")])
+    seen: list[int] = []
+    intercept(engine, lambda chunks: seen.extend(each for chunk in chunks for each in chunk.tokens))
+    wrong = {"prompt_token_ids": [1, beyond]} if source == "prompt_token_ids" else {"prompt": "c"}
+    wrong = {"prompt": "c~"} if source == "prompt" else wrong
+    progress = [beyond] if source == "progress" else []
+    engine.add([Row("wrong", GenerateRequest(**wrong, max_tokens=4), progress=progress), *rows("d")])
     found = errors(engine)
-    assert found["a"] is None
     kind, message = found["wrong"]
-    assert f"the model has no token {token}; its tokens are 0 to {token - 1}" in message
-    assert (kind, message.startswith(f"{field}: ")) == (
-        ("engine_error", False) if field == "progress" else ("invalid_request", True)
+    assert f"the model has no token {beyond}; its tokens are 0 to {beyond - 1}" in message
+    is_request = source.startswith("prompt")
+    assert (kind, message.startswith(f"{source}: ")) == (
+        "invalid_request" if is_request else "engine_error",
+        is_request,
     )
-    assert max(ran) < token
+    assert max(seen) < beyond
+    assert found["d"] is None or source == "the model"
 
 
 @pytest.fixture

@@ -239,6 +239,8 @@ class ContinuousEngine:
             self._fail(sequence, ("engine_error", "the model's output is not a finite number"))
         elif token in sequence.ends:
             self._finish(sequence, FinishReason.STOP)
+        elif wrong := self._starts.unknown([token]):
+            self._fail(sequence, ("engine_error", f"of what it chose {wrong}"))
         else:
             self._append(sequence, token, score)
 

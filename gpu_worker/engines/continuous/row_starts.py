@@ -79,6 +79,13 @@ class RowStarts:
             sequence.end(FinishReason.ERROR, row_failure(error))
         return sequence
 
+    def unknown(self, ids: Sequence[int]) -> str:
+        """What is wrong with token ids that the model is to be given; an empty string: nothing."""
+        if not ids or (min(ids) >= 0 and max(ids) < self._embedded):
+            return ""
+        wrong = next(token for token in ids if not 0 <= token < self._embedded)
+        return f"the model has no token {wrong}; its tokens are 0 to {self._embedded - 1}"
+
     def _edit_logits(self, sequence: SequenceState) -> None:
         """Note what is done to its logits: what the model asks for, then what the request does."""
         request, vocabulary = sequence.row.request, self._vocabulary
@@ -92,19 +99,12 @@ class RowStarts:
     def _check_ids(self, sequence: SequenceState) -> None:
         """Whoever they come from: a tokenizer, too, may have tokens that were added and never embedded."""
         request = sequence.row.request
-        if wrong := self._unknown(sequence.prompt):
+        if wrong := self.unknown(sequence.prompt):
             fields = ("prompt_token_ids", "messages")
             name = next((field for field in fields if getattr(request, field) is not None), "prompt")
             raise InvalidRequest(f"{name}: {wrong}", param=name)
-        if wrong := self._unknown(sequence.row.progress):
+        if wrong := self.unknown(sequence.row.progress):
             raise ValueError(f"an earlier run's tokens: {wrong}")
-
-    def _unknown(self, ids: Sequence[int]) -> str:
-        """What is wrong with token ids; an empty string: nothing."""
-        if not ids or (min(ids) >= 0 and max(ids) < self._embedded):
-            return ""
-        wrong = next(token for token in ids if not 0 <= token < self._embedded)
-        return f"the model has no token {wrong}; its tokens are 0 to {self._embedded - 1}"
 
     def _fit(self, sequence: SequenceState) -> None:
         length = len(sequence.prompt)
