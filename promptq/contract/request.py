@@ -186,7 +186,9 @@ class GenerateRequest(Strict):
     parallel_tool_calls: bool = Field(
         True, exclude_if=absent, description="false: a text that is held to calls has one call."
     )
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text; in 16-bit formats but for ties.")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="The same seed gives the same text; in 16-bit formats but for ties."
+    )
     stop: StopStrings = Field(
         default_factory=list,
         description="Up to 16 strings, or special tokens by their texts, that end the text; they are not part of it.",

@@ -218,7 +218,9 @@ class WorkerSettings(CommonSettings):
     )
     batching: Literal["continuous", "static", "off"] = Field("continuous", description="How rows are grouped.")
     drafts: bool = Field(
-        True, description="While few rows run, guess their next tokens from their own text; the output is the same, in 16 bits but for ties."
+        True,
+        description="While few rows run, guess their next tokens from their own text; the output is the same, in 16 "
+        "bits but for ties.",
     )
     prefixes: bool = Field(
         True, description="A prompt that begins like another one in memory is computed from where they part."

@@ -125,6 +125,7 @@ def test_slots_that_the_device_refuses_say_how_many_fit(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("where", "name", "says"),
     [
+        (loader, "_model", "cannot be loaded: CUDA out of memory.* workers on one GPU share it by PROMPTQ_GPU_MEMORY"),
         (choice, "PackedModel", "the weights do not fit into cpu's memory: OutOfMemoryError: CUDA out of memory"),
         (PackedRunner, "logits", "no memory is left for a step: OutOfMemoryError: CUDA out of memory"),
         (Canary, "__init__", "the memory is too short for .* with PROMPTQ_SLOTS=2: CUDA out of memory"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,10 @@ from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, Failure, SequenceState
 from gpu_worker.engines.continuous.step_passes import StepPasses
 from gpu_worker.engines.continuous.step_report import RowReport, describe, step_stats
+from gpu_worker.engines.continuous.text.decoding import decode_of
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
-from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
+from gpu_worker.engines.continuous.text.text_stream import TextStream
 from gpu_worker.engines.continuous.vocabulary import Vocabulary
 from promptq.contract.errors import EngineBroken
 
@@ -94,9 +94,7 @@ class ContinuousEngine:
         self._starts = RowStarts(context, rules, special, prompts, self._grammars, *self._canary.sizes)
         self._token_texts = TokenTexts(vocabulary)
         self._skipped = frozenset(special.ids.values())
-        self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
-            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        self._decode = decode_of(tokenizer)
         counted, tools = tokenizer_json(tokenizer), prompts.knows_tools
         self._info = describe(model, self._runner, name, context, counted, fingerprint, tools=tools)
         self._texts: dict[str, TextStream] = {}

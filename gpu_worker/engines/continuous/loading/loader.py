@@ -23,6 +23,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from gpu_worker.engines.continuous.device_errors import is_memory_error
 from gpu_worker.engines.continuous.kvcache.gpu_memory import limit_share
 from gpu_worker.engines.continuous.loading import packaged
 from gpu_worker.engines.continuous.loading.adapters import adapter_folder, merged
@@ -74,8 +75,9 @@ def _named(what: str) -> Iterator[None]:
         yield
     except EngineError as error:
         raise EngineError(f"{what} cannot be loaded: {error.message}") from error
-    except Exception as error:  # OSError, ValueError, ImportError, a bad file
-        raise EngineError(f"{what} cannot be loaded: {first_line(error)}") from error
+    except Exception as error:  # OSError, ValueError, ImportError, a bad file, too little memory
+        hint = "; workers on one GPU share it by PROMPTQ_GPU_MEMORY_SHARE" if is_memory_error(error) else ""
+        raise EngineError(f"{what} cannot be loaded: {first_line(error)}{hint}") from error
 
 
 def _tokenizer(source: str | Path, options: dict[str, Any]) -> PreTrainedTokenizerBase:
