@@ -19,6 +19,7 @@ from gpu_worker.engines.continuous.kvcache.gpu_memory import limit_share
 from gpu_worker.engines.continuous.loading import loader
 from gpu_worker.engines.continuous.runners import choice
 from gpu_worker.engines.continuous.runners.layer_weights import joined, share
+from gpu_worker.engines.continuous.runners.packed_model import PackedModel
 from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
 from gpu_worker.engines.gpu_turns import gpu_names, gpu_turn, plain_name
 from gpu_worker.engines.registry import create_engine
@@ -81,7 +82,7 @@ def test_the_weights_are_laid_out_before_the_free_memory_is_measured(way: str, m
         made.append("measured")
         return GIB
 
-    class Noting(choice.PackedModel):
+    class Noting(PackedModel):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             made.append("laid out")
