@@ -62,11 +62,12 @@ def vllm_settings(
     return settings
 
 
-def vllm_engine(source: Path | str, data: Path, **entry: Any) -> Engine:
+def vllm_engine(source: Path | str, data: Path, slots: int = 4, **entry: Any) -> Engine:
     """Started. vLLM has one state for a process, so the engine before it is taken down: a worker's goes with it."""
     while STARTED:
-        STARTED.pop()._core.engine_core.shutdown()
-    STARTED.append(engine := create_engine(vllm_settings(source, data, **entry)))
+        STARTED.pop().engine_core.shutdown()
+    engine: Any = create_engine(vllm_settings(source, data, slots, **entry))
+    STARTED.append(engine._embedder._core if engine.info.capabilities.embeddings else engine._core)
     return engine
 
 

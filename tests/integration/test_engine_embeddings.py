@@ -201,7 +201,7 @@ def test_a_model_whose_rows_are_not_apart_is_refused(tmp_path: Path, monkeypatch
             return self.model(input_ids=input_ids, attention_mask=torch.ones_like(attention_mask))
 
     engine = create(save(tmp_path / "m"))
-    encoder = engine._encoder  # type: ignore[attr-defined]
+    encoder = engine._embedder  # type: ignore[attr-defined]
     with pytest.raises(EngineError, match="cannot be batched"):
         Encoder(Leaking(encoder.model), encoder._recipe, 20)
 
@@ -223,7 +223,7 @@ def poison(encoder: Encoder, token: int | None) -> None:
 
 def test_a_row_that_gives_no_number_fails_alone(tmp_path: Path) -> None:
     engine = create(save(tmp_path / "m"))
-    poison(engine._encoder, tokens("wind")[1])  # type: ignore[attr-defined]
+    poison(engine._embedder, tokens("wind")[1])  # type: ignore[attr-defined]
     bad, good = ends(engine, ["the wind", "the sea"])
     assert bad.error == ("engine_error", "the model's output is not a finite number")
     assert good.embedding
@@ -231,6 +231,6 @@ def test_a_row_that_gives_no_number_fails_alone(tmp_path: Path) -> None:
 
 def test_when_every_row_fails_it_is_the_engine(tmp_path: Path) -> None:
     engine = create(save(tmp_path / "m"))
-    poison(engine._encoder, None)  # type: ignore[attr-defined]
+    poison(engine._embedder, None)  # type: ignore[attr-defined]
     with pytest.raises(EngineBroken, match="the device is gone"):
         ends(engine, ["the wind", "the sea"])
