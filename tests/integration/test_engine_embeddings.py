@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,19 @@ def test_the_least_of_all_limits_holds(tmp_path: Path) -> None:
     assert create(folder).info.context_length == 40
     assert create(folder, context_length=9).info.context_length == 9
     assert create(folder, context_length=50).info.context_length == 40
+
+
+def test_a_model_that_was_trained_for_it_gives_its_first_numbers(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"matryoshka_dimensions": [8, 16]}))
+    engine = create(folder)
+    (whole,) = ends(engine, ["the river"])
+    engine.add([row("8", "the river", dimensions=8), row("9", "the river", dimensions=9)])
+    found = {event.id: event.end for event in engine.step(0.0).events if event.end}
+    assert found["8"].embedding == pytest.approx(normalize(torch.tensor(whole.embedding)[:8], dim=0).tolist(), abs=NEAR)
+    said = "dimensions: the model's embeddings have 8, 16, 32, and no other number"
+    assert found["9"].error == ("invalid_request", said)
 
 
 def test_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
     MPNetConfig,
     MPNetModel,
     PreTrainedModel,
@@ -56,6 +58,9 @@ WIDE_KINDS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": lambda: BertModel(BertConfig(**WIDE, max_position_embeddings=PLACES)),
     "roberta": lambda: RobertaModel(RobertaConfig(**WIDE_OFFSET, type_vocab_size=1)),
     "xlm": lambda: XLMRobertaModel(XLMRobertaConfig(**WIDE_OFFSET, type_vocab_size=1)),
+    "modernbert": lambda: ModernBertModel(
+        ModernBertConfig(**WIDE, max_position_embeddings=PLACES, cls_token_id=2, sep_token_id=3)
+    ),
     "qwen3": lambda: Qwen3ForCausalLM(
         Qwen3Config(**WIDE, head_dim=32, num_key_value_heads=1, max_position_embeddings=PLACES)
     ),

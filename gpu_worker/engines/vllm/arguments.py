@@ -75,7 +75,7 @@ def embedding_arguments(
         EngineError: also for what the model's files ask for, and vLLM cannot do.
     """
     if settings.entry.adapters:
-        raise EngineError("adapters: the model embeds, and with vLLM none of these has adapters")
+        raise EngineError("adapters: a model that embeds has none")
     if recipe.pooling not in POOLING:
         raise EngineError(f"pooling: {recipe.pooling} is not supported by vLLM: only {', '.join(POOLING)}")
     given = _from_settings(settings, source, _checked_device(settings, OURS_EMBEDDING)) | _always()

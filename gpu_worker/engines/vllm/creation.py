@@ -85,7 +85,8 @@ def _embedding_engine(
     tokenizer = _tokenizer(settings, source, options)
     if recipe.lower_case:
         embeddings.lower_case(tokenizer)
-    context = embeddings.longest_prompt(_bare(config), tokenizer, recipe, settings.context_length)
+    with _refusing(source):
+        context = embeddings.longest_prompt(_bare(config), tokenizer, recipe, settings.context_length)
     given = embedding_arguments(settings, source, recipe, config, context)
     done("vllm")
     with _refusing(source):
@@ -128,7 +129,7 @@ def _config(settings: WorkerSettings) -> Any:
 def _bare(config: Any) -> PreTrainedModel:
     """The model's parts without their weights."""
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModel.from_config(config)
+        model: PreTrainedModel = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     return model
 
 

@@ -53,5 +53,4 @@ class Sizes:
     def _said(self) -> str:
         if self.any_shorter:
             return f"1 to {self.whole} numbers"
-        sizes = ", ".join(map(str, self.shorter))
-        return f"{sizes} or {self.whole} numbers, and no other number" if sizes else f"{self.whole}, and no other number"
+        return f"{', '.join(map(str, [*self.shorter, self.whole]))}, and no other number"
