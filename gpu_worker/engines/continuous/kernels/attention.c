@@ -6,6 +6,9 @@
  */
 #include <math.h>
 
+/* So that a head's dim need be a multiple of 8 on every processor. Memory sets the pace here, and wider vectors would
+ * not change it. */
+#define MOST_LANES 8
 #include "vectors.h"
 
 enum { BLOCK = 32, MOST_DIM = 256, WIDE = 8 };
@@ -17,7 +20,7 @@ typedef struct {
 
 INLINE float dot(const float *x, const float *y, long dim)
 {
-    v8 sums = all(0);
+    Vector sums = all(0);
     for (long d = 0; d < dim; d += LANES) sums += load(x + d) * load(y + d);
     return sum(sums);
 }
@@ -25,7 +28,7 @@ INLINE float dot(const float *x, const float *y, long dim)
 /* The largest of x and BLOCK scores. A score that is not a number counts as none here, and spoils the sum later. */
 INLINE float greatest(float x, const float *scores)
 {
-    v8 most = all(x);
+    Vector most = all(x);
     for (long c = 0; c < BLOCK; c += LANES) most = chosen(load(scores + c) > most, load(scores + c), most);
     for (long lane = 0; lane < LANES; lane++) x = most[lane] > x ? most[lane] : x;
     return x;
@@ -34,11 +37,11 @@ INLINE float greatest(float x, const float *scores)
 /* values[vectors * LANES] of the state += weights · block, for a part of dim that fits into registers. */
 INLINE void weigh(int vectors, float *into, const float *weights, const float *block, long columns, long dim, float scale)
 {
-    v8 sums[WIDE];
+    Vector sums[WIDE];
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) sums[v] = load(into + v * LANES) * all(scale);
     for (long c = 0; c < columns; c++) {
-        v8 weight = all(weights[c]);
+        Vector weight = all(weights[c]);
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) sums[v] += weight * load(block + c * dim + v * LANES);
     }
@@ -53,9 +56,9 @@ INLINE void take(State *state, float *scores, const float *query, const float *k
     for (long c = 0; c < columns; c++) scores[c] = dot(query, keys + c * dim, dim) * scale;
     for (long c = columns; c < BLOCK; c++) scores[c] = -INFINITY;
     float largest = greatest(state->largest, scores);
-    v8 totals = all(0);
+    Vector totals = all(0);
     for (long c = 0; c < BLOCK; c += LANES) {
-        v8 weights = exponential(load(scores + c) - all(largest));
+        Vector weights = exponential(load(scores + c) - all(largest));
         store(scores + c, weights);
         totals += weights;
     }

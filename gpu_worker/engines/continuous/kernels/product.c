@@ -1,47 +1,66 @@
 /* y = x·Wᵀ for few to some hundred rows of x: the bulk of every step.
  *
  * With few rows such a product waits for memory, with many for arithmetic; what matters in between is to do both at
- * once. So the weights lie in the order in which they are read, in panels of 16 outputs: [outputs / 16][size][16]. A
- * panel stays in the cache while up to 6 rows at a time are multiplied with it, and meanwhile the next one is fetched,
- * a little with each row group. Twelve sums, two weights and one x are what 16 registers hold.
+ * once. So the weights lie in the order in which they are read, in panels of outputs: [outputs / PANEL][size][PANEL]. A
+ * panel stays in the cache while up to ROWS rows at a time are multiplied with it, and meanwhile the next one is
+ * fetched, a little with each row group.
  */
 #include "vectors.h"
 
-enum { PANEL = 2 * LANES, ROWS = 6, CACHE_LINE = 64, LEAST_FETCH = 8 };
+/* A panel's vectors, and how many rows go by together. Their sums, one column of the panel and one x are what the
+ * registers hold: AVX2 has 16 of them, AVX-512 and NEON 32. */
+#if LANES == 16
+enum { VECTORS = 3, ROWS = 9 };
+#elif LANES == 8
+enum { VECTORS = 2, ROWS = 6 };
+#else
+enum { VECTORS = 4, ROWS = 6 };
+#endif
 
-/* out[rows][PANEL] = x[rows] · one panel. Meanwhile fetches memory from `next` on, `step` bytes for each column. */
+enum { PANEL = VECTORS * LANES, CACHE_LINE = 64, LINES = PANEL * 4 / CACHE_LINE, LEAST_FETCH = 8 };
+
+/* For those who lay weights out. */
+const long promptq_panel = PANEL;
+
+/* out[rows][PANEL] = x[rows] · one panel. Meanwhile fetches memory from `next` on, `step` bytes for
+ * each of a column's cache lines. */
 INLINE void multiply(int rows, const float *x, long size, const float *panel, const char *next, long step, float *out)
 {
-    v8 sums[ROWS][2];
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = all(0);
+    Vector sums[ROWS][VECTORS];
+#pragma GCC unroll 9
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 9
+        for (int v = 0; v < VECTORS; v++) sums[r][v] = all(0);
     for (long i = 0; i < size; i++) {
-        v8 low = load(panel + i * PANEL), high = load(panel + i * PANEL + LANES);
-        __builtin_prefetch(next + i * step, 0, 2);
-#pragma GCC unroll 6
+        Vector weights[VECTORS];
+#pragma GCC unroll 9
+        for (int v = 0; v < VECTORS; v++) weights[v] = load(panel + i * PANEL + v * LANES);
+#pragma GCC unroll 9
+        for (int line = 0; line < LINES; line++) __builtin_prefetch(next + (LINES * i + line) * step, 0, 2);
+#pragma GCC unroll 9
         for (int r = 0; r < rows; r++) {
-            v8 factor = all(x[r * size + i]);
-            sums[r][0] += factor * low;
-            sums[r][1] += factor * high;
+            Vector factor = all(x[r * size + i]);
+#pragma GCC unroll 9
+            for (int v = 0; v < VECTORS; v++) sums[r][v] += factor * weights[v];
         }
     }
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
-        store(out + r * PANEL, sums[r][0]);
-        store(out + r * PANEL + LANES, sums[r][1]);
-    }
+#pragma GCC unroll 9
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 9
+        for (int v = 0; v < VECTORS; v++) store(out + r * PANEL + v * LANES, sums[r][v]);
 }
+
+/* Code for each number of rows. */
+#define CASE(n) \
+    case n: \
+        if (n <= ROWS) multiply(n, x, size, panel, next, step, out); \
+        break;
 
 static void multiply_rows(
     int rows, const float *x, long size, const float *panel, const char *next, long step, float *out)
 {
     switch (rows) {
-    case 1: multiply(1, x, size, panel, next, step, out); break;
-    case 2: multiply(2, x, size, panel, next, step, out); break;
-    case 3: multiply(3, x, size, panel, next, step, out); break;
-    case 4: multiply(4, x, size, panel, next, step, out); break;
-    case 5: multiply(5, x, size, panel, next, step, out); break;
-    default: multiply(6, x, size, panel, next, step, out);
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9)
     }
 }
 
@@ -52,7 +71,7 @@ static void multiply_turn(
 {
     long step = CACHE_LINE / turns;
     if (step < LEAST_FETCH) step = 0;
-    multiply_rows(rows, x, size, panel, (const char *)(panel + size * PANEL) + turn * size * step, step, out);
+    multiply_rows(rows, x, size, panel, (const char *)(panel + size * PANEL) + turn * size * LINES * step, step, out);
 }
 
 static long chunk(long panels, long threads)
@@ -99,7 +118,7 @@ void promptq_gated(long threads, long rows, long size, long outputs, const float
             multiply_turn(count, x + start * size, size, gates, turn, turns, gate);
             multiply_turn(count, x + start * size, size, ups, turn, turns, up);
             for (long i = 0; i < count * PANEL; i += LANES) {
-                v8 g = load(gate + i);
+                Vector g = load(gate + i);
                 store(gate + i, load(up + i) * g / (all(1) + exponential(-g)));
             }
             for (long r = 0; r < count; r++)
