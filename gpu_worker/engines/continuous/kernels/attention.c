@@ -6,12 +6,15 @@
  */
 #include <math.h>
 
-/* So that a head's dim need be a multiple of 8 on every processor. Memory sets the pace here, and wider vectors would
- * not change it. */
+/* Memory sets the pace here, and wider vectors would not change it. So a head's dim need be a multiple of 8 only, on
+ * every processor, and GCC compares without AVX-512's masks, which cost more than they save. */
 #define MOST_LANES 8
+#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC target("no-avx512f")
+#endif
 #include "vectors.h"
 
-enum { BLOCK = 32, MOST_DIM = 256, WIDE = 8 };
+enum { BLOCK = 32, MOST_DIM = 256, WIDE = 8, CACHE_LINE = 16 };
 
 /* One query head's softmax so far: the largest score, the sum of exp(score - largest), and the values weighed by it. */
 typedef struct {
@@ -49,11 +52,20 @@ INLINE void weigh(int vectors, float *into, const float *weights, const float *b
     for (int v = 0; v < vectors; v++) store(into + v * LANES, sums[v]);
 }
 
-/* Take in one block of columns. `scores` has room for BLOCK. */
-INLINE void take(State *state, float *scores, const float *query, const float *keys, const float *values, long columns,
-                 long dim, float scale)
+/* Have memory send one column's floats, which are needed soon. */
+INLINE void fetch(const float *column, long dim)
 {
-    for (long c = 0; c < columns; c++) scores[c] = dot(query, keys + c * dim, dim) * scale;
+    for (long d = 0; d < dim; d += CACHE_LINE) __builtin_prefetch(column + d, 0, 2);
+}
+
+/* Take in one block of columns, and fetch the first `ahead` of the next one. `scores` has room for BLOCK. */
+INLINE void take(State *state, float *scores, const float *query, const float *keys, const float *values, long columns,
+                 long ahead, long dim, float scale)
+{
+    for (long c = 0; c < columns; c++) {
+        if (c < ahead) fetch(keys + (BLOCK + c) * dim, dim), fetch(values + (BLOCK + c) * dim, dim);
+        scores[c] = dot(query, keys + c * dim, dim) * scale;
+    }
     for (long c = columns; c < BLOCK; c++) scores[c] = -INFINITY;
     float largest = greatest(state->largest, scores);
     Vector totals = all(0);
@@ -82,9 +94,10 @@ INLINE void attend(const float *query, const float *keys, const float *values, l
         for (long d = 0; d < dim; d++) states[g].values[d] = 0;
     }
     for (long first = 0; first < columns; first += BLOCK) {
-        long count = columns - first < BLOCK ? columns - first : BLOCK;
+        long left = columns - first, count = left < BLOCK ? left : BLOCK;
         for (long g = 0; g < groups; g++)
-            take(states + g, scores, query + g * dim, keys + first * dim, values + first * dim, count, dim, scale);
+            take(states + g, scores, query + g * dim, keys + first * dim, values + first * dim, count,
+                 g ? 0 : left - BLOCK, dim, scale);
     }
     for (long g = 0; g < groups; g++)
         for (long d = 0; d < dim; d++) out[g * dim + d] = states[g].values[d] / states[g].total;

@@ -3,8 +3,11 @@
  * With few rows such a product waits for memory, with many for arithmetic; what matters in between is to do both at
  * once. So the weights lie in the order in which they are read, in panels of outputs: [outputs / PANEL][size][PANEL]. A
  * panel stays in the cache while up to ROWS rows at a time are multiplied with it, and meanwhile the next one is
- * fetched, a little with each row group.
+ * fetched, a little with each row group. Threads take runs of panels, long ones first: the next panel is mostly for the
+ * thread that fetches it, and none waits long for another one.
  */
+#include <stddef.h>
+
 #include "vectors.h"
 
 /* A panel's vectors, and how many rows go by together. Their sums, one column of the panel and one x are what the
@@ -17,13 +20,13 @@ enum { VECTORS = 2, ROWS = 6 };
 enum { VECTORS = 4, ROWS = 6 };
 #endif
 
-enum { PANEL = VECTORS * LANES, CACHE_LINE = 64, LINES = PANEL * 4 / CACHE_LINE, LEAST_FETCH = 8 };
+enum { PANEL = VECTORS * LANES, CACHE_LINE = 64, LINES = PANEL * 4 / CACHE_LINE, MOST_FETCHING = 8 };
 
 /* For those who lay weights out. */
 const long promptq_panel = PANEL;
 
-/* out[rows][PANEL] = x[rows] · one panel. Meanwhile fetches memory from `next` on, `step` bytes for
- * each of a column's cache lines. */
+/* out[rows][PANEL] = x[rows] · one panel. Meanwhile fetches memory from `next` on, `step` bytes for each of a column's
+ * cache lines. */
 INLINE void multiply(int rows, const float *x, long size, const float *panel, const char *next, long step, float *out)
 {
     Vector sums[ROWS][VECTORS];
@@ -64,20 +67,26 @@ static void multiply_rows(
     }
 }
 
-/* A row group's turn with a panel: group `turn` of `turns` fetches its share of the panel behind. With many groups the
- * arithmetic takes so long that the processor's own look-ahead is enough, and the share is one line, fetched in vain. */
+/* A row group's turn with a panel: each of the first groups fetches its share of the panel behind. */
 static void multiply_turn(
     int rows, const float *x, long size, const float *panel, long turn, long turns, float *out)
 {
-    long step = CACHE_LINE / turns;
-    if (step < LEAST_FETCH) step = 0;
-    multiply_rows(rows, x, size, panel, (const char *)(panel + size * PANEL) + turn * size * LINES * step, step, out);
+    long fetching = turns < MOST_FETCHING ? turns : MOST_FETCHING, step = turn < fetching ? CACHE_LINE / fetching : 0;
+    const char *next = (const char *)(panel + size * PANEL) + turn * size * LINES * step;
+    multiply_rows(rows, x, size, panel, next, step, out);
 }
 
-static long chunk(long panels, long threads)
+/* `width` outputs of one row, those of a panel or what is left of the last one: y = out + bias + summand. */
+INLINE void finish(const float *out, long width, const float *bias, const float *summand, float *y)
 {
-    long share = panels / (threads * 8);
-    return share ? share : 1;
+    long o = 0;
+    for (; width == PANEL && o < width; o += LANES) {
+        Vector value = load(out + o);
+        if (bias) value += load(bias + o);
+        if (summand) value += load(summand + o);
+        store(y + o, value);
+    }
+    for (; o < width; o++) y[o] = out[o] + (bias ? bias[o] : 0) + (summand ? summand[o] : 0);
 }
 
 /* y[rows][outputs] = x[rows][size] · Wᵀ + bias[outputs] + summand[rows][outputs]; the last two may be NULL.
@@ -86,7 +95,7 @@ void promptq_product(long threads, long rows, long size, long outputs, const flo
                      const float *bias, const float *summand, float *y)
 {
     long panels = (outputs + PANEL - 1) / PANEL, turns = (rows + ROWS - 1) / ROWS;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk(panels, threads))
+#pragma omp parallel for num_threads(threads) schedule(guided)
     for (long p = 0; p < panels; p++) {
         long first = p * PANEL, width = outputs - first < PANEL ? outputs - first : PANEL;
         for (long turn = 0; turn < turns; turn++) {
@@ -94,12 +103,8 @@ void promptq_product(long threads, long rows, long size, long outputs, const flo
             float out[ROWS * PANEL];
             multiply_turn(stop - start, x + start * size, size, weights + first * size, turn, turns, out);
             for (long r = start; r < stop; r++)
-                for (long o = 0; o < width; o++) {
-                    float value = out[(r - start) * PANEL + o];
-                    if (bias) value += bias[first + o];
-                    if (summand) value += summand[r * outputs + first + o];
-                    y[r * outputs + first + o] = value;
-                }
+                finish(out + (r - start) * PANEL, width, bias ? bias + first : NULL,
+                       summand ? summand + r * outputs + first : NULL, y + r * outputs + first);
         }
     }
 }
@@ -108,7 +113,7 @@ void promptq_product(long threads, long rows, long size, long outputs, const flo
 void promptq_gated(long threads, long rows, long size, long outputs, const float *x, const float *weights, float *y)
 {
     long panels = (outputs + PANEL - 1) / PANEL, turns = (rows + ROWS - 1) / ROWS;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk(panels, threads))
+#pragma omp parallel for num_threads(threads) schedule(guided)
     for (long p = 0; p < panels; p++) {
         const float *gates = weights + 2 * p * PANEL * size, *ups = gates + PANEL * size;
         long first = p * PANEL, width = outputs - first < PANEL ? outputs - first : PANEL;
@@ -122,7 +127,7 @@ void promptq_gated(long threads, long rows, long size, long outputs, const float
                 store(gate + i, load(up + i) * g / (all(1) + exponential(-g)));
             }
             for (long r = 0; r < count; r++)
-                for (long o = 0; o < width; o++) y[(start + r) * outputs + first + o] = gate[r * PANEL + o];
+                finish(gate + r * PANEL, width, NULL, NULL, y + (start + r) * outputs + first);
         }
     }
 }
