@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from promptq.contract import environment
 from promptq.contract import redis_url as redis_urls
 from promptq.contract.addresses import bare_host, is_loopback, origin
-from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, ModelEntry, read_catalogue
+from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, KernelsName, ModelEntry, read_catalogue
 from promptq.contract.environment import PREFIX
 from promptq.contract.errors import ModelNotFound, SettingsError
 from promptq.contract.keys import Keys
@@ -225,8 +225,8 @@ class WorkerSettings(CommonSettings):
     prefixes: bool = Field(
         True, description="A prompt that begins like another one in memory is computed from where they part."
     )
-    kernels: bool = Field(
-        True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
+    kernels: KernelsName = Field(
+        "auto", description="Our kernels on a CPU: the fastest here (`auto`), `avx512`, `avx2` or `neon`, or `off`."
     )
     max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
     checkpoint_seconds: NotNegative = Field(

@@ -48,6 +48,7 @@ def test_variables_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPatch, tm
         ("PROMPTQ_LEASE_SECONDS", "inf", "PROMPTQ_LEASE_SECONDS: Input should be less than or equal to"),
         ("PROMPTQ_MAX_WAIT_MS", "nan", "PROMPTQ_MAX_WAIT_MS: Input should be"),
         ("PROMPTQ_BATCHING", "dynamic", "PROMPTQ_BATCHING: Input should be 'continuous', 'static' or 'off'"),
+        ("PROMPTQ_KERNELS", "sse", "PROMPTQ_KERNELS: Input should be 'auto', 'avx512', 'avx2', 'neon' or 'off'"),
     ],
 )
 def test_a_wrong_setting_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
@@ -56,6 +57,14 @@ def test_a_wrong_setting_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, name:
         WorkerSettings.load()
     assert caught.value.message.startswith(says)
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [("true", "auto"), ("1", "auto"), (True, "auto"), ("false", "off"), ("off", "off"), ("avx512", "avx512")],
+)
+def test_kernels_may_be_yes_or_no_as_in_0_2(value: str | bool, means: str) -> None:
+    assert WorkerSettings(kernels=value).kernels == means
 
 
 def test_impossible_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

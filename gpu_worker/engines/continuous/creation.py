@@ -12,7 +12,7 @@ from gpu_worker.engines.base import Engine
 from gpu_worker.engines.continuous.device_errors import is_memory_error
 from gpu_worker.engines.continuous.encoder import creation as embeddings
 from gpu_worker.engines.continuous.engine import ContinuousEngine
-from gpu_worker.engines.continuous.kernels.library import Kernels, load_kernels
+from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.loading.loader import (
     first_line,
     limit_context,
@@ -20,6 +20,7 @@ from gpu_worker.engines.continuous.loading.loader import (
     loaded_fingerprint,
     resolve_device,
 )
+from gpu_worker.engines.continuous.runners.kernel_choice import choose_kernels, forced_kernels
 from gpu_worker.engines.gpu_turns import gpu_turn, plain_name
 from promptq.contract.errors import EngineError
 from promptq.contract.settings import WorkerSettings
@@ -27,8 +28,17 @@ from promptq.runtime.cgroups import processors
 
 
 def kernels_for(settings: WorkerSettings, model: PreTrainedModel) -> Kernels | None:
-    """Our kernels for this model, kept in the data folder; None where they are turned off or of no use."""
-    return load_kernels(settings.data_dir / "kernels", model.device, model.dtype) if settings.kernels else None
+    """Our kernels for this model, kept in the data folder; None where they are turned off or of no use.
+
+    Raises:
+        EngineError: the settings name some that cannot run here.
+    """
+    folder = settings.data_dir / "kernels"
+    if settings.kernels == "off":
+        return None
+    if settings.kernels == "auto":
+        return choose_kernels(model, folder)
+    return forced_kernels(model, folder, settings.kernels)
 
 
 def create(settings: WorkerSettings, done: Callable[[str], None]) -> Engine:

@@ -22,6 +22,7 @@ from gpu_worker.engines.continuous.sampling import choose
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.drafts import MOST_DRAFTS
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 
 # Up to so many tokens a row, running rows with their drafts, attention is computed as plain products.
 FEW_TOKENS = MOST_DRAFTS + 1
@@ -53,10 +54,8 @@ class PackedRunner:
         self._kernels = usable(kernels, cache.shapes[0])
         self._model = weights or PackedModel(model, self._kernels)
         onednn = has_onednn(model.device, model.dtype)
-        self.linear_kind = "kernels" if self._kernels else "onednn" if onednn else "torch"
-        self.step_cost = (
-            step_cost.CUDA if model.device.type == "cuda" else step_cost.CPU_KERNELS if self._kernels else step_cost.CPU
-        )
+        self.linear_kind = f"kernels-{self._kernels.target}" if self._kernels else "onednn" if onednn else "torch"
+        self.step_cost = _step_cost(model.device, self._kernels)
         if self.linear_kind == "onednn":
             self._warm_up(min(WARM_ROWS, cache.slots))
 
@@ -119,6 +118,12 @@ class PackedRunner:
 def usable(kernels: Kernels | None, shape: LayerShape) -> Kernels | None:
     """The kernels, if they take heads of this size."""
     return kernels if fits_attention(shape.key[1]) else None
+
+
+def _step_cost(device: torch.device, kernels: Kernels | None) -> StepCost:
+    if device.type == "cuda":
+        return step_cost.CUDA
+    return step_cost.CPU_KERNELS[kernels.target] if kernels else step_cost.CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ class StepCost:
 # Measured on two cores (Zen 3), a small model in float32. The bucket is for oneDNN, which makes a kernel of 0.6 MB or
 # more for each product and number of tokens, and keeps it; prompts would otherwise have all numbers.
 CPU = StepCost(prefill_tokens=512, beside=20, free_tokens=6, double_tokens=18, bucket=16)
-CPU_KERNELS = StepCost(prefill_tokens=512, beside=12, free_tokens=12, double_tokens=24)
+_AVX2 = StepCost(prefill_tokens=512, beside=12, free_tokens=12, double_tokens=24)
+# Measured on two cores (Cascade Lake): twice the arithmetic, on memory that is no faster.
+_AVX512 = StepCost(prefill_tokens=512, beside=16, free_tokens=16, double_tokens=30)
+# With our kernels, by what they are compiled for. That of NEON is a guess.
+CPU_KERNELS = {"avx2": _AVX2, "avx512": _AVX512, "neon": _AVX2}
 # A guess that no GPU has confirmed; `make bench-gpu` prints what these numbers are on a card.
 CUDA = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, bucket=16)
