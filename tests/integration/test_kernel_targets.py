@@ -74,25 +74,16 @@ def test_the_hot_loop_multiplies_whole_registers_and_does_nothing_else(target: s
 def test_they_compute_the_same_on_arm(tmp_path: Path) -> None:
     """In a program of its own, run by the processor or by an emulation of it."""
     (compiler,) = tools("neon", "gcc")
-    emulator = [] if "neon" in build.targets() else [shutil.which("qemu-aarch64")]
-    if None in emulator:
+    emulator = "" if "neon" in build.targets() else shutil.which("qemu-aarch64")
+    if emulator is None:
         pytest.skip("qemu-aarch64 is not installed")
-    check, flags = tmp_path / "check.o", [flag for flag in build.FLAGS if flag not in ("-shared", "-fPIC")]
-    subprocess.run([compiler, "-O1", "-c", Path(__file__).with_name("kernel_check.c"), "-o", check], check=True)
-    sources = [build.HERE / name for name in build.SOURCES]
-    compile_all = [
-        compiler,
-        *flags,
-        *build.TARGETS["neon"],
-        "-static",
-        *sources,
-        check,
-        "-o",
-        tmp_path / "check",
-        "-lm",
-    ]
-    subprocess.run(compile_all, check=True)
-    done = subprocess.run([*emulator, tmp_path / "check"], capture_output=True, text=True)
+    check, program = str(tmp_path / "check.o"), str(tmp_path / "check")
+    subprocess.run([compiler, "-O1", "-c", str(Path(__file__).with_name("kernel_check.c")), "-o", check], check=True)
+    command = build.command(compiler, "neon", Path(program))
+    subprocess.run(
+        [*(part for part in command if part not in ("-shared", "-fPIC")), check, "-static", "-lm"], check=True
+    )
+    done = subprocess.run([*emulator.split(), program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("panel 16\n")
 

@@ -39,9 +39,10 @@ class Checks:
     def difference(self, runner: Runner) -> str | None:
         """What the runner computes otherwise than `generate`; None: nothing. See `load_check.difference`."""
         path = self._folder and self._folder / f"{self._name(runner)}.json"
-        kept = path and kept_results.read(path)
-        if kept and isinstance(kept.get("difference", 0), str | None):
-            return kept["difference"]
+        kept = (path and kept_results.read(path)) or {}
+        result: str | int | None = kept.get("difference", 0)
+        if not isinstance(result, int):
+            return result
         started = time.perf_counter()
         found = self._compare(runner)
         log.info("compared %s with generate in %.2f s", type(runner).__name__, time.perf_counter() - started)

@@ -7,6 +7,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -75,7 +76,7 @@ def forced_kernels(model: PreTrainedModel, folder: Path, target: str) -> Kernels
 
 def _measured(loaded: Mapping[str, Kernels], shapes: Sequence[Shape], path: Path) -> Choice:
     started = time.perf_counter()
-    makers: dict[str, Make] = {name: lambda weight, own=own: linear(weight, None, own) for name, own in loaded.items()}
+    makers: dict[str, Make] = {name: partial(linear, kernels=own) for name, own in loaded.items()}
     choice = measure({**makers, TORCH: linear}, shapes)
     log.info("kernels: %s, measured in %.1f s: %s", choice.name, time.perf_counter() - started, choice.reason)
     if choice.is_sure:
