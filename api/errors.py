@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from pydantic import ValidationError
-
+from promptq.contract.admission import MAX_PARAM_CHARS
 from promptq.contract.errors import (
     IdempotencyConflict,
+    InvalidJson,
     InvalidRequest,
     JobAlreadyTerminal,
     JobNotFailed,
@@ -19,14 +19,7 @@ from promptq.contract.errors import (
     RedisUnavailable,
 )
 
-MAX_PARAM_CHARS = 200
 RETRY_SECONDS = 1
-
-
-class InvalidJson(PromptqError):
-    """The body is not JSON."""
-
-    type = "invalid_json"
 
 
 class UnreadableBody(PromptqError):
@@ -167,22 +160,3 @@ def retry_after(error: PromptqError) -> int | None:
     if isinstance(error, QueueFull | TooManyRequests):
         return error.retry_after_seconds
     return RETRY_SECONDS if isinstance(error, RedisUnavailable | NotReady | Overloaded) else None
-
-
-def invalid_request(error: ValidationError) -> PromptqError:
-    """The first thing that pydantic found wrong, with the field it is about."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return InvalidJson(first["msg"], param="body")
-    # A check of the whole model has no field; ours is about prompt and messages together.
-    whole = _named(first["msg"]) or "prompt" if first["type"] == "value_error" else "body"
-    steps = [str(step) for step in first["loc"]]
-    # One in brackets tells only which of a field's forms was taken.
-    param = ".".join(step for step in steps if not step.startswith("(")) or whole
-    return InvalidRequest(first["msg"].removeprefix("Value error, "), param=param[:MAX_PARAM_CHARS])
-
-
-def _named(message: str) -> str:
-    """The field that a check of the whole model names before a colon."""
-    name, colon, _ = message.removeprefix("Value error, ").partition(": ")
-    return name if colon and name.isidentifier() else ""
