@@ -60,7 +60,11 @@ class Access:
 
     def may_see(self, name: str, job: Job) -> bool:
         """Whether the job is this key's; without keys everybody sees every job."""
-        return not self._names or job.owner == name
+        return self.owns(name, job.owner)
+
+    def owns(self, name: str, owner: str) -> bool:
+        """Whether what has this owner is this key's; without keys all is everybody's."""
+        return not self._names or owner == name
 
     def _limit(self, name: str) -> None:
         if not self._settings.key_requests_per_second:
