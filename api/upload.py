@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any, Literal, Self, TypeVar, cast
 import gevent
 from flask import request
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, WithJsonSchema
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
@@ -44,10 +44,23 @@ class UploadForm(BaseModel):
     anchor: Literal["created_at"] | None = Field(None, alias="expires_after[anchor]")
     seconds: Annotated[int, Field(ge=LEAST_KEPT, le=MOST_KEPT)] | None = Field(None, alias="expires_after[seconds]")
 
+    _record: FileRecord = PrivateAttr()
+
+    @property
+    def record(self) -> FileRecord:
+        """Of the file, as it was received."""
+        return self._record
+
     @classmethod
-    def receive(cls) -> tuple[Self, FileRecord]:
-        """Read the present request; the file goes to the storage as it comes."""
-        return _receive(cls)
+    def receive(cls) -> Self:
+        """Read the present request; the file goes to the storage as it comes.
+
+        Raises:
+            PromptqError: something does not fit, or did not come; nothing is stored then.
+        """
+        form, record = _receive(cls)
+        form._record = record
+        return form
 
 
 @dataclass(slots=True)

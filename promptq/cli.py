@@ -15,6 +15,7 @@ PROGRAMS = {
     "api": ("api", "the HTTP API"),
     "worker": ("gpu_worker", "one worker; the scaler starts its own"),
     "scaler": ("scaler", "the scaler and its workers"),
+    "dispatcher": ("dispatcher", "runs batches"),
     "key": ("api.api_keys", "make an API key: promptq key NAME"),
 }
 """By subcommand: the module that this process becomes, and what it is."""

@@ -38,7 +38,7 @@ def end(context: Context, batch: BatchRecord, token: str) -> None:
     ends: dict[str, BatchStatus] = {"expired": "expired", "cancelled": "cancelled", "failed": "failed"}
     keep = batch.keep_seconds or context.settings.batch_ttl_seconds
     before: list[BatchStatus] = ["cancelling", "finalizing"]
-    if context.batches.move(batch.id, token, before, ends.get(batch.closing, "completed"), keep):
+    if context.batches.move(batch.id, token, before, ends.get(batch.closing, "completed"), keep_seconds=keep):
         context.storage.delete(part_path(batch.id, ""))
 
 

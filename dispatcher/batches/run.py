@@ -21,6 +21,7 @@ from promptq.contract.batches import BatchRecord, is_done
 from promptq.contract.chunks import chunks
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.files import path_of
+from promptq.contract.job import Job
 from promptq.contract.queues import Priority
 from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.storage.storage import ObjectMissing
@@ -156,7 +157,7 @@ class BatchRun:
 
     def _collect(self, lines: Iterable[Line]) -> None:
         ids = [job_id for line in lines for job_id in line.ids]
-        found = {}
+        found: dict[str, Job | None] = {}
         for some in chunks(ids, JOBS_PER_SCRIPT):
             found.update(zip(some, self._context.store.get_many(some), strict=True))
         for line in lines:
@@ -176,21 +177,12 @@ class BatchRun:
         else:
             errors = errors_for(record.endpoint, dict(file.first_lines), list(file.errors))
         if errors or file is None:
-            self._move_to_end("validating", errors)
-            return
-        context.batches.move(record.id, self.token, ["validating"], "in_progress", total=file.lines)
-
-    def _move_to_end(self, before: str, errors: list[dict[str, object]]) -> None:
-        context, record = self._context, self.record
-        keep = record.keep_seconds or context.settings.batch_ttl_seconds
-        context.batches.move(
-            record.id,
-            self.token,
-            [before],
-            "failed",
-            keep,
-            errors=json.dumps(errors),  # type: ignore[list-item]
-        )
+            keep = record.keep_seconds or context.settings.batch_ttl_seconds
+            context.batches.move(
+                record.id, self.token, ["validating"], "failed", {"errors": json.dumps(errors)}, keep_seconds=keep
+            )
+        else:
+            context.batches.move(record.id, self.token, ["validating"], "in_progress", {"total": file.lines})
 
     def _progress(self) -> None:
         if self._context.now >= self.record.expires_at:
@@ -203,8 +195,8 @@ class BatchRun:
         elif is_over:
             self._move_on()
 
-    def _move_on(self, **fields: str) -> None:
-        self._context.batches.move(self.record.id, self.token, ["in_progress"], "finalizing", **fields)
+    def _move_on(self, **fields: str | int) -> None:
+        self._context.batches.move(self.record.id, self.token, ["in_progress"], "finalizing", fields)
 
     def flush(self) -> None:
         """Write what has ended now: the process is about to stop.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -13,6 +13,7 @@ from promptq.queue.connection import answering
 from promptq.queue.listing import PAGE, Order, ids_after
 from promptq.queue.store import JobStore
 
+NO_FIELDS: Final[Mapping[str, str | int]] = {}
 LEASE: Final = "batch:"
 """What a batch's lease is called, before its id."""
 
@@ -146,14 +147,15 @@ class BatchRecords:
         token: str,
         before: Sequence[BatchStatus],
         after: BatchStatus,
+        fields: Mapping[str, str | int] = NO_FIELDS,
+        *,
         keep_seconds: int | None = None,
-        **fields: str | int,
     ) -> bool:
         """Bring a batch into its next state. False: it is in none of those that it may come from.
 
         Args:
+            fields: of its record, to be set with it.
             keep_seconds: where the batch ends, how long it is kept.
-            fields: of its record.
 
         Raises:
             LeaseLost: the token's lease has ended.

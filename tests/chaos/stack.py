@@ -134,7 +134,8 @@ class Stack:
         values = {PREFIX + key.upper(): str(value) for key, value in self._settings.items()}
         fixed = {
             "PROMPTQ_REDIS_URL": self.proxy.url, "PROMPTQ_API_PORT": str(self.api_port),
-            "PROMPTQ_SCALER_PORT": str(self.scaler_port), "PROMPTQ_DATA_DIR": str(self._data), MARK: self.run,
+            "PROMPTQ_SCALER_PORT": str(self.scaler_port), "PROMPTQ_DISPATCHER_PORT": "0",
+            "PROMPTQ_DATA_DIR": str(self._data), MARK: self.run,
         }  # fmt: skip
         fixed |= self.clocks[name].environment if self.clocks else {}
         environment = child_environment(("PROMETHEUS_MULTIPROC_DIR",), **values, **fixed)

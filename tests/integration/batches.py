@@ -45,9 +45,7 @@ def create(sdk: openai.OpenAI, path: Path, window: Any = "24h", **fields: Any) -
     """Upload the file, and run it."""
     with path.open("rb") as file:
         uploaded = sdk.files.create(file=file, purpose="batch")
-    return sdk.batches.create(
-        input_file_id=uploaded.id, completion_window=window, **({"endpoint": CHAT} | fields)
-    )
+    return sdk.batches.create(input_file_id=uploaded.id, completion_window=window, **({"endpoint": CHAT} | fields))
 
 
 def ended(sdk: openai.OpenAI, batch_id: str, seconds: float = 60) -> Any:
@@ -65,5 +63,3 @@ def entries(sdk: openai.OpenAI, file_id: str | None) -> list[dict[str, Any]]:
     if file_id is None:
         return []
     return [json.loads(one) for one in sdk.files.content(file_id).read().splitlines()]
-
-

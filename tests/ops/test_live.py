@@ -67,6 +67,7 @@ class Stack:
     def _service(self, folder: Path) -> subprocess.Popen[bytes]:
         values = {
             "DATA_DIR": folder / "data", "API_PORT": self.ports["api"], "SCALER_PORT": self.ports["scaler"],
+            "DISPATCHER_PORT": 0,
             "ENGINE": "echo", "MAX_WORKERS": 2, "SLOTS": 4, "TARGET_JOBS_PER_WORKER": 3, "UP_DELAY_SECONDS": 0,
             "DOWN_WINDOW_SECONDS": 3,
         }  # fmt: skip

@@ -54,8 +54,7 @@ def create_file(form: UploadForm) -> Response:
 
     It is checked as it comes; what is wrong with it shows in `status_details`, and fails a batch of it.
     """
-    fields, record = form  # type: ignore[misc]  # a form receives itself
-    return json_response(file_object(services().files.put(record, fields.seconds)))
+    return json_response(file_object(services().files.put(form.record, form.seconds)))
 
 
 @blueprint.get("", responses=_ERRORS | {200: FileList})
