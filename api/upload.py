@@ -26,8 +26,8 @@ from promptq.openai.calls import ENDPOINTS
 from promptq.storage.storage import Sink
 
 Form = TypeVar("Form", bound=BaseModel)
-FORM_BYTES = 64 * 1024
-"""For all that a form has beside the file."""
+FORM_BYTES = 512 * 1024
+"""For all that a form has beside the file; and what the parser may hold of that, which it reads in chunks of 64 kB."""
 MOST_PARTS = 32
 MAX_NAME_CHARS = 255
 
@@ -108,6 +108,7 @@ def _receive(form: type[Form]) -> tuple[Form, FileRecord]:
         incoming = _Incoming(sink, check, settings.max_file_bytes)
         fields = _parse(incoming)
         check.end()
+        fields.pop("file", None)  # a field of that name is no file
         read = _validated(form, fields | ({"file": record.id} if incoming.filename else {}))
     return read, replace(
         record, filename=incoming.filename[:MAX_NAME_CHARS], size=incoming.size, lines=check.lines,

@@ -20,7 +20,6 @@ from api.openai.schemas import OpenAIError
 from api.parameters import KeyHeader
 from api.presenter import json_response
 from api.views.openai import files
-from promptq.contract.batch_lines import MAX_CUSTOM_ID
 from promptq.contract.batches import BatchRecord
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest
 from promptq.contract.files import path_of
@@ -43,7 +42,7 @@ class BatchesQuery(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    after: str = Field("", max_length=128, description="Goes on behind this batch.")
+    after: str = Field("", description="Goes on behind this batch.")
     limit: int = Field(20, ge=1, le=100)
 
 
@@ -55,7 +54,6 @@ class RetryQuery(BaseModel):
     custom_id: str | None = Field(
         None,
         min_length=1,
-        max_length=MAX_CUSTOM_ID,
         description="Of the one line that is run again; else all.",
     )
 

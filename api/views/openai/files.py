@@ -42,7 +42,7 @@ class FilesQuery(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    after: str = Field("", max_length=128, description="Goes on behind this file.")
+    after: str = Field("", description="Goes on behind this file.")
     limit: int = Field(1000, ge=1, le=10_000)
     order: Order = "desc"
     purpose: Literal[Purpose] | None = None
