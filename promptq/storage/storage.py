@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 
 from promptq.contract.errors import PromptqError, SettingsError
 
@@ -166,14 +167,17 @@ class Storage:
 
     @contextlib.contextmanager
     def _writing_remotely(self, target: str) -> Iterator[Any]:
-        """An object store shows an object when its last piece is there."""
-        file = self._fs.open(target, "wb", block_size=PIECE_BYTES)
+        """An object store shows an object when it is committed."""
+        file = self._fs.open(target, "wb", block_size=PIECE_BYTES, autocommit=False)
         try:
             yield file
+            file.close()
         except BaseException:
             file.discard()
+            if isinstance(file, AbstractBufferedFile):
+                file.closed = True  # or it would be sent after all when nobody refers to it any more
             raise
-        file.close()
+        file.commit()
 
 
 def _sync_folder(folder: str) -> None:
