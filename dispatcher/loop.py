@@ -25,6 +25,8 @@ class DispatcherLoop:
         self._duties = duties
         self._metrics = metrics
         self._trouble: dict[str, str] = {}
+        for duty in duties:
+            metrics.failures.labels(duty.name)
 
     def run(self, stop: Stop) -> None:
         """Until the stop; then every duty is closed."""

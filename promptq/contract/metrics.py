@@ -125,6 +125,10 @@ class ScalerMetrics:
         )  # fmt: skip
 
 
+BATCH_PRIORITIES = (("low", "slack"), ("default", "window_ends"), ("default", "behind"))
+"""Of jobs of batches, with the reason of each."""
+
+
 class DispatcherMetrics:
     """What a dispatcher does with batches and files."""
 
@@ -152,6 +156,10 @@ class DispatcherMetrics:
         self.failures = Counter(
             "promptq_dispatcher_failures_total", "Rounds of a duty that failed, by duty.", ["duty"], registry=registry
         )
+        for outcome in ("completed", "failed"):  # so that their rates are seen from the first one on
+            self.lines.labels(outcome)
+        for priority, reason in BATCH_PRIORITIES:
+            self.submitted.labels(priority, reason)
         self.last_loop = Gauge(
             "promptq_dispatcher_last_loop_timestamp_seconds", "When the last round ended.", registry=registry
         )
