@@ -90,14 +90,15 @@ class BatchesDuty:
         ids = self._context.batches.live()
         found = self._context.batches.get_many(ids)
         records = {record.id: record for record in found if record and record.status not in ENDED}
-        for batch_id in [one for one in self._runs if one not in records or not self._leases.holds(LEASE + one)]:
-            self._drop(batch_id)
+        for batch_id, run in list(self._runs.items()):
+            if batch_id not in records or not self._leases.holds(LEASE + batch_id, run.token):
+                self._drop(batch_id)
         for batch_id, record in records.items():
             if run := self._runs.get(batch_id):
                 run.refresh(record)
-            elif len(self._runs) < MOST_HELD and self._leases.take(LEASE + batch_id):
+            elif len(self._runs) < MOST_HELD and (token := self._leases.take(LEASE + batch_id)):
                 log.info("Batch %s is run here: %s, %d lines done.", batch_id, record.status, record.done)
-                self._runs[batch_id] = BatchRun(self._context, record, self._leases.token, self._executor)
+                self._runs[batch_id] = BatchRun(self._context, record, token, self._executor)
         counts = Counter(record.status for record in records.values())
         for status in set(get_args(BatchStatus)) - ENDED:
             self._context.metrics.batches.labels(status).set(counts[status])
