@@ -54,7 +54,8 @@ class LeaseKeeper:
         with self._lock:
             token = self._held.pop(what, "")
         try:
-            let_go(self._store, what, token)
+            if token:
+                let_go(self._store, what, token)
         except RedisUnavailable:
             log.info("The lease of %s ends by itself.", what)
 

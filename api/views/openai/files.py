@@ -23,7 +23,7 @@ from api.upload import UploadForm
 from promptq.contract.batches import Part
 from promptq.contract.files import FileRecord, Purpose, part_path, path_of
 from promptq.queue.listing import Order
-from promptq.storage.storage import Storage
+from promptq.storage.storage import Objects
 
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 429, 503), OpenAIError)
 _BYTES = {"description": "The bytes.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
@@ -144,7 +144,7 @@ def _range(size: int) -> tuple[int, int]:
     return found
 
 
-def _read(storage: Storage, places: list[tuple[str, int]], start: int, stop: int) -> Iterator[bytes]:
+def _read(storage: Objects, places: list[tuple[str, int]], start: int, stop: int) -> Iterator[bytes]:
     before = 0
     for path, length in places:
         first, last = max(0, start - before), min(length, stop - before)
