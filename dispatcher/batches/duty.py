@@ -94,8 +94,8 @@ class BatchesDuty:
             if batch_id not in records or not self._leases.holds(LEASE + batch_id, run.token):
                 self._drop(batch_id)
         for batch_id, record in records.items():
-            if run := self._runs.get(batch_id):
-                run.refresh(record)
+            if batch_id in self._runs:
+                self._runs[batch_id].refresh(record)
             elif len(self._runs) < MOST_HELD and (token := self._leases.take(LEASE + batch_id)):
                 log.info("Batch %s is run here: %s, %d lines done.", batch_id, record.status, record.done)
                 self._runs[batch_id] = BatchRun(self._context, record, token, self._executor)
