@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from dispatcher.batches.context import Context
+from dispatcher.batches.context import Context, Stopping
 from dispatcher.batches.in_flight import all_ended
 from dispatcher.batches.lines import MESSAGES, Entry, Line, ended, prepare, unfinished
 from dispatcher.batches.writer import Writer
@@ -31,6 +31,7 @@ def end(context: Context, batch: BatchRecord, token: str) -> None:
 
     Raises:
         LeaseLost: another dispatcher holds the batch.
+        Stopping: the process is about to stop.
         RedisUnavailable, StorageUnavailable: something does not answer.
     """
     if batch.closing in MESSAGES and batch.total:
@@ -82,7 +83,8 @@ def _stop_jobs(context: Context, batch: BatchRecord) -> None:
                 running.append(job.id)
     deadline = time.monotonic() + GRACE_SECONDS
     while running and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        if context.stopping.wait(LOOK_SECONDS):
+            raise Stopping
         running = list(set(running).difference(ended_ids(context.store, running)))
     for job_id in running:
         _cancel(context, job_id)

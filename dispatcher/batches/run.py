@@ -149,7 +149,7 @@ class BatchRun:
         try:
             for some in chunks(whole, JOBS_PER_SCRIPT):
                 self._collect(some)
-        except RedisUnavailable:
+        except Exception:
             for line in whole:  # to be seen to end again
                 if line.ids[0] in self.in_flight:
                     line.live = set(line.ids)
