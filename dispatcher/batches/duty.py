@@ -157,9 +157,9 @@ class BatchesDuty:
             self._drop(batch_id)
         except (RedisUnavailable, StorageUnavailable) as error:
             self._pause(batch_id, error)
-        except ObjectMissing:
-            log.error("The input of batch %s is gone.", batch_id)
+        except ObjectMissing as error:
             self._guard(batch_id, run, BatchRun.fail)
+            self._pause(batch_id, error)
         except Exception as error:
             log.exception("Batch %s failed in this round.", batch_id)
             self._pause(batch_id, error)

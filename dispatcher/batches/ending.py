@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 
@@ -19,6 +20,9 @@ from promptq.queue.batches import LEASE, LeaseLost
 from promptq.queue.endings import ended as ended_ids
 from promptq.queue.leases import holds
 from promptq.queue.scripts import JOBS_PER_SCRIPT
+from promptq.storage.storage import ObjectMissing
+
+log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
 """How long what runs may still run when a batch is cancelled, or its window ends."""
@@ -35,7 +39,10 @@ def end(context: Context, batch: BatchRecord, token: str) -> None:
         RedisUnavailable, StorageUnavailable: something does not answer.
     """
     if batch.closing in MESSAGES and batch.total:
-        _write_the_rest(context, batch, token)
+        try:
+            _write_the_rest(context, batch, token)
+        except ObjectMissing:
+            log.error("The input of batch %s is gone, and what its other lines were nobody knows.", batch.id)
     for kind in KINDS:
         _assemble(context, batch, token, kind)
     ends: dict[str, BatchStatus] = {"expired": "expired", "cancelled": "cancelled", "failed": "failed"}
