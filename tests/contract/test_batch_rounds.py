@@ -84,6 +84,27 @@ def test_no_more_is_queued_than_there_is_room_for(run: BatchRun) -> None:
     assert len(queued(store)) == len(run.in_flight) == 128
 
 
+@pytest.mark.parametrize(("temperature", "left"), [(0, 2), (1, 0)])
+def test_what_is_written_is_forgotten_unless_the_cache_may_answer_with_it(
+    run: BatchRun, temperature: float, left: int
+) -> None:
+    store: Any = run._context.store
+    bodies = [{"model": "echo", "prompt": f"x{number}", "temperature": temperature} for number in range(2)]
+    lines = [
+        {"custom_id": str(number), "method": "POST", "url": "/v1/completions", "body": body}
+        for number, body in enumerate(bodies)
+    ]
+    run._context.storage.write(path_of("file-in"), [json.dumps(line).encode() + b"\n" for line in lines])
+    Submitter(run._context).submit([run])
+    claims = store.claim("w", 2)
+    store.finish("w", [success(claim) for claim in claims])
+    ids = [claim.id for claim in claims]
+    run.note_ended(ids)
+    run.flush()
+    assert len([job for job in store.get_many(ids) if job]) == left
+    assert all(store.client.ttl(store.keys.job(job_id)) in (-2, *range(290, 301)) for job_id in ids)
+
+
 def test_an_end_whose_text_cannot_be_read_now_is_read_later(run: BatchRun, monkeypatch: pytest.MonkeyPatch) -> None:
     store: Any = run._context.store
     Submitter(run._context).submit([run])
