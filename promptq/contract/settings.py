@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptq.contract import environment
 from promptq.contract import redis_url as redis_urls
-from promptq.contract.addresses import bare_host, is_loopback, origin
+from promptq.contract.addresses import is_loopback, origin
 from promptq.contract.batch_settings import BatchSettings
 from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, KernelsName, ModelEntry, read_catalogue
 from promptq.contract.environment import PREFIX
