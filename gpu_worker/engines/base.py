@@ -90,6 +90,21 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class KvTokens:
+    """How full the memory of the rows' keys and values is, in tokens.
+
+    Attributes:
+        capacity: of all rows together; 0: the engine does not say.
+        reserved: of these, what rows hold.
+        used: of these, what has been computed.
+    """
+
+    capacity: int = 0
+    reserved: int = 0
+    used: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StepStats:
     """What a step cost.
 
@@ -100,6 +115,7 @@ class StepStats:
         prefill_seconds: how long the step took, if it computed prompt tokens, else 0.
         decode_seconds: how long the step took, if rows decoded in it, else 0.
         right_drafts, wrong_drafts: guessed tokens that stood, and those that did not.
+        kv_tokens: how full the memory is behind it.
     """
 
     rows: int = 0
@@ -109,6 +125,7 @@ class StepStats:
     decode_seconds: float = 0.0
     right_drafts: int = 0
     wrong_drafts: int = 0
+    kv_tokens: KvTokens = KvTokens()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from transformers import PreTrainedModel
 
-from gpu_worker.engines.continuous.kernels.library import Kernels
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention
+from gpu_worker.engines.continuous.kvcache.memory import KvMemory
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.runners.checks import Checks
 from gpu_worker.engines.continuous.runners.layer_shapes import first_line, refusal
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def choose_runner(
-    model: PreTrainedModel, cache: SlotCache, checks: Checks, *, packed: bool = True, kernels: Kernels | None = None
+    model: PreTrainedModel, memory: KvMemory, checks: Checks, *, packed: bool = True, kernels: Kernels | None = None
 ) -> Runner:
     """The fastest runner that computes the model in company as `generate` does alone.
 
@@ -32,16 +32,18 @@ def choose_runner(
     Raises:
         EngineError: none does; says in one line what differs.
     """
-    makers: list[Callable[[], Runner]] = [lambda: ModelRunner(model, cache)]
-    if packed and is_known(model) and all(shape.window is None for shape in cache.shapes):
-        makers.insert(0, lambda: PackedRunner(model, cache, kernels))
+    makers: list[Callable[[], Runner]] = [lambda: ModelRunner(model, memory.as_slots())]
+    if packed and is_known(model) and all(shape.window is None for shape in memory.shapes):
+        is_faster = kernels is not None and fits_attention(memory.shapes[0].key[1])
+        makers.insert(0, lambda: PackedRunner(model, memory.by_start(is_faster=is_faster), kernels))
     for make in makers:
         runner, reason = _checked(make, checks)
         if runner:
             return runner
         # Its numbers need not be finite, and the next runner's rows would read them.
-        for slot in checked_slots(cache):
-            cache.clear(slot)
+        if cache := memory.taken:
+            for slot in checked_slots(cache):
+                cache.clear(slot, cache.columns)
         if make is not makers[-1]:
             log.warning("%s runs through transformers' own code, which is slower: %s", type(model).__name__, reason)
     raise EngineError(refusal(model, reason))
