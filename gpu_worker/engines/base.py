@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from gpu_worker.engines.kv_memory import UNKNOWN, KvTokens
 from promptq.contract.logprobs import TokenLogprob
 from promptq.contract.queues import Priority
 from promptq.contract.request import GenerateRequest
@@ -90,21 +91,6 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class KvTokens:
-    """How full the memory of the rows' keys and values is, in tokens.
-
-    Attributes:
-        capacity: of all rows together; 0: the engine does not say.
-        reserved: of these, what rows hold.
-        used: of these, what has been computed.
-    """
-
-    capacity: int = 0
-    reserved: int = 0
-    used: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class StepStats:
     """What a step cost.
 
@@ -125,7 +111,7 @@ class StepStats:
     decode_seconds: float = 0.0
     right_drafts: int = 0
     wrong_drafts: int = 0
-    kv_tokens: KvTokens = KvTokens()
+    kv_tokens: KvTokens = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gpu_worker.engines.base import EngineInfo, FinishReason, KvTokens, Row, RowEnd, StepResult, check_rows
+from gpu_worker.engines.base import EngineInfo, FinishReason, Row, RowEnd, StepResult, check_rows
 from gpu_worker.engines.continuous.canary import Canary
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_one
@@ -114,6 +114,9 @@ class ContinuousEngine:
     def live_rows(self) -> int:
         return len(self._scheduler.live)
 
+    def crowded_out(self) -> list[str]:
+        return [row.row.id for row in self._scheduler.kept_out]
+
     def add(self, rows: Sequence[Row]) -> None:
         check_rows(rows, self.free_slots(), self._texts.keys())
         for row in rows:
@@ -148,8 +151,7 @@ class ContinuousEngine:
             self._runner.cache.move(copy.source, copy.target, copy.columns)
         started = time.perf_counter()
         self._run(plan.chunks)
-        memory = KvTokens(self._scheduler.room.tokens, self._scheduler.room.reserved, self._scheduler.used)
-        stats = step_stats(plan.chunks, self._right_drafts, time.perf_counter() - started, memory)
+        stats = step_stats(plan.chunks, self._right_drafts, time.perf_counter() - started, self._scheduler.kv_tokens)
         events = [report.event(row_id) for row_id, report in self._reports.items()]
         return StepResult(events, stats)
 

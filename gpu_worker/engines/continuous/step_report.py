@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from gpu_worker.engines.base import EngineInfo, Event, KvTokens, RowEnd, StepStats
+from gpu_worker.engines.base import EngineInfo, Event, RowEnd, StepStats
 from gpu_worker.engines.continuous.able import capabilities
 from gpu_worker.engines.continuous.loading.fingerprint import model_identity
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.kv_memory import KvTokens
 from promptq.contract.logprobs import TokenLogprob
 
 

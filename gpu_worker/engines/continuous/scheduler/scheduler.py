@@ -11,6 +11,7 @@ from gpu_worker.engines.continuous.scheduler.room import Move, Room, SlotRoom, b
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 from gpu_worker.engines.continuous.scheduler.spans import Spans
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+from gpu_worker.engines.kv_memory import KvTokens
 from promptq.contract.queues import PRIORITIES
 
 # A row that waited this many steps counts as one rank higher, and again after as many more: so
@@ -72,9 +73,15 @@ class Scheduler:
         return [row for row in self._waiting() if row.is_crowded_out and row.ending is None]
 
     @property
-    def used(self) -> int:
-        """Tokens whose keys and values are in the rows' memory."""
-        return sum(row.computed for row in self.live if row.slot is not None)
+    def kept_out(self) -> list[SequenceState]:
+        """Those of them that have no room before others leave, however rows are moved."""
+        return [row for row in self.crowded_out if not self.room.could_fit(self.live, row.most_tokens)]
+
+    @property
+    def kv_tokens(self) -> KvTokens:
+        """How full the rows' memory is."""
+        used = sum(row.computed for row in self.live if row.slot is not None)
+        return KvTokens(self.room.tokens, self.room.reserved, used)
 
     def add(self, sequence: SequenceState) -> None:
         """Take a sequence in; it gets its memory with its first prompt tokens."""
