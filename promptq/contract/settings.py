@@ -189,7 +189,7 @@ class WorkerSettings(CommonSettings):
     worker_metrics_host: Host = Field("127.0.0.1", description="Address of the worker's /metrics.")
     worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
     slots: Count | Literal["auto"] = Field(
-        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
+        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if slots do not fit."
     )
     gpu_memory_share: Share = Field(
         0.9, description="Most of a GPU's memory that one worker takes; less than its part where several share a card."
@@ -206,6 +206,11 @@ class WorkerSettings(CommonSettings):
         True,
         description="While few rows run, guess their next tokens from their own text; the output is the same, in 16 "
         "bits but for ties.",
+    )
+    kv_layout: Literal["auto", "slots", "spans"] = Field(
+        "auto",
+        description="KV memory of a row: `slots`, the whole context; `spans`, its prompt and `max_tokens`, for models "
+        "whose runner can; `auto`: spans where it loses nothing by it.",
     )
     prefixes: bool = Field(
         True, description="A prompt that begins like another one in memory is computed from where they part."

@@ -17,7 +17,7 @@ from gpu_worker.engines.continuous.device_errors import ends_with_the_device
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_one
 from gpu_worker.engines.continuous.kernels.library import Kernels
-from gpu_worker.engines.continuous.kvcache.slots import allocate
+from gpu_worker.engines.continuous.kvcache.memory import KvMemory, Layout, room_of
 from gpu_worker.engines.continuous.logprobs import Chosen, Score, TokenTexts
 from gpu_worker.engines.continuous.retry_halves import row_failure
 from gpu_worker.engines.continuous.row_starts import RowStarts
@@ -56,10 +56,11 @@ class ContinuousEngine:
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
         kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
         checks_folder: where it is kept that a model was compared with `generate`; None: nowhere.
+        layout: of the rows' memory; see `KvMemory`.
 
     Raises:
         EngineError: the model cannot be batched, gives other logits in company than alone, has a generation config that
-            cannot be followed, or the slots do not fit into the device's memory.
+            cannot be followed, or its rows do not fit into the device's memory.
     """
 
     def __init__(
@@ -77,15 +78,16 @@ class ContinuousEngine:
         prefixes: bool = True,
         kernels: Kernels | None = None,
         checks_folder: Path | None = None,
+        layout: Layout = "auto",
     ) -> None:
         rules = GenerationRules(model, tokenizer)
         shapes = layer_shapes(model, context)
         weights = lay_out(model, shapes, packed=packed, kernels=kernels)
-        cache = allocate(shapes, slots, context, model.device)
+        memory = KvMemory(shapes, slots, context, model.device, layout)
         checks = Checks(model, context, fingerprint, checks_folder)
-        self._runner = choose_runner(model, cache, checks, weights=weights, packed=packed, kernels=kernels)
-        cost = self._runner.step_cost.limited(prefill_tokens, drafts=drafts)
-        self._scheduler = Scheduler(cache.slots, cost, reuse=prefixes)
+        self._runner = choose_runner(model, memory, checks, weights=weights, packed=packed, kernels=kernels)
+        cache, cost = self._runner.cache, self._runner.step_cost.limited(prefill_tokens, drafts=drafts)
+        self._scheduler = Scheduler(cache.slots, cost, room=room_of(cache), reuse=prefixes)
         self._canary = Canary(model)
         special = SpecialTokens.of(tokenizer)
         vocabulary = Vocabulary(tokenizer, self._canary.vocabulary, rules.ends)
@@ -111,6 +113,9 @@ class ContinuousEngine:
 
     def live_rows(self) -> int:
         return len(self._scheduler.live)
+
+    def crowded_out(self) -> list[str]:
+        return [row.row.id for row in self._scheduler.kept_out]
 
     @ends_with_the_device
     def add(self, rows: Sequence[Row]) -> None:
@@ -149,7 +154,7 @@ class ContinuousEngine:
             self._runner.cache.move(copy.source, copy.target, copy.columns)
         started = time.perf_counter()
         passes = self._run(plan.chunks)
-        stats = step_stats(passes, self._right_drafts, time.perf_counter() - started)
+        stats = step_stats(passes, self._right_drafts, time.perf_counter() - started, self._scheduler.kv_tokens)
         events = [report.event(row_id) for row_id, report in self._reports.items()]
         return StepResult(events, stats)
 
@@ -193,8 +198,8 @@ class ContinuousEngine:
             self._finish(sequence, FinishReason.STOP)
 
     def _close_up(self) -> None:
-        """Fill a slot that was left with the row furthest behind; one a step, as a long row takes a while to copy."""
-        if move := self._scheduler.plan_move():
+        """Move rows, so that they lie together, or a row that waits for room has it."""
+        for move in self._scheduler.plan_moves():
             self._runner.cache.move(move.source, move.target, move.sequence.computed)
             self._scheduler.moved(move)
 
@@ -281,11 +286,11 @@ class ContinuousEngine:
         self._vacate(sequence, sound=error is None and sequence.is_prefilled)
 
     def _vacate(self, sequence: SequenceState, *, sound: bool) -> None:
-        """Free the row's slot. Before its first token nobody knows whether the numbers in it are finite."""
+        """Free the row's memory. Before its first token nobody knows whether the numbers in it are finite."""
         if sequence.grammar:
             sequence.grammar.cancel()
         if sequence.slot is not None and not sound:
-            self._runner.cache.clear(sequence.slot)
+            self._runner.cache.clear(sequence.slot, sequence.most_tokens)
             self._scheduler.prefixes.forget(sequence.slot)
         self._scheduler.remove(sequence)
 

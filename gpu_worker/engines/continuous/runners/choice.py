@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 
 from gpu_worker.engines.continuous.device_errors import is_memory_error
 from gpu_worker.engines.continuous.kernels.library import Kernels
-from gpu_worker.engines.continuous.kvcache.slots import LayerShape, SlotCache
+from gpu_worker.engines.continuous.kvcache.base import LayerShape
+from gpu_worker.engines.continuous.kvcache.memory import KvMemory
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.runners.checks import Checks
 from gpu_worker.engines.continuous.runners.layer_shapes import first_line, refusal
@@ -44,7 +45,7 @@ def lay_out(
 
 
 def choose_runner(
-    model: PreTrainedModel, cache: SlotCache, checks: Checks, *, weights: PackedModel | None = None,
+    model: PreTrainedModel, memory: KvMemory, checks: Checks, *, weights: PackedModel | None = None,
     packed: bool = True, kernels: Kernels | None = None,
 ) -> Runner:  # fmt: skip
     """The fastest runner that computes the model in company as `generate` does alone.
@@ -56,16 +57,18 @@ def choose_runner(
     Raises:
         EngineError: none does, or the memory is too short for a step; says in one line what differs.
     """
-    makers: list[Callable[[], Runner]] = [lambda: ModelRunner(model, cache)]
-    if packed and is_known(model) and all(shape.window is None for shape in cache.shapes):
-        makers.insert(0, lambda: PackedRunner(model, cache, kernels, weights))
+    makers: list[Callable[[], Runner]] = [lambda: ModelRunner(model, memory.as_slots())]
+    if packed and is_known(model) and all(shape.window is None for shape in memory.shapes):
+        is_faster = usable(kernels, memory.shapes[0]) is not None
+        makers.insert(0, lambda: PackedRunner(model, memory.by_start(is_faster=is_faster), kernels, weights))
     for make in makers:
         runner, reason = _checked(make, checks)
         if runner:
             return runner
         # Its numbers need not be finite, and the next runner's rows would read them.
-        for slot in checked_slots(cache):
-            cache.clear(slot)
+        if cache := memory.taken:
+            for slot in checked_slots(cache):
+                cache.clear(slot, cache.columns)
         if make is not makers[-1]:
             log.warning("%s runs through transformers' own code, which is slower: %s", type(model).__name__, reason)
     raise EngineError(refusal(model, reason))
@@ -76,6 +79,8 @@ def _checked(make: Callable[[], Runner], checks: Checks) -> tuple[Runner | None,
     try:
         runner = make()
         found = checks.difference(runner)
+    except EngineError:
+        raise
     except Exception as error:
         if is_memory_error(error):
             raise EngineError(f"no memory is left for a step: {first_line(error)}; lower PROMPTQ_SLOTS") from None
