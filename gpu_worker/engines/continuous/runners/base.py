@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.kvcache.base import KvCache
 from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
@@ -24,9 +24,13 @@ class Runner(Protocol):
         linear_kind: what multiplies with the weights: `kernels`, `onednn` or `torch`.
     """
 
-    cache: SlotCache
     step_cost: StepCost
     linear_kind: str
+
+    @property
+    def cache(self) -> KvCache:
+        """What it computes in."""
+        ...
 
     def run(self, chunks: Sequence[Chunk]) -> Chosen:
         """Compute chunks, of running rows first and by slot; returns the tokens that each gives, in order.
