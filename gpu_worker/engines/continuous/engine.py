@@ -52,6 +52,7 @@ class ContinuousEngine:
         name: what `info` shows as the model.
         fingerprint: of the model's files; see `loading.fingerprint`.
         packed: False runs every model through transformers' own code, as those are that PackedModel does not know.
+        graphs: whether steps of fixed shapes run as CUDA graphs; None: where they serve. See `choose_runner`.
         drafts: whether few rows guess ahead; only where the runner takes drafts.
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
         kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
@@ -73,6 +74,7 @@ class ContinuousEngine:
         name: str = "",
         fingerprint: str = "",
         packed: bool = True,
+        graphs: bool | None = None,
         drafts: bool = True,
         prefixes: bool = True,
         kernels: Kernels | None = None,
@@ -81,7 +83,7 @@ class ContinuousEngine:
         rules = GenerationRules(model, tokenizer)
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
         checks = Checks(model, context, fingerprint, checks_folder)
-        self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels)
+        self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels, graphs=graphs)
         self._scheduler = Scheduler(
             cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
         )

@@ -46,10 +46,12 @@ class KvCache(Protocol):
     Attributes:
         shapes: what each layer keeps per token.
         slots: the most rows at once.
+        columns: the most tokens of a row.
     """
 
     shapes: Sequence[LayerShape]
     slots: int
+    columns: int
 
     @property
     def stores(self) -> Sequence[LayerStore]:
