@@ -215,6 +215,11 @@ class WorkerSettings(CommonSettings):
     drafts: bool = Field(
         True, description="While few rows run, guess their next tokens from their own text; the output is the same."
     )
+    kv_layout: Literal["auto", "slots", "spans"] = Field(
+        "auto",
+        description="KV memory of a row: `slots`, the whole context; `spans`, its prompt and `max_tokens`, for models "
+        "whose runner can; `auto`: spans where it loses nothing by it.",
+    )
     prefixes: bool = Field(
         True, description="A prompt that begins like another one in memory is computed from where they part."
     )

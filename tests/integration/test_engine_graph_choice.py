@@ -64,6 +64,6 @@ def test_if_it_computes_something_else_the_next_runner_takes_its_place(monkeypat
 
 def test_on_cuda_the_log_says_why_it_is_not_taken(monkeypatch, caplog):
     caplog.set_level("INFO")
-    monkeypatch.setattr(choice, "facts_of", lambda model, cache: replace(facts_of(model, cache), device="cuda"))
+    monkeypatch.setattr(choice, "facts_of", lambda model, shapes: replace(facts_of(model, shapes), device="cuda"))
     assert tiny_engine(tiny_model("llama")).info.details["runner"] == "PackedRunner"
     assert "LlamaForCausalLM runs without CUDA graphs: flash attention has no torch.float32" in caplog.text

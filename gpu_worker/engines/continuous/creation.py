@@ -46,6 +46,7 @@ def _create(settings: WorkerSettings, done: Callable[[str], None]) -> Continuous
         fingerprint=loaded_fingerprint(settings),
         kernels=kernels_for(settings, model),
         checks_folder=settings.data_dir / "checks",
+        layout=settings.kv_layout,
     )
     done("memory")
     return engine

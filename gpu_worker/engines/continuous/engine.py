@@ -17,7 +17,7 @@ from gpu_worker.engines.continuous.canary import Canary
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_one
 from gpu_worker.engines.continuous.kernels.library import Kernels
-from gpu_worker.engines.continuous.kvcache.slots import allocate
+from gpu_worker.engines.continuous.kvcache.memory import KvMemory, Layout, room_of
 from gpu_worker.engines.continuous.logprobs import Score, TokenTexts
 from gpu_worker.engines.continuous.lookahead import Lookahead, Step
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
@@ -57,10 +57,11 @@ class ContinuousEngine:
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
         kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
         checks_folder: where it is kept that a model was compared with `generate`; None: nowhere.
+        layout: of the rows' memory; see `KvMemory`.
 
     Raises:
         EngineError: the model cannot be batched, gives other logits in company than alone, has a generation config that
-            cannot be followed, or the slots do not fit into the device's memory.
+            cannot be followed, or its rows do not fit into the device's memory.
     """
 
     def __init__(
@@ -79,13 +80,14 @@ class ContinuousEngine:
         prefixes: bool = True,
         kernels: Kernels | None = None,
         checks_folder: Path | None = None,
+        layout: Layout = "auto",
     ) -> None:
         rules = GenerationRules(model, tokenizer)
-        cache = allocate(layer_shapes(model, context), slots, context, model.device)
+        memory = KvMemory(layer_shapes(model, context), slots, context, model.device, layout)
         checks = Checks(model, context, fingerprint, checks_folder)
-        self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels, graphs=graphs)
-        cost = adjusted(self._runner.step_cost, prefill_tokens, drafts)
-        self._scheduler = Scheduler(cache.slots, cost, reuse=prefixes)
+        self._runner = choose_runner(model, memory, checks, packed=packed, kernels=kernels, graphs=graphs)
+        cache, cost = self._runner.cache, adjusted(self._runner.step_cost, prefill_tokens, drafts)
+        self._scheduler = Scheduler(cache.slots, cost, room=room_of(cache), reuse=prefixes)
         self._lookahead = Lookahead(self._runner, self._scheduler)
         self._canary = Canary(model)
         special = SpecialTokens.of(tokenizer)
@@ -114,6 +116,9 @@ class ContinuousEngine:
 
     def live_rows(self) -> int:
         return len(self._scheduler.live)
+
+    def crowded_out(self) -> list[str]:
+        return [row.row.id for row in self._scheduler.kept_out]
 
     def add(self, rows: Sequence[Row]) -> None:
         check_rows(rows, self.free_slots(), self._texts.keys())
@@ -145,7 +150,7 @@ class ContinuousEngine:
         started = time.perf_counter()
         self._lookahead.submit_behind(step)
         self._run(step)
-        stats = step_stats(step.chunks, self._right_drafts, time.perf_counter() - started)
+        stats = step_stats(step.chunks, self._right_drafts, time.perf_counter() - started, self._scheduler.kv_tokens)
         events = [report.event(row_id) for row_id, report in self._reports.items()]
         return StepResult(events, stats)
 
@@ -198,8 +203,8 @@ class ContinuousEngine:
             self._finish(sequence, FinishReason.STOP)
 
     def _close_up(self) -> None:
-        """Fill a slot that was left with the row furthest behind; one a step, as a long row takes a while to copy."""
-        if move := self._scheduler.plan_move():
+        """Move rows, so that they lie together, or a row that waits for room has it."""
+        for move in self._scheduler.plan_moves():
             self._runner.cache.move(move.source, move.target, move.sequence.computed)
             self._scheduler.moved(move)
 
@@ -287,11 +292,11 @@ class ContinuousEngine:
         self._vacate(sequence, sound=error is None and sequence.is_prefilled)
 
     def _vacate(self, sequence: SequenceState, *, sound: bool) -> None:
-        """Free the row's slot. Before its first token nobody knows whether the numbers in it are finite."""
+        """Free the row's memory. Before its first token nobody knows whether the numbers in it are finite."""
         if sequence.grammar:
             sequence.grammar.cancel()
         if sequence.slot is not None and not sound:
-            self._runner.cache.clear(sequence.slot)
+            self._runner.cache.clear(sequence.slot, sequence.most_tokens)
             self._scheduler.prefixes.forget(sequence.slot)
         self._scheduler.remove(sequence)
 

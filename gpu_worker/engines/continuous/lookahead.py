@@ -49,7 +49,7 @@ class Lookahead:
         """Submit the step that follows this one, and this one before it, if what follows is certain."""
         if self._overlapping is None:
             return
-        chunks = following(step.chunks, set(self._scheduler.live))
+        chunks = following(step.chunks, self._scheduler.planned_for)
         if not chunks or self._scheduler.would_guess(chunks):
             return
         try:

@@ -12,6 +12,7 @@ from gpu_worker.engines.continuous.able import capabilities
 from gpu_worker.engines.continuous.loading.fingerprint import model_identity
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.kv_memory import KvTokens
 from promptq.contract.logprobs import TokenLogprob
 
 
@@ -29,8 +30,8 @@ class RowReport:
         return Event(row_id, self.text, self.tokens, self.end, self.logprobs)
 
 
-def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
-    """What a step of these chunks cost, of whose drafts so many were right."""
+def step_stats(chunks: list[Chunk], right: int, seconds: float, memory: KvTokens) -> StepStats:
+    """What a step of these chunks cost, of whose drafts so many were right, and how full it left the memory."""
     rows = sum(chunk.decodes for chunk in chunks)
     prompts = [chunk for chunk in chunks if not chunk.decodes]
     return StepStats(
@@ -42,6 +43,7 @@ def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
         decode_seconds=seconds if rows else 0.0,
         right_drafts=right,
         wrong_drafts=sum(len(chunk.drafts) for chunk in chunks) - right,
+        kv_tokens=memory,
     )
 
 
@@ -53,6 +55,8 @@ def describe(
         "runner": type(runner).__name__,
         "attention": str(model.config._attn_implementation),
         "linear": runner.linear_kind,
+        "kv_layout": runner.cache.layout,
+        "kv_tokens": str(runner.cache.tokens),
         "kv_bytes": str(runner.cache.bytes),
         "torch": torch.__version__,
     }

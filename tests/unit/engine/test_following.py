@@ -10,6 +10,7 @@ from gpu_worker.engines.continuous.scheduler.drafts import FIRST_RIGHT, DraftBud
 from gpu_worker.engines.continuous.scheduler.following import following
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
+from gpu_worker.engines.continuous.scheduler.spans import Spans
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 from promptq.contract.request import GenerateRequest
 
@@ -97,10 +98,17 @@ def test_having_nothing_to_guess_counts_as_wrong_where_steps_could_overlap():
     assert scheduler.drafts.right < FIRST_RIGHT
 
 
-def test_rows_stay_where_they_are_if_it_makes_no_difference():
-    scheduler = Scheduler(4, StepCost(prefill_tokens=10, is_gathered=False))
-    scheduler.add(running(3))
-    assert scheduler.plan_move() is None
+def test_a_row_that_has_no_room_before_others_leave_keeps_no_step_from_following():
+    running_row, waiting = running(0), SequenceState(Row("w", GenerateRequest(prompt="x")), [1] * 40, limit=9)
+    scheduler = Scheduler(2, StepCost(prefill_tokens=10), room=Spans(48, 48))
+    for row in (running_row, waiting):
+        scheduler.add(row)
+    running_row.slot = scheduler.room.take(running_row.most_tokens)
+    scheduler.plan()
+    assert waiting.is_crowded_out
+    assert places(following(step_of(running_row), scheduler.planned_for)) == [(0, 3, 4)]
+    scheduler.remove(running_row)
+    assert scheduler.planned_for == {waiting}
 
 
 def test_a_step_fits_the_smallest_bucket_that_holds_it():

@@ -44,18 +44,27 @@ class KvCache(Protocol):
     A row's `slot` says where its memory is, and means what the cache takes it for.
 
     Attributes:
+        layout: its name.
         shapes: what each layer keeps per token.
         slots: the most rows at once.
-        columns: the most tokens of a row.
+        columns: the most tokens of a row, in whole buckets.
+        has_neighbours: whether `read` takes several rows.
     """
 
+    layout: str
     shapes: Sequence[LayerShape]
     slots: int
     columns: int
+    has_neighbours: bool
 
     @property
     def stores(self) -> Sequence[LayerStore]:
         """Of each layer."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Of all rows together."""
         ...
 
     @property
@@ -73,6 +82,10 @@ class KvCache(Protocol):
         """Memory of all keys and values."""
         ...
 
+    def whole_rows(self) -> Sequence[int]:
+        """Slots of rows that are all as long as a row may be, as many as there may be at once."""
+        ...
+
     def start(self, slot: int) -> int:
         """The vector, in a store, of this row's first column of key head 0."""
         ...
@@ -82,9 +95,9 @@ class KvCache(Protocol):
         ...
 
     def move(self, source: int, target: int, columns: int) -> None:
-        """Copy a row's first `columns` columns to where another row's are."""
+        """Copy a row's first `columns` columns to another slot, whose memory may overlap."""
         ...
 
-    def clear(self, slot: int) -> None:
-        """Overwrite a row's memory with zeros, after one that may have left NaN in it."""
+    def clear(self, slot: int, columns: int) -> None:
+        """Overwrite a row's memory with zeros, after one of at most so many columns that may have left NaN in it."""
         ...

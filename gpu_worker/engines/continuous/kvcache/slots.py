@@ -96,8 +96,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def __init__(self, shape: LayerShape, slots: int, columns: int, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         (heads, size), (value_heads, value_size) = shape.key, shape.value
-        self.keys = _zeros((slots, heads, columns, size), shape.dtype, device)
-        self.values = _zeros((slots, value_heads, columns, value_size), shape.dtype, device)
+        self.keys = zeros((slots, heads, columns, size), shape.dtype, device)
+        self.values = zeros((slots, value_heads, columns, value_size), shape.dtype, device)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -128,6 +128,8 @@ class SlotCache(Cache):
     """
 
     access: KvAccess
+    layout = "slots"
+    has_neighbours = True
 
     def __init__(self, shapes: Sequence[LayerShape], slots: int, context: int, device: torch.device) -> None:
         self.columns = round_up(context, COLUMN_BUCKET)
@@ -143,6 +145,13 @@ class SlotCache(Cache):
     @property
     def head_stride(self) -> int:
         return self.columns
+
+    @property
+    def tokens(self) -> int:
+        return self.slots * self.columns
+
+    def whole_rows(self) -> Sequence[int]:
+        return range(self.slots)
 
     def start(self, slot: int) -> int:
         return slot * self.key_heads * self.columns
@@ -169,14 +178,16 @@ class SlotCache(Cache):
             for states in (store.keys, store.values):
                 states[target, :, :columns] = states[source, :, :columns]
 
-    def clear(self, slot: int) -> None:
-        """Overwrite a slot with zeros, after a row that may have left NaN in it."""
+    def clear(self, slot: int, _columns: int = 0) -> None:
+        """Overwrite a slot with zeros, after a row that may have left NaN in it: all of it, as slots that do not decode
+        take part in steps too, and what they read they write to their last column.
+        """
         for store in self.stores:
             store.keys[slot].zero_()
             store.values[slot].zero_()
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros, not empty: a masked column has weight 0, and 0 × NaN would still be NaN.
 
     On a CPU they are pages that the system fills when they are first written, so a slot costs memory only as far as
@@ -198,7 +209,7 @@ def allocate(shapes: Sequence[LayerShape], slots: int, context: int, device: tor
     per_slot = round_up(context, COLUMN_BUCKET) * sum(shape.token_bytes for shape in shapes)
     wanted = slots or max(1, min(AUTO_SLOTS[device.type], free // per_slot))
     if wanted * per_slot > free:
-        raise EngineError(_too_large(wanted, context, per_slot, free, device))
+        raise too_large(wanted, context, per_slot, free, device)
     log.info("%d slots of %d tokens: up to %.2f GiB of KV memory", wanted, context, wanted * per_slot / 2**30)
     return SlotCache(shapes, wanted, context, device)
 
@@ -212,9 +223,10 @@ def free_bytes(device: torch.device) -> int:
     return available if left is None else min(left, available)
 
 
-def _too_large(slots: int, context: int, per_slot: int, free: int, device: torch.device) -> str:
+def too_large(slots: int, context: int, per_slot: int, free: int, device: torch.device) -> EngineError:
+    """What to raise when so many rows of the whole context do not fit into so many free bytes."""
     needed, has, fits = slots * per_slot / 2**30, free / 2**30, free // per_slot
-    return (
+    return EngineError(
         f"{slots} slots of {context} tokens need {needed:.2f} GiB of KV memory and {device} has {has:.2f} GiB for it: "
         f"{fits} slots fit; lower PROMPTQ_SLOTS or PROMPTQ_CONTEXT_LENGTH"
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from gpu_worker.engines.continuous.kernels.library import Kernels
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention
+from gpu_worker.engines.continuous.kvcache.memory import KvMemory
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.runners.checks import Checks
 from gpu_worker.engines.continuous.runners.graph.runner import GraphRunner
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def choose_runner(
     model: PreTrainedModel,
-    cache: SlotCache,
+    memory: KvMemory,
     checks: Checks,
     *,
     packed: bool = True,
@@ -42,15 +42,16 @@ def choose_runner(
     Raises:
         EngineError: none does; says in one line what differs.
     """
-    ways = _own_ways(model, cache, kernels, graphs) if packed else []
-    ways.append(_Way("through transformers' own code", lambda: ModelRunner(model, cache)))
+    ways = _own_ways(model, memory, kernels, graphs) if packed else []
+    ways.append(_Way("through transformers' own code", lambda: ModelRunner(model, memory.as_slots())))
     for way, slower in zip(ways, [*ways[1:], None], strict=True):
         runner, reason = _checked(way.make, checks)
         if runner:
             return runner
         # Its numbers need not be finite, and the next runner's rows would read them.
-        for slot in checked_slots(cache):
-            cache.clear(slot)
+        if cache := memory.taken:
+            for slot in checked_slots(cache):
+                cache.clear(slot, cache.columns)
         if slower:
             log.warning("%s runs %s, which is slower: %s", type(model).__name__, slower.name, reason)
     raise EngineError(refusal(model, reason))
@@ -64,15 +65,18 @@ class _Way:
     make: Callable[[], Runner]
 
 
-def _own_ways(model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None, graphs: bool | None) -> list[_Way]:
+def _own_ways(model: PreTrainedModel, memory: KvMemory, kernels: Kernels | None, graphs: bool | None) -> list[_Way]:
     """Those that know the model's layers, the fastest first."""
-    facts = facts_of(model, cache)
+    facts = facts_of(model, memory.shapes)
     if why_not_anywhere(facts):
         return []
-    ways = [_Way("without CUDA graphs", lambda: PackedRunner(model, cache, kernels))]
+    is_faster = kernels is not None and fits_attention(facts.head_size)
+    ways = [
+        _Way("without CUDA graphs", lambda: PackedRunner(model, memory.by_start(is_faster=is_faster), kernels)),
+    ]
     reason = why_not_on_cuda(facts)
     if graphs or (graphs is None and not reason):
-        ways.insert(0, _Way("with CUDA graphs", lambda: GraphRunner(model, cache)))
+        ways.insert(0, _Way("with CUDA graphs", lambda: GraphRunner(model, memory.by_start(is_faster=True))))
     elif facts.device == "cuda":
         log.info("%s runs without CUDA graphs: %s", type(model).__name__, reason or "they are turned off")
     return ways

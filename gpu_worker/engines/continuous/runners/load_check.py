@@ -61,7 +61,8 @@ def difference(model: PreTrainedModel, runner: Runner, context: int) -> str | No
 
 def checked_slots(cache: KvCache) -> Sequence[int]:
     """The slots that the comparison writes to: one of each row, and last that of the longest."""
-    return SLOTS if cache.slots > max(SLOTS) else range(cache.slots)
+    slots = cache.whole_rows()
+    return [slots[index] for index in SLOTS] if len(slots) > max(SLOTS) else slots
 
 
 @dataclass(frozen=True, slots=True)

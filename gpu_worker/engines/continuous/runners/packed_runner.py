@@ -85,7 +85,7 @@ class PackedRunner:
     def _parts(self, chunks: Sequence[Chunk], columns: Tensor, start: int = 0) -> list[_Part]:
         """What is attended to by torch's operators: the tokens of these chunks, the first of which is `start`."""
         parts = []
-        for group in attention_groups(chunks):
+        for group in attention_groups(chunks, alone=not self.cache.has_neighbours):
             stop = start + len(group.live) * group.tokens
             live = self._tensor(group.live) if len(group.live) < group.rows else None
             parts.append(_Part(slice(start, stop), group, live, self._mask(group, live, columns[start:stop])))

@@ -20,7 +20,7 @@ def following(chunks: Sequence[Chunk], live: Collection[SequenceState]) -> list[
     chooses are left out.
 
     Args:
-        live: rows that have not ended.
+        live: rows that have not ended, and are not kept out for want of memory: a step that follows frees none.
     """
     rows = {chunk.sequence: chunk for chunk in chunks if chunk.sequence in live}
     if len(rows) < len(live) or not all(row.is_plain and chunk.gives == 1 for row, chunk in rows.items()):

@@ -19,7 +19,6 @@ class StepCost:
         bucket: a step with prompts is to have a multiple of so many tokens.
         overlap_gain: how many times faster steps follow one another where each is submitted before the host has read
             the one before. Guessing ahead rules that out, so it must gain more than this. 1: no step is.
-        is_gathered: whether steps are faster, the closer their rows lie together in memory.
     """
 
     prefill_tokens: int
@@ -28,7 +27,6 @@ class StepCost:
     double_tokens: int = 1
     bucket: int = 1
     overlap_gain: float = 1.0
-    is_gathered: bool = True
 
 
 # Measured on two cores (Zen 3), a small model in float32. The bucket is for oneDNN, which makes a kernel of 0.6 MB or
@@ -38,7 +36,7 @@ CPU_KERNELS = StepCost(prefill_tokens=512, beside=12, free_tokens=12, double_tok
 # A guess.
 CUDA = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, bucket=16)
 # Guesses too.
-CUDA_GRAPHS = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, overlap_gain=1.3, is_gathered=False)
+CUDA_GRAPHS = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, overlap_gain=1.3)
 
 
 def adjusted(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:

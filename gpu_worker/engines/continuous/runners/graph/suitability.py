@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-from gpu_worker.engines.continuous.kvcache.base import KvCache
+from gpu_worker.engines.continuous.kvcache.base import LayerShape
 from gpu_worker.engines.continuous.runners.packed_model import is_known
 
 FORMATS = (torch.bfloat16, torch.float16)
@@ -39,17 +40,17 @@ class Facts:
     has_windows: bool
 
 
-def facts_of(model: PreTrainedModel, cache: KvCache) -> Facts:
-    """The facts of one model and its memory."""
+def facts_of(model: PreTrainedModel, shapes: Sequence[LayerShape]) -> Facts:
+    """The facts of one model, of whose layers these are the shapes."""
     on_cuda = model.device.type == "cuda"
     return Facts(
         model.device.type,
         model.dtype,
         torch.cuda.get_device_capability(model.device) if on_cuda else (0, 0),
         torch.backends.cuda.is_flash_attention_available(),
-        cache.shapes[0].key[1],
+        shapes[0].key[1],
         is_known(model),
-        any(shape.window is not None for shape in cache.shapes),
+        any(shape.window is not None for shape in shapes),
     )
 
 
