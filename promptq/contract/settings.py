@@ -227,7 +227,7 @@ class WorkerSettings(CommonSettings):
         True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
     )
     cuda_graphs: bool = Field(
-        True, description="On a GPU that has flash attention: run decode steps as CUDA graphs, models that are known so."
+        True, description="On a GPU with flash attention: run decode steps as CUDA graphs, where the model is known."
     )
     max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
     checkpoint_seconds: NotNegative = Field(

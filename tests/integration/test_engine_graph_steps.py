@@ -135,6 +135,17 @@ def test_more_rows_than_the_largest_bucket_run_too(monkeypatch):
     assert difference(model, runner_for(model), CONTEXT) is None
 
 
+@torch.inference_mode()
+def inference_runner(model) -> GraphRunner:
+    return runner_for(model)
+
+
+def test_a_model_that_was_joined_in_inference_mode_can_be_used_outside_it():
+    model = tiny_model("llama")
+    inference_runner(model)
+    assert model(torch.tensor([[1, 2, 3]])).logits.isfinite().all()
+
+
 def test_weights_are_joined_and_not_held_twice():
     model = tiny_model("llama")
     ids = torch.tensor([[1, 2, 3]])

@@ -13,8 +13,8 @@ from gpu_worker.engines.continuous.generation_config import end_tokens
 from promptq.contract.request import GenerateRequest, Message
 from tests.integration.engine_rows import intercept, row, run
 from tests.integration.tiny_engines import (
+    ALL_WAYS,
     CONTEXT,
-    WAYS,
     Recorder,
     byte_tokenizer,
     reference,
@@ -32,10 +32,10 @@ def model():
     return tiny_model("llama")
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=ALL_WAYS)
 def build(request):
     """Makes an engine, each way through the model."""
-    return partial(tiny_engine, **WAYS[request.param])
+    return partial(tiny_engine, **ALL_WAYS[request.param])
 
 
 def alone(model, prompt: str, max_tokens: int = 12) -> str:
@@ -125,7 +125,8 @@ def test_rows_close_up_when_one_before_them_has_ended(model, build):
     engine, width = build(model, prefill_tokens=200), []
     intercept(engine, lambda chunks: width.append(max(chunk.slot for chunk in chunks) + 1))
     recorder = run(engine, [row("a", max_tokens=2), row("b", max_tokens=3), row("c", PROMPTS[1]), row("d", PROMPTS[2])])
-    assert width[:4] == [4, 4, 3, 2]
+    closes_up = engine.info.details["runner"] != "GraphRunner"  # which reads a row wherever it lies
+    assert width[:4] == ([4, 4, 3, 2] if closes_up else [4, 4, 4, 4])
     assert_right(model, recorder, "c", PROMPTS[1])
     assert_right(model, recorder, "d", PROMPTS[2])
 

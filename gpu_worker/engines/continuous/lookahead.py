@@ -61,16 +61,13 @@ class Lookahead:
             log.warning("a step of %d rows could not be submitted ahead: %s", len(chunks), error)
 
     def reader(self, step: Step) -> Callable[[list[Chunk]], Chosen]:
-        """What gives the step's tokens: waits for it the first time, and then computes what it is asked for."""
+        """What gives the step's tokens: waits for those of all its chunks, and computes what else it is asked for."""
 
         def read(chunks: list[Chunk]) -> Chosen:
             pending, step.pending = step.pending, None
-            if pending is None:
-                return self._runner.run(chunks)
-            try:
+            if pending and len(chunks) == len(step.chunks):
                 return pending.collect()
-            except Exception:
-                self._next = None  # it went on with tokens of a step that failed
-                raise
+            self._next = None  # it went on with tokens of a step that failed, or that is now another one
+            return self._runner.run(chunks)
 
         return read

@@ -27,13 +27,13 @@ class GraphModel:
 
     Args:
         stores: each layer's keys and values.
-        columns: the most tokens of a row.
+        positions: how many there are, which no row goes beyond.
     """
 
-    def __init__(self, model: Any, stores: Sequence[StoreViews], attention: Attention, columns: int) -> None:
+    def __init__(self, model: Any, stores: Sequence[StoreViews], attention: Attention, positions: int) -> None:
         inner = model.model
         self._embed = inner.embed_tokens.weight.detach()
-        self._rotations = _rotations(inner.rotary_emb, self._embed, columns)
+        self._rotations = _rotations(inner.rotary_emb, self._embed, positions)
         self._layers = [_Layer(layer, each, attention) for layer, each in zip(inner.layers, stores, strict=True)]
         self._norm = inner.norm.weight.detach(), inner.norm.variance_epsilon
         self._head = model.lm_head.weight.detach(), model.lm_head.bias
@@ -110,10 +110,10 @@ def _turned(states: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _rotations(rotary: Any, like: Tensor, columns: int) -> Rotation:
-    """By the model's own module, for each position: [columns, 1, dim]."""
-    positions = torch.arange(columns, device=like.device)
-    cosine, sine = (numbers[0][:, None] for numbers in rotary(like[None, :1], positions[None]))
+def _rotations(rotary: Any, like: Tensor, positions: int) -> Rotation:
+    """By the model's own module, for each position: [positions, 1, dim]."""
+    every = torch.arange(positions, device=like.device)[None]
+    cosine, sine = (numbers[0][:, None] for numbers in rotary(like[None, :1], every))
     # The halves change places, and the one that comes first changes its sign.
     half = sine.shape[-1] // 2
     return cosine, torch.cat((-sine[..., :half], sine[..., half:]), -1)

@@ -20,6 +20,7 @@ from gpu_worker.engines.continuous.runners.graph.inputs import InputLayout, Step
 from gpu_worker.engines.continuous.runners.graph.model import GraphModel
 from gpu_worker.engines.continuous.runners.graph.pending import PendingStep
 from gpu_worker.engines.continuous.runners.graph.store_views import spare_vector, store_views
+from gpu_worker.engines.continuous.runners.layer_shapes import rope_switches
 from gpu_worker.engines.continuous.sampling import NOT_FINITE, choose
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
@@ -53,7 +54,9 @@ class GraphRunner:
         self._on_cuda = model.device.type == "cuda"
         self.step_cost = step_cost.CUDA_GRAPHS if self._on_cuda else replace(step_cost.CUDA_GRAPHS, free_tokens=6)
         attention = plain_attention if model.device.type == "cpu" else flash_attention
-        self._model = GraphModel(model, store_views(cache), attention, cache.columns)
+        # Whole buckets of columns may be more than the context, which is within all switches.
+        positions = min([cache.columns, *rope_switches(model)])
+        self._model = GraphModel(model, store_views(cache), attention, positions)
         self._head_offsets = torch.arange(cache.key_heads, device=self._device) * cache.head_stride
         # What the step before chose, for a step that begins before the host has seen it.
         self._chosen = torch.zeros(max(BUCKETS[-1], cache.slots), dtype=torch.int32, device=self._device)
@@ -65,7 +68,7 @@ class GraphRunner:
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> Chosen:
-        return self.submit(chunks).collect()
+        return self._submitted(chunks, {}).collect()
 
     @torch.inference_mode()
     def logits(self, chunks: Sequence[Chunk]) -> Tensor:
@@ -80,7 +83,10 @@ class GraphRunner:
             after: the step submitted last, if its tokens are not known yet. Each of these chunks then follows one of
                 its chunks, by the likeliest token.
         """
-        output = self._pass(chunks, after.places if after else {})
+        return self._submitted(chunks, after.places if after else {})
+
+    def _submitted(self, chunks: Sequence[Chunk], before: Mapping[SequenceState, int]) -> PendingStep:
+        output = self._pass(chunks, before)
         count = sum(chunk.gives for chunk in chunks)
         if all(chunk.sequence.is_plain for chunk in chunks):
             return PendingStep(chunks, output.greedy[:count])

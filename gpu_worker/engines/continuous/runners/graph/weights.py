@@ -25,6 +25,7 @@ def gate_and_up_product(mlp: Any) -> WeightAndBias:
     return joined([mlp.gate_proj, mlp.up_proj])
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def joined(linears: Sequence[Any]) -> WeightAndBias:
     """The weights of several linear modules above one another. The modules keep views of that, with the same numbers:
