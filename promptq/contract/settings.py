@@ -202,7 +202,7 @@ class WorkerSettings(CommonSettings):
     worker_metrics_host: Host = Field("127.0.0.1", description="Address of the worker's /metrics.")
     worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
     slots: Count | Literal["auto"] = Field(
-        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
+        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if slots do not fit."
     )
     adapter: str = Field(
         "", description="Folder of a LoRA adapter, merged into the model's weights when it is loaded; empty: none."

@@ -194,7 +194,9 @@ def test_nan_while_decoding_fails_that_row_and_its_slot_serves_again(model, buil
     recorder = Recorder()
     engine.add([row(prompt, prompt) for prompt in PROMPTS])
     recorder.take(engine.step(0.0))
-    engine._runner.cache.layers[0].keys[1].fill_(math.nan)
+    second = engine._scheduler.live[1]
+    keys, _ = engine._runner.cache.read(0, second.slot, 1, second.most_tokens)
+    keys.fill_(math.nan)
     while engine.live_rows():
         recorder.take(engine.step(0.0))
     assert recorder.ends[PROMPTS[1]].error[0] == "engine_error"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,10 @@ from transformers import (
 from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from gpu_worker.engines.continuous.kernels.library import load_kernels
+from gpu_worker.engines.continuous.kvcache import memory, slots
+from gpu_worker.engines.continuous.kvcache.slots import MEMORY_SHARE
+from gpu_worker.engines.continuous.runners.layer_shapes import layer_shapes
+from gpu_worker.engines.continuous.scheduler.spans import SPAN_BUCKET
 from tests.processes import ROOT
 
 # As a worker has them; None on a processor that they are not for.
@@ -123,6 +128,14 @@ def round_model():
 def tiny_engine(model, **options) -> ContinuousEngine:
     options = {"slots": 4, "context": CONTEXT, "prefill_tokens": 24, "kernels": KERNELS} | options
     return ContinuousEngine(model, byte_tokenizer(), **options)
+
+
+def limit_memory(monkeypatch, model, tokens: int) -> None:
+    """Let engines of this model find memory for so many tokens."""
+    per_token = sum(shape.token_bytes for shape in layer_shapes(model, CONTEXT))
+    free = math.ceil((tokens + SPAN_BUCKET) * per_token / MEMORY_SHARE)
+    for module in (memory, slots):
+        monkeypatch.setattr(module, "free_bytes", lambda _device: free)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_worker.engines.base import FinishReason, Row
@@ -183,6 +183,7 @@ arrivals = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(arrivals, st.integers(1, 6), st.integers(8, 20), st.integers(3, 60))
 def test_rows_keep_what_is_theirs_and_everyone_is_served(rows, slots, pool, budget):
     """Keys and values are where a row reads them, however rows come, go, move and copy; no chunk leaves its span."""

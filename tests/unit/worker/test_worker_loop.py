@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from gpu_worker.engines.base import StepResult, StepStats
 from gpu_worker.engines.echo import EchoEngine
+from gpu_worker.engines.kv_memory import KvTokens
 from gpu_worker.preemption import Preemption
 from promptq.contract.job import Status
 from tests.fakes import TimedStore, submit
@@ -184,6 +186,25 @@ def test_a_row_gives_way_to_a_more_urgent_job_and_goes_on_later(bench: Callable[
     assert [(job.attempts, job.result.moves) for job in jobs if job.result] == [(1, 0), (1, 1), (1, 0)]
     labels = {"model": "echo", "reason": "high_over_low"}
     assert it.registry.get_sample_value("promptq_preemptions_total", labels) == 1
+
+
+class Measured(EchoEngine):
+    """Says how full its memory is."""
+
+    def step(self, now: float) -> StepResult:
+        return replace(super().step(now), stats=StepStats(kv_tokens=KvTokens(640, 96, 41)))
+
+
+def test_how_full_the_engine_s_memory_is(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    it.until(it.submit("a"))
+    assert it.registry.get_sample_value("promptq_kv_tokens", {"model": "echo", "state": "capacity"}) is None
+    it = bench(engine=Measured)
+    it.until(it.submit("a"))
+    states = {"capacity": 640, "reserved": 96, "used": 41}
+    assert states == {
+        state: it.registry.get_sample_value("promptq_kv_tokens", {"model": "echo", "state": state}) for state in states
+    }
 
 
 class Narrow(EchoEngine):

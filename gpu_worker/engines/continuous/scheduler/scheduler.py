@@ -18,6 +18,8 @@ from promptq.contract.queues import PRIORITIES
 # A row that waited this many steps counts as one rank higher, and again after as many more: so
 # a stream of urgent short prompts cannot hold back a patient one for ever.
 AGEING_STEPS = 32
+# For so many steps a row waits for others to leave, before rows are moved to make room for it: most often one does.
+MOVING_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Scheduler:
     def plan_moves(self) -> list[Move]:
         """Rows that are to move before the step, in this order. See `Room.moves`."""
         waiting = self.crowded_out
-        return self.room.moves(self.live, waiting[0].most_tokens if waiting else 0)
+        wanted = waiting[0].most_tokens if waiting and waiting[0].passed_over >= MOVING_STEPS else 0
+        return self.room.moves(self.live, wanted)
 
     def moved(self, move: Move) -> None:
         """The row's keys and values are at the target now."""
@@ -223,7 +226,9 @@ class Scheduler:
 
     def _is_next(self, sequence: SequenceState) -> bool:
         """Whether what becomes free is kept for this row, which found no room."""
-        return sequence.passed_over >= AGEING_STEPS or self.room.could_fit(self.live, sequence.most_tokens)
+        if sequence.passed_over >= AGEING_STEPS:
+            return True
+        return sequence.passed_over >= MOVING_STEPS and self.room.could_fit(self.live, sequence.most_tokens)
 
 
 def _decode(sequence: SequenceState, drafts: tuple[int, ...]) -> Chunk:
