@@ -180,7 +180,9 @@ class ContinuousEngine:
                 self._guarded(sequence, self._finish, *sequence.ending)
 
     def _plan(self) -> Step:
-        self._close_up()
+        for move in self._scheduler.plan_moves():
+            self._runner.cache.move(move.source, move.target, move.sequence.computed)
+            self._scheduler.moved(move)
         self._scheduler.note_batch()
         self._begin_grammars()
         plan = self._scheduler.plan()
@@ -201,12 +203,6 @@ class ContinuousEngine:
         grammar.begin(sequence.row.progress)
         if grammar.is_whole:
             self._finish(sequence, FinishReason.STOP)
-
-    def _close_up(self) -> None:
-        """Move rows, so that they lie together, or a row that waits for room has it."""
-        for move in self._scheduler.plan_moves():
-            self._runner.cache.move(move.source, move.target, move.sequence.computed)
-            self._scheduler.moved(move)
 
     def _run(self, step: Step) -> None:
         failed: list[tuple[Chunk, Failure]] = []
