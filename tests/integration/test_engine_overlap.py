@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -163,6 +164,17 @@ def test_rows_with_few_tokens_are_not_run_beyond_their_last(ahead):
     """Their limit is known: a row is in no step that was certain to be in vain."""
     run(graph_engine(drafts=False), [row("a", max_tokens=2), row("b", "other", max_tokens=4)])
     assert ahead == [2, 1, 1]
+
+
+def test_a_step_takes_as_long_as_the_device_was_at_it(ahead):
+    """What the host did meanwhile is part of it: the device was computing."""
+    engine = graph_engine(drafts=False)
+    engine.add([row("a", max_tokens=9)])
+    engine.step(0.0)
+    begun = engine._lookahead._next.began
+    before = time.perf_counter()
+    assert begun < before
+    assert engine.step(0.0).stats.decode_seconds >= before - begun
 
 
 def fails_once(act, when):
