@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MethodType
+from typing import Any
 
 import pytest
 
@@ -29,12 +30,12 @@ MODEL = tiny_model("llama")
 KEPT = TemporaryDirectory(prefix="checks-")
 
 
-def graph_engine(**options) -> ContinuousEngine:
+def graph_engine(**options) -> Any:
     return tiny_engine(MODEL, graphs=True, fingerprint="tiny", checks_folder=Path(KEPT.name), **options)
 
 
 @cache
-def engine_without_overlap() -> ContinuousEngine:
+def engine_without_overlap() -> Any:
     engine = graph_engine(drafts=False, prefixes=False)
     engine._lookahead._overlapping = None
     return engine
@@ -71,7 +72,7 @@ def alone(request: str) -> tuple[tuple[int, ...], RowEnd]:
 def random_request(rng: random.Random) -> GenerateRequest:
     """Mostly greedy; some drawn, some penalised, some with log probabilities; stops that do occur."""
     prompt, kind = rng.choice(PROMPTS), rng.random()
-    fields = {"max_tokens": rng.randint(1, 30), "seed": rng.randint(0, 3)}
+    fields: dict[str, Any] = {"max_tokens": rng.randint(1, 30), "seed": rng.randint(0, 3)}
     if rng.random() < 0.3:
         text = alone(GenerateRequest(prompt=prompt, max_tokens=30).model_dump_json())[1].text
         fields["stop"] = [text[place : place + 2] for place in (rng.randrange(max(1, len(text) - 1)),) if text]
