@@ -76,7 +76,8 @@ def test_plain_attention_sees_each_rows_own_keys_and_no_later_ones(heads):
     _, _, lengths, queries = zip(*rows, strict=True)
     first = [0, *accumulate(queries)]
     starts = [slot * key_heads * stride + at for slot, at, _, _ in rows]
-    given = QueryRows(*(torch.tensor(numbers).int() for numbers in (first, [*starts, 0], lengths)), 7, 64)
+    ends, begins, counts = (torch.tensor(numbers).int() for numbers in (first, [*starts, 0], lengths))
+    given = QueryRows(ends, begins, counts, 7, 64)
     query = torch.randn(sum(queries), query_heads, dim)
     view = store.view(-1, dim).as_strided(
         (3 * key_heads * stride - (key_heads - 1) * stride, key_heads, dim), (dim, stride * dim, 1)
@@ -202,7 +203,8 @@ def test_flash_attention_is_called_as_every_torch_since_2_5_has_it():
         " Tensor? alibi_slopes=None) -> (Tensor output, Tensor softmax_logsumexp, Tensor rng_state, Tensor unused,"
         " Tensor debug_attn_mask)"
     )
-    assert torch.ops.aten._flash_attention_forward.default._schema.is_backward_compatible_with(old)
+    schema: Any = torch.ops.aten._flash_attention_forward.default._schema
+    assert schema.is_backward_compatible_with(old)
 
 
 def test_a_store_is_seen_by_token_whatever_its_row():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MethodType
+from typing import Any
 
 import pytest
 
@@ -28,12 +30,12 @@ MODEL = tiny_model("llama")
 KEPT = TemporaryDirectory(prefix="checks-")
 
 
-def graph_engine(**options) -> ContinuousEngine:
+def graph_engine(**options) -> Any:
     return tiny_engine(MODEL, graphs=True, fingerprint="tiny", checks_folder=Path(KEPT.name), **options)
 
 
 @cache
-def engine_without_overlap() -> ContinuousEngine:
+def engine_without_overlap() -> Any:
     engine = graph_engine(drafts=False, prefixes=False)
     engine._lookahead._overlapping = None
     return engine
@@ -70,7 +72,7 @@ def alone(request: str) -> tuple[tuple[int, ...], RowEnd]:
 def random_request(rng: random.Random) -> GenerateRequest:
     """Mostly greedy; some drawn, some penalised, some with log probabilities; stops that do occur."""
     prompt, kind = rng.choice(PROMPTS), rng.random()
-    fields = {"max_tokens": rng.randint(1, 30), "seed": rng.randint(0, 3)}
+    fields: dict[str, Any] = {"max_tokens": rng.randint(1, 30), "seed": rng.randint(0, 3)}
     if rng.random() < 0.3:
         text = alone(GenerateRequest(prompt=prompt, max_tokens=30).model_dump_json())[1].text
         fields["stop"] = [text[place : place + 2] for place in (rng.randrange(max(1, len(text) - 1)),) if text]
@@ -163,6 +165,17 @@ def test_rows_with_few_tokens_are_not_run_beyond_their_last(ahead):
     """Their limit is known: a row is in no step that was certain to be in vain."""
     run(graph_engine(drafts=False), [row("a", max_tokens=2), row("b", "other", max_tokens=4)])
     assert ahead == [2, 1, 1]
+
+
+def test_a_step_takes_as_long_as_the_device_was_at_it(ahead):
+    """What the host did meanwhile is part of it: the device was computing."""
+    engine = graph_engine(drafts=False)
+    engine.add([row("a", max_tokens=9)])
+    engine.step(0.0)
+    begun = engine._lookahead._next.began
+    before = time.perf_counter()
+    assert begun < before
+    assert engine.step(0.0).stats.decode_seconds >= before - begun
 
 
 def fails_once(act, when):

@@ -147,7 +147,7 @@ class ContinuousEngine:
         self._reports, self._right_drafts = {}, 0
         self._end_rows(now)
         step = self._lookahead.next() or self._plan()
-        started = time.perf_counter()
+        started = step.began or time.perf_counter()
         self._lookahead.submit_behind(step)
         self._run(step)
         stats = step_stats(step.chunks, self._right_drafts, time.perf_counter() - started, self._scheduler.kv_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,10 +22,12 @@ class Step:
 
     Attributes:
         pending: what the runner was given already; None: nothing.
+        began: when the device was through with the step before, of one that was submitted ahead; monotonic seconds.
     """
 
     chunks: list[Chunk]
     pending: Pending | None = None
+    began: float | None = None
 
 
 class Lookahead:
@@ -66,7 +69,10 @@ class Lookahead:
         def read(chunks: list[Chunk]) -> Chosen:
             pending, step.pending = step.pending, None
             if pending and len(chunks) == len(step.chunks):
-                return pending.collect()
+                chosen = pending.collect()
+                if self._next:
+                    self._next.began = time.perf_counter()
+                return chosen
             self._next = None  # it went on with tokens of a step that failed, or that is now another one
             return self._runner.run(chunks)
 
