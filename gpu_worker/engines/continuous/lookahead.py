@@ -64,11 +64,11 @@ class Lookahead:
             log.warning("a step of %d rows could not be submitted ahead: %s", len(chunks), error)
 
     def reader(self, step: Step) -> Callable[[list[Chunk]], Chosen]:
-        """What gives the step's tokens: waits for those of all its chunks, and computes what else it is asked for."""
+        """What gives the step's tokens: waits for those of its chunks as they are, and computes anything else."""
 
         def read(chunks: list[Chunk]) -> Chosen:
             pending, step.pending = step.pending, None
-            if pending and len(chunks) == len(step.chunks):
+            if pending and chunks == step.chunks:
                 chosen = pending.collect()
                 if self._next:
                     self._next.began = time.perf_counter()
