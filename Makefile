@@ -41,7 +41,7 @@ lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
-parity: $(STAMP) ## 200 random mixes of rows against model.generate, token for token
+parity: $(STAMP) ## 50 random mixes of rows of each kind against model.generate, in both memory layouts
 	$(BIN)/python -m pytest tests/integration/test_engine_parity.py --mixes=50 -s -q -o timeout=3600
 
 bench-engine: $(STAMP) ## The engine beside model.generate, generate_batch and the arithmetic (ARGS="--vllm PYTHON")

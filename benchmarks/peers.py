@@ -43,7 +43,7 @@ class Ours:
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         self._engine = ContinuousEngine(model, tokenizer, **options)
-        self._engine._rules.ends = frozenset()  # lengths are as drawn
+        self._engine._starts._rules.ends = frozenset()  # lengths are as drawn
         self.passes: list[tuple[int, int]] = []
         self._runner = self._engine._runner.run
         self._engine._runner.run = self._noted  # type: ignore[method-assign]

@@ -102,6 +102,7 @@ class StepStats:
         decode_seconds: how long the step took, if rows decoded in it, else 0.
         right_drafts, wrong_drafts: guessed tokens that stood, and those that did not.
         kv_tokens: how full the memory is behind it.
+        too_large: passes over the model that the memory was too short for.
     """
 
     rows: int = 0
@@ -112,6 +113,7 @@ class StepStats:
     right_drafts: int = 0
     wrong_drafts: int = 0
     kv_tokens: KvTokens = UNKNOWN
+    too_large: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ class Capabilities:
 
     Attributes:
         text: generates; false of an engine that has `embeddings` alone.
-        resume: continues a row from token ids that were generated earlier, to the text it would have had.
+        resume: continues a row from token ids that were generated earlier, to the text it would have had; in 16-bit
+            formats two tokens that are as good as equally likely may change places.
         preempt: gives up a running row with its progress.
         logprobs, json_schema, penalties, logit_bias: these parameters of a request.
         token_prompts: takes a prompt as token ids.

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from promptq.contract import environment
 from promptq.contract import redis_url as redis_urls
 from promptq.contract.addresses import bare_host, is_loopback, origin
-from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, ModelEntry, read_catalogue
+from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, KernelsName, ModelEntry, read_catalogue
 from promptq.contract.environment import PREFIX
 from promptq.contract.errors import ModelNotFound, SettingsError
 from promptq.contract.keys import Keys
@@ -204,6 +204,11 @@ class WorkerSettings(CommonSettings):
     slots: Count | Literal["auto"] = Field(
         "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if slots do not fit."
     )
+    gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9,
+        description="Share of a GPU's whole memory that one worker takes at most; less than its part where several "
+        "share a card.",
+    )
     adapter: str = Field(
         "", description="Folder of a LoRA adapter, merged into the model's weights when it is loaded; empty: none."
     )
@@ -213,7 +218,9 @@ class WorkerSettings(CommonSettings):
     )
     batching: Literal["continuous", "static", "off"] = Field("continuous", description="How rows are grouped.")
     drafts: bool = Field(
-        True, description="While few rows run, guess their next tokens from their own text; the output is the same."
+        True,
+        description="While few rows run, guess their next tokens from their own text; the output is the same, in 16 "
+        "bits but for ties.",
     )
     kv_layout: Literal["auto", "slots", "spans"] = Field(
         "auto",
@@ -223,8 +230,8 @@ class WorkerSettings(CommonSettings):
     prefixes: bool = Field(
         True, description="A prompt that begins like another one in memory is computed from where they part."
     )
-    kernels: bool = Field(
-        True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
+    kernels: KernelsName = Field(
+        "auto", description="Our kernels on a CPU: the fastest here (`auto`), `avx512`, `avx2` or `neon`, or `off`."
     )
     cuda_graphs: bool = Field(
         True, description="On a GPU with flash attention: run decode steps as CUDA graphs, where the model is known."
@@ -273,7 +280,9 @@ class ScalerSettings(CommonSettings):
     advertised_host: Host = Field("127.0.0.1", description="Host that Prometheus finds the workers under.")
     min_workers: CountOrNone = Field(1, description="Workers kept when nothing is queued.")
     max_workers: CountOrNone = Field(0, description="Most workers; 0: one per GPU, or 1.")
-    target_jobs_per_worker: Seconds = Field(16, description="Queued and running jobs that one worker is for.")
+    target_jobs_per_worker: Seconds | Literal["auto"] = Field(
+        "auto", description="Queued and running jobs that one worker is for; `auto`: as many as it has slots."
+    )
     target_wait_seconds: Seconds = Field(10, description="Add a worker when the oldest job has waited this long.")
     up_delay_seconds: NotNegative = Field(0, description="A need must last this long to scale up.")
     down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")

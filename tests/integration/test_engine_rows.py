@@ -122,7 +122,7 @@ def test_a_seed_gives_the_same_text_in_any_company(model, build):
 
 
 def test_rows_close_up_when_one_before_them_has_ended(model, build):
-    engine, width = build(model, prefill_tokens=200), []
+    engine, width = build(model, prefill_tokens=200, layout="slots"), []
     intercept(engine, lambda chunks: width.append(max(chunk.slot for chunk in chunks) + 1))
     recorder = run(engine, [row("a", max_tokens=2), row("b", max_tokens=3), row("c", PROMPTS[1]), row("d", PROMPTS[2])])
     closes_up = engine.info.details["runner"] != "GraphRunner"  # which reads a row wherever it lies

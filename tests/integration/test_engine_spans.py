@@ -12,7 +12,7 @@ from gpu_worker.engines.continuous.kvcache import memory
 from gpu_worker.engines.continuous.kvcache.base import KvCache, LayerShape
 from gpu_worker.engines.continuous.kvcache.memory import KvMemory, allocate_spans
 from gpu_worker.engines.continuous.kvcache.places import Places
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.kvcache.slots import MEMORY_SHARE, SlotCache
 from gpu_worker.engines.continuous.kvcache.spans import SpanCache
 from promptq.contract.errors import EngineError
 from promptq.contract.request import GenerateRequest
@@ -66,7 +66,7 @@ def test_padding_has_a_place_that_no_row_has():
 def test_the_pool_is_what_fits_and_at_least_one_row(monkeypatch):
     per_token = sum(shape.token_bytes for shape in SHAPES)
     for tokens, pool in ((10_000, 4 * 128), (300, 272)):
-        free = int(tokens * per_token / memory.MEMORY_SHARE) + 1
+        free = int(tokens * per_token / MEMORY_SHARE) + 1
         monkeypatch.setattr(memory, "free_bytes", lambda _, free=free: free)
         assert allocate_spans(SHAPES, 4, 100, CPU).tokens == pool
     monkeypatch.setattr(memory, "free_bytes", lambda _: 100 * per_token)
@@ -102,7 +102,7 @@ def test_rows_that_wait_for_room_end_as_they_do_alone(way, monkeypatch):
     recorder.watch(engine)
     engine.add([Row(id, request) for id, request in list(requests.items())[: engine.free_slots()]])
     waiting = [Row(id, request) for id, request in requests.items() if id not in engine._texts]
-    crowded, given_up = 0, False
+    crowded, given_up = 0, list[str]()
     while waiting or engine.live_rows():
         result = engine.step(0.0)
         recorder.take(result)
@@ -114,8 +114,8 @@ def test_rows_that_wait_for_room_end_as_they_do_alone(way, monkeypatch):
             waiting.remove(row)
         running = [id for id in recorder.tokens if id in engine._texts and len(recorder.tokens[id]) > 5]
         if running and not given_up:
-            (given_up,) = engine.preempt(running[:1])
-            waiting.append(Row(given_up, requests[given_up], progress=tuple(recorder.tokens[given_up])))
+            given_up = engine.preempt(running[:1])
+            waiting += [Row(id, requests[id], progress=tuple(recorder.tokens[id])) for id in given_up]
     assert crowded
     assert recorder.tokens == alone
     assert {end.reason for end in recorder.ends.values()} <= {FinishReason.LENGTH, FinishReason.STOP}

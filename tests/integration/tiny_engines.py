@@ -27,17 +27,22 @@ from transformers import (
 
 from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
-from gpu_worker.engines.continuous.kernels.library import load_kernels
+from gpu_worker.engines.continuous.kernels.library import load_all, usable_targets
 from gpu_worker.engines.continuous.kvcache import memory, slots
 from gpu_worker.engines.continuous.kvcache.slots import MEMORY_SHARE
 from gpu_worker.engines.continuous.runners.layer_shapes import layer_shapes
 from gpu_worker.engines.continuous.scheduler.spans import SPAN_BUCKET
 from tests.processes import ROOT
 
-# As a worker has them; None on a processor that they are not for.
-KERNELS = load_kernels(ROOT / ".promptq" / "kernels", torch.device("cpu"), torch.float32)
+# All that run here, the widest vectors first, and what most tests take; None on a processor that they are not for.
+ALL_KERNELS = load_all(ROOT / ".promptq" / "kernels", usable_targets(torch.device("cpu"), torch.float32))
+KERNELS = ALL_KERNELS[0] if ALL_KERNELS else None
 # The ways through a model, as options of an engine.
-WAYS = {"kernels": {"kernels": KERNELS}, "operators": {"kernels": None}, "transformers": {"packed": False}}
+WAYS: dict[str, dict[str, Any]] = {
+    "kernels": {"kernels": KERNELS},
+    "operators": {"kernels": None},
+    "transformers": {"packed": False},
+}
 # And the one for CUDA, which a CPU runs slowly.
 ALL_WAYS = WAYS | {"graphs": {"graphs": True}}
 NEAR_TIE = 1e-4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,28 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engines.base import EngineInfo, FinishReason, Row, RowEnd, StepResult, check_rows
 from gpu_worker.engines.continuous.canary import Canary
+from gpu_worker.engines.continuous.device_errors import ends_with_the_device
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_one
 from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.kvcache.memory import KvMemory, Layout, room_of
-from gpu_worker.engines.continuous.logprobs import Score, TokenTexts
-from gpu_worker.engines.continuous.lookahead import Lookahead, Step
-from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
+from gpu_worker.engines.continuous.logprobs import Chosen, Score, TokenTexts
+from gpu_worker.engines.continuous.lookahead import Lookahead, Step, planned
+from gpu_worker.engines.continuous.retry_halves import row_failure
 from gpu_worker.engines.continuous.row_starts import RowStarts
 from gpu_worker.engines.continuous.runners.checks import Checks
-from gpu_worker.engines.continuous.runners.choice import choose_runner
+from gpu_worker.engines.continuous.runners.choice import choose_runner, lay_out
 from gpu_worker.engines.continuous.runners.layer_shapes import layer_shapes
 from gpu_worker.engines.continuous.sampling import NOT_FINITE
 from gpu_worker.engines.continuous.scheduler.drafts import confirmed
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, Failure, SequenceState
-from gpu_worker.engines.continuous.scheduler.step_cost import adjusted
+from gpu_worker.engines.continuous.step_passes import StepPasses
 from gpu_worker.engines.continuous.step_report import RowReport, describe, step_stats
+from gpu_worker.engines.continuous.text.decoding import decode_of
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
-from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
+from gpu_worker.engines.continuous.text.text_stream import TextStream
 from gpu_worker.engines.continuous.vocabulary import Vocabulary
 from promptq.contract.errors import EngineBroken
 
@@ -83,10 +84,14 @@ class ContinuousEngine:
         layout: Layout = "auto",
     ) -> None:
         rules = GenerationRules(model, tokenizer)
-        memory = KvMemory(layer_shapes(model, context), slots, context, model.device, layout)
+        shapes = layer_shapes(model, context)
+        weights = lay_out(model, shapes, packed=packed, kernels=kernels)
+        memory = KvMemory(shapes, slots, context, model.device, layout)
         checks = Checks(model, context, fingerprint, checks_folder)
-        self._runner = choose_runner(model, memory, checks, packed=packed, kernels=kernels, graphs=graphs)
-        cache, cost = self._runner.cache, adjusted(self._runner.step_cost, prefill_tokens, drafts)
+        self._runner = choose_runner(
+            model, memory, checks, weights=weights, packed=packed, kernels=kernels, graphs=graphs
+        )
+        cache, cost = self._runner.cache, self._runner.step_cost.limited(prefill_tokens, drafts=drafts)
         self._scheduler = Scheduler(cache.slots, cost, room=room_of(cache), reuse=prefixes)
         self._lookahead = Lookahead(self._runner, self._scheduler)
         self._canary = Canary(model)
@@ -94,12 +99,10 @@ class ContinuousEngine:
         vocabulary = Vocabulary(tokenizer, self._canary.vocabulary, rules.ends)
         self._grammars = Grammars(vocabulary)
         prompts = PromptEncoder(tokenizer, special)
-        self._starts = RowStarts(context, rules, special, prompts, self._grammars, self._canary.vocabulary)
+        self._starts = RowStarts(context, rules, special, prompts, self._grammars, *self._canary.sizes)
         self._token_texts = TokenTexts(vocabulary)
         self._skipped = frozenset(special.ids.values())
-        self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
-            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        self._decode = decode_of(tokenizer)
         counted, tools = tokenizer_json(tokenizer), prompts.knows_tools
         self._info = describe(model, self._runner, name, context, counted, fingerprint, tools=tools)
         self._texts: dict[str, TextStream] = {}
@@ -120,6 +123,7 @@ class ContinuousEngine:
     def crowded_out(self) -> list[str]:
         return [row.row.id for row in self._scheduler.kept_out]
 
+    @ends_with_the_device
     def add(self, rows: Sequence[Row]) -> None:
         check_rows(rows, self.free_slots(), self._texts.keys())
         for row in rows:
@@ -135,6 +139,7 @@ class ContinuousEngine:
             if sequence.row.id in wanted:
                 sequence.end(FinishReason.CANCELLED)
 
+    @ends_with_the_device
     def preempt(self, ids: Iterable[str]) -> list[str]:
         wanted = set(ids)
         gone = [row for row in self._scheduler.live if row.row.id in wanted and row.ending is None]
@@ -143,16 +148,15 @@ class ContinuousEngine:
             self._vacate(sequence, sound=sequence.is_prefilled)
         return [sequence.row.id for sequence in gone]
 
+    @ends_with_the_device
     def step(self, now: float) -> StepResult:
         self._reports, self._right_drafts = {}, 0
         self._end_rows(now)
         step = self._lookahead.next() or self._plan()
-        started = step.began or time.perf_counter()
         self._lookahead.submit_behind(step)
-        self._run(step)
-        stats = step_stats(step.chunks, self._right_drafts, time.perf_counter() - started, self._scheduler.kv_tokens)
-        events = [report.event(row_id) for row_id, report in self._reports.items()]
-        return StepResult(events, stats)
+        passes = self._run(step)
+        stats = step_stats(passes, self._right_drafts, time.perf_counter() - step.began, self._scheduler.kv_tokens)
+        return StepResult([report.event(row_id) for row_id, report in self._reports.items()], stats)
 
     def close(self) -> None:
         self._grammars.close()
@@ -164,7 +168,7 @@ class ContinuousEngine:
             for token in tokens:
                 stream.push(token)
         except Exception as error:
-            sequence.end(FinishReason.ERROR, failure(error))
+            sequence.end(FinishReason.ERROR, row_failure(error))
         sequence.resume(tokens)
         if stream.stopped:
             sequence.end(FinishReason.STOP)
@@ -180,15 +184,9 @@ class ContinuousEngine:
                 self._guarded(sequence, self._finish, *sequence.ending)
 
     def _plan(self) -> Step:
-        for move in self._scheduler.plan_moves():
-            self._runner.cache.move(move.source, move.target, move.sequence.computed)
-            self._scheduler.moved(move)
         self._scheduler.note_batch()
         self._begin_grammars()
-        plan = self._scheduler.plan()
-        for copy in plan.copies:
-            self._runner.cache.move(copy.source, copy.target, copy.columns)
-        return Step(plan.chunks)
+        return planned(self._scheduler, self._runner.cache)
 
     def _begin_grammars(self) -> None:
         """Let rows begin whose schemas are compiled by now. Where nobody else runs, that is waited for a little."""
@@ -204,22 +202,21 @@ class ContinuousEngine:
         if grammar.is_whole:
             self._finish(sequence, FinishReason.STOP)
 
-    def _run(self, step: Step) -> None:
-        failed: list[tuple[Chunk, Failure]] = []
-        self._is_in_doubt = False
-        live = set(self._scheduler.live)
-        read = self._lookahead.reader(step)
-        for done, chosen in run_in_halves(step.chunks, read, lambda *alone: failed.append(alone)):
+    def _run(self, step: Step) -> StepPasses[Chosen]:
+        passes = StepPasses(self._lookahead.reader(step), self._scheduler.memory)
+        live, self._is_in_doubt = set(self._scheduler.live), False
+        for done, chosen in passes.run(step.chunks):
             positions = count()
             for chunk in done:
                 places = list(islice(positions, chunk.gives))
                 if chunk.sequence in live:  # else it has left since the step was submitted
                     self._take(chunk, [chosen.tokens[at] for at in places], [chosen.scores.get(at) for at in places])
-        if (failed or self._is_in_doubt) and (trouble := self._canary.trouble()):
+        if (passes.failed or self._is_in_doubt) and (trouble := self._canary.trouble()):
             raise EngineBroken(f"rows fail, and so does a prompt of one token: {trouble}")
-        for chunk, reason in failed:
+        for chunk, reason in passes.failed:
             if chunk.sequence in live:
                 self._fail(chunk.sequence, reason)
+        return passes
 
     def _take(self, chunk: Chunk, tokens: list[int], scores: list[Score | None]) -> None:
         sequence, standing = chunk.sequence, confirmed(chunk.drafts, tokens)
@@ -238,7 +235,7 @@ class ContinuousEngine:
             act(sequence, *args)
         except Exception as error:
             log.exception("row %s failed", sequence.row.id)
-            self._fail(sequence, failure(error))
+            self._fail(sequence, row_failure(error))
 
     def _take_token(self, sequence: SequenceState, token: int, score: Score | None) -> None:
         if token == NOT_FINITE:
@@ -246,6 +243,8 @@ class ContinuousEngine:
             self._fail(sequence, ("engine_error", "the model's output is not a finite number"))
         elif token in sequence.ends:
             self._finish(sequence, FinishReason.STOP)
+        elif wrong := self._starts.unknown([token]):
+            self._fail(sequence, ("engine_error", f"of what it chose {wrong}"))
         else:
             self._append(sequence, token, score)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gpu_worker.engines.continuous.kvcache.base import KvCache
 from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.runners.base import OverlappingRunner, Pending, Runner
 from gpu_worker.engines.continuous.scheduler.following import following
@@ -22,12 +23,23 @@ class Step:
 
     Attributes:
         pending: what the runner was given already; None: nothing.
-        began: when the device was through with the step before, of one that was submitted ahead; monotonic seconds.
+        began: monotonic seconds when the device could begin it; if submitted ahead, when the one before was read.
     """
 
     chunks: list[Chunk]
     pending: Pending | None = None
-    began: float | None = None
+    began: float = 0.0
+
+
+def planned(scheduler: Scheduler, cache: KvCache) -> Step:
+    """Plan a step from all that is known, once rows are moved and copied as it needs."""
+    for move in scheduler.plan_moves():
+        cache.move(move.source, move.target, move.sequence.computed)
+        scheduler.moved(move)
+    plan = scheduler.plan()
+    for copy in plan.copies:
+        cache.move(copy.source, copy.target, copy.columns)
+    return Step(plan.chunks, began=time.perf_counter())
 
 
 class Lookahead:

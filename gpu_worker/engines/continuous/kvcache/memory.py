@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from gpu_worker.engines.continuous.device_errors import is_memory_error
 from gpu_worker.engines.continuous.kvcache.base import KvCache, LayerShape
 from gpu_worker.engines.continuous.kvcache.slots import (
     AUTO_SLOTS,
@@ -95,7 +96,14 @@ def allocate_spans(shapes: Sequence[LayerShape], slots: int, context: int, devic
         "%d rows in %d tokens of KV memory: up to %.2f GiB, enough for %.1f rows of the whole context",
         rows, tokens, tokens * per_token / 2**30, tokens / columns,
     )  # fmt: skip
-    return SpanCache(shapes, rows, context, tokens, device)
+    try:
+        return SpanCache(shapes, rows, context, tokens, device)
+    except Exception as error:
+        if not is_memory_error(error):
+            raise
+    # Outside the handler: what was taken so far is free again. In pieces, all of it need not be of use.
+    free = min(int(free_bytes(device) * MEMORY_SHARE), tokens * per_token - 1)
+    raise too_large(max(1, tokens // columns), context, columns * per_token, free, device)
 
 
 def room_of(cache: KvCache) -> Room:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention
+from gpu_worker.engines.continuous.device_errors import is_memory_error
+from gpu_worker.engines.continuous.kernels.library import Kernels
+from gpu_worker.engines.continuous.kvcache.base import LayerShape
 from gpu_worker.engines.continuous.kvcache.memory import KvMemory
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.runners.checks import Checks
@@ -17,10 +19,32 @@ from gpu_worker.engines.continuous.runners.graph.suitability import facts_of, wh
 from gpu_worker.engines.continuous.runners.layer_shapes import first_line, refusal
 from gpu_worker.engines.continuous.runners.load_check import checked_slots
 from gpu_worker.engines.continuous.runners.model_runner import ModelRunner
-from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner
+from gpu_worker.engines.continuous.runners.packed_model import PackedModel, is_known
+from gpu_worker.engines.continuous.runners.packed_runner import PackedRunner, usable
 from promptq.contract.errors import EngineError
 
 log = logging.getLogger(__name__)
+
+
+def lay_out(
+    model: PreTrainedModel, shapes: Sequence[LayerShape], *, packed: bool = True, kernels: Kernels | None = None
+) -> PackedModel | None:
+    """The weights as PackedRunner reads them, made before the slots' memory is measured: they take memory of their own.
+
+    None where transformers' own code is to run the model, or where they cannot be laid out, for which choose_runner
+    has the reason.
+
+    Raises:
+        EngineError: the memory is too short.
+    """
+    if not (packed and is_known(model) and all(shape.window is None for shape in shapes)):
+        return None
+    try:
+        return PackedModel(model, usable(kernels, shapes[0]))
+    except Exception as error:
+        if is_memory_error(error):
+            raise EngineError(f"the weights do not fit into {model.device}'s memory: {first_line(error)}") from None
+        return None
 
 
 def choose_runner(
@@ -28,6 +52,7 @@ def choose_runner(
     memory: KvMemory,
     checks: Checks,
     *,
+    weights: PackedModel | None = None,
     packed: bool = True,
     kernels: Kernels | None = None,
     graphs: bool | None = None,
@@ -35,14 +60,15 @@ def choose_runner(
     """The fastest runner that computes the model in company as `generate` does alone.
 
     Args:
+        weights: as `lay_out` gives them.
         packed: whether a runner of our own may be chosen, or transformers' code alone.
         graphs: whether GraphRunner may be; None: where its attention and CUDA graphs serve; True: on a CPU too, where
             it is slow.
 
     Raises:
-        EngineError: none does; says in one line what differs.
+        EngineError: none does, or the memory is too short for a step; says in one line what differs.
     """
-    ways = _own_ways(model, memory, kernels, graphs) if packed else []
+    ways = _own_ways(model, memory, kernels, weights, graphs) if packed else []
     ways.append(_Way("through transformers' own code", lambda: ModelRunner(model, memory.as_slots())))
     for way, slower in zip(ways, [*ways[1:], None], strict=True):
         runner, reason = _checked(way.make, checks)
@@ -65,14 +91,22 @@ class _Way:
     make: Callable[[], Runner]
 
 
-def _own_ways(model: PreTrainedModel, memory: KvMemory, kernels: Kernels | None, graphs: bool | None) -> list[_Way]:
+def _own_ways(
+    model: PreTrainedModel,
+    memory: KvMemory,
+    kernels: Kernels | None,
+    weights: PackedModel | None,
+    graphs: bool | None,
+) -> list[_Way]:
     """Those that know the model's layers, the fastest first."""
     facts = facts_of(model, memory.shapes)
     if why_not_anywhere(facts):
         return []
-    is_faster = kernels is not None and fits_attention(facts.head_size)
+    is_faster = usable(kernels, memory.shapes[0]) is not None
     ways = [
-        _Way("without CUDA graphs", lambda: PackedRunner(model, memory.by_start(is_faster=is_faster), kernels)),
+        _Way(
+            "without CUDA graphs", lambda: PackedRunner(model, memory.by_start(is_faster=is_faster), kernels, weights)
+        ),
     ]
     reason = why_not_on_cuda(facts)
     if graphs or (graphs is None and not reason):
@@ -87,6 +121,10 @@ def _checked(make: Callable[[], Runner], checks: Checks) -> tuple[Runner | None,
     try:
         runner = make()
         found = checks.difference(runner)
+    except EngineError:
+        raise
     except Exception as error:
+        if is_memory_error(error):
+            raise EngineError(f"no memory is left for a step: {first_line(error)}; lower PROMPTQ_SLOTS") from None
         return None, first_line(error)
     return (None, found) if found else (runner, "")

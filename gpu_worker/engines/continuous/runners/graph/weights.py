@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpu_worker.engines.continuous.runners import layer_weights
+
 WeightAndBias = tuple[Tensor, Tensor | None]
 
 
@@ -26,14 +28,10 @@ def gate_and_up_product(mlp: Any) -> WeightAndBias:
 
 
 @torch.inference_mode(False)
-@torch.no_grad()
 def joined(linears: Sequence[Any]) -> WeightAndBias:
-    """The weights of several linear modules above one another. The modules keep views of that, with the same numbers:
-    so transformers' own code goes on with the model, and for one layer at a time alone the weights are there twice.
+    """The weights of several linear modules above one another. The modules keep views of that, on a CPU too, with the
+    same numbers: transformers' own code goes on with the model, and for one layer at a time alone they are held twice.
     """
-    weight = torch.cat([linear.weight for linear in linears])
-    parts = torch.split(weight, [len(linear.weight) for linear in linears])
-    for linear, part in zip(linears, parts, strict=True):
-        linear.weight.data = part
-    biases = [linear.bias for linear in linears]
-    return weight, None if biases[0] is None else torch.cat(biases)
+    weight, bias = layer_weights.joined(linears)
+    layer_weights.share(linears, weight)
+    return weight, bias
