@@ -228,8 +228,11 @@ def test_a_row_of_numbers_that_are_not_finite_ends_alone(ahead):
     for _ in range(3):
         recorder.take(engine.step(0.0))
     (bad,) = [each for each in engine._scheduler.live if each.row.id == "a"]
-    for store in engine._runner.cache.stores:
-        store.values[bad.slot] = float("nan")
+    cache = engine._runner.cache
+    for store in cache.stores:
+        for head in range(cache.key_heads):
+            first = cache.start(bad.slot) + head * cache.head_stride
+            store.values.view(-1, store.values.shape[-1])[first : first + bad.computed] = float("nan")
     drive(engine, recorder, [row("c", PROMPTS[5], max_tokens=20)], set(), random.Random(0))
     assert recorder.ends["a"].error == ("engine_error", "the model's output is not a finite number")
     for id, prompt in (("b", PROMPTS[2]), ("c", PROMPTS[5])):
