@@ -43,7 +43,7 @@ class Ours:
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         self._engine = ContinuousEngine(model, tokenizer, **options)
-        self._engine._rules.ends = frozenset()  # lengths are as drawn
+        self._engine._starts._rules.ends = frozenset()  # lengths are as drawn
         self.passes: list[tuple[int, int]] = []
         self._runner = self._engine._runner.run
         self._engine._runner.run = self._noted  # type: ignore[method-assign]
@@ -95,7 +95,8 @@ class StaticBatches:
         config = GenerationConfig(
             max_new_tokens=longest, min_new_tokens=longest, do_sample=False, eos_token_id=None, pad_token_id=PAD
         )
-        out = self._model.generate(ids, attention_mask=mask, generation_config=config)
+        device = self._model.device
+        out = self._model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config)
         assert out.shape[1] == width + longest
         return sum(request.tokens for request in group)
 
@@ -136,13 +137,20 @@ class GenerateBatch:
 
 
 class Vllm:
-    """vLLM in an interpreter of its own, fed through pipes; suspended while the others have their turn."""
+    """vLLM in an interpreter of its own, fed through pipes; suspended while the others have their turn.
 
-    def __init__(self, python: str, model: Path) -> None:
+    Args:
+        options: of vLLM's `LLM`.
+    """
+
+    def __init__(self, python: str, model: Path, **options: Any) -> None:
         script = Path(__file__).with_name("vllm_peer.py")
         # -P: this folder has a queue.py, which Python's own must not be taken for.
         self._process = subprocess.Popen(
-            [python, "-P", str(script), str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, "-P", str(script), str(model), json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._ask(None)
         self._family = self._members()
