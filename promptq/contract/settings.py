@@ -221,6 +221,9 @@ class WorkerSettings(CommonSettings):
     kernels: bool = Field(
         True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
     )
+    cuda_graphs: bool = Field(
+        True, description="On a GPU that has flash attention: run decode steps as CUDA graphs, models that are known so."
+    )
     max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
     checkpoint_seconds: NotNegative = Field(
         2, description="How often a running job's tokens are kept, for whoever must go on with it; 0: at a drain only."

@@ -55,7 +55,8 @@ def test_what_is_taken_gives_what_generate_gives(name, way):
     case = CASES[name]
     model = build(case)
     engine = tiny_engine(model, context=case.context, slots=3, prefill_tokens=40, **WAYS[way])
-    assert engine.info.details["runner"] == (case.runner if way != "transformers" else "ModelRunner")
+    runners = {"transformers": "ModelRunner", "graphs": "GraphRunner"}
+    assert engine.info.details["runner"] == runners.get(way, case.runner)
     recorder, eos = Recorder(), list(end_tokens(model, byte_tokenizer()))
     recorder.watch(engine)
     texts = dict(zip("abcd", prompts(case.context), strict=True))

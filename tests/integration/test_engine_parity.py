@@ -44,7 +44,8 @@ from tests.integration.tiny_engines import (
 KINDS = [
     ("llama", "kernels"), ("qwen2", "kernels"), ("llama", "operators"), ("qwen2", "operators"),
     ("qwen3", "kernels"), ("llama3", "kernels"), ("phi3", "kernels"), ("qwen3", "operators"), ("llama3", "operators"),
-    ("phi3", "operators"), ("llama", "transformers"), ("qwen3", "transformers"), ("gpt2", "transformers"),
+    ("phi3", "operators"), ("llama", "graphs"), ("qwen2", "graphs"), ("qwen3", "graphs"), ("phi3", "graphs"),
+    ("llama", "transformers"), ("qwen3", "transformers"), ("gpt2", "transformers"),
     ("gemma3", "transformers"),
 ]  # fmt: skip
 LONGEST = 40

@@ -31,8 +31,11 @@ from tests.processes import ROOT
 
 # As a worker has them; None on a processor that they are not for.
 KERNELS = load_kernels(ROOT / ".promptq" / "kernels", torch.device("cpu"), torch.float32)
-# The three ways through a model, as options of an engine.
-WAYS = {"kernels": {"kernels": KERNELS}, "operators": {"kernels": None}, "transformers": {"packed": False}}
+# The ways through a model, as options of an engine.
+WAYS = {
+    "kernels": {"kernels": KERNELS}, "operators": {"kernels": None}, "graphs": {"graphs": True},
+    "transformers": {"packed": False},
+}  # fmt: skip
 NEAR_TIE = 1e-4
 CONTEXT = 96
 EOS = 256

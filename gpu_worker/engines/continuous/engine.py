@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_on
 from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.kvcache.slots import allocate
 from gpu_worker.engines.continuous.logprobs import Score, TokenTexts
+from gpu_worker.engines.continuous.lookahead import Lookahead, Step
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
 from gpu_worker.engines.continuous.row_starts import RowStarts
 from gpu_worker.engines.continuous.runners.checks import Checks
@@ -29,7 +29,7 @@ from gpu_worker.engines.continuous.sampling import NOT_FINITE
 from gpu_worker.engines.continuous.scheduler.drafts import confirmed
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, Failure, SequenceState
-from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+from gpu_worker.engines.continuous.scheduler.step_cost import adjusted
 from gpu_worker.engines.continuous.step_report import RowReport, describe, step_stats
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
@@ -52,6 +52,7 @@ class ContinuousEngine:
         name: what `info` shows as the model.
         fingerprint: of the model's files; see `loading.fingerprint`.
         packed: False runs every model through transformers' own code, as those are that PackedModel does not know.
+        graphs: whether steps of fixed shapes run as CUDA graphs; None: where they serve. See `choose_runner`.
         drafts: whether few rows guess ahead; only where the runner takes drafts.
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
         kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
@@ -73,6 +74,7 @@ class ContinuousEngine:
         name: str = "",
         fingerprint: str = "",
         packed: bool = True,
+        graphs: bool | None = None,
         drafts: bool = True,
         prefixes: bool = True,
         kernels: Kernels | None = None,
@@ -81,10 +83,10 @@ class ContinuousEngine:
         rules = GenerationRules(model, tokenizer)
         cache = allocate(layer_shapes(model, context), slots, context, model.device)
         checks = Checks(model, context, fingerprint, checks_folder)
-        self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels)
-        self._scheduler = Scheduler(
-            cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
-        )
+        self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels, graphs=graphs)
+        cost = adjusted(self._runner.step_cost, prefill_tokens, drafts)
+        self._scheduler = Scheduler(cache.slots, cost, reuse=prefixes)
+        self._lookahead = Lookahead(self._runner, self._scheduler)
         self._canary = Canary(model)
         special = SpecialTokens.of(tokenizer)
         vocabulary = Vocabulary(tokenizer, self._canary.vocabulary, rules.ends)
@@ -139,15 +141,11 @@ class ContinuousEngine:
     def step(self, now: float) -> StepResult:
         self._reports, self._right_drafts = {}, 0
         self._end_rows(now)
-        self._close_up()
-        self._scheduler.note_batch()
-        self._begin_grammars()
-        plan = self._scheduler.plan()
-        for copy in plan.copies:
-            self._runner.cache.move(copy.source, copy.target, copy.columns)
+        step = self._lookahead.next() or self._plan()
         started = time.perf_counter()
-        self._run(plan.chunks)
-        stats = step_stats(plan.chunks, self._right_drafts, time.perf_counter() - started)
+        self._lookahead.submit_behind(step)
+        self._run(step)
+        stats = step_stats(step.chunks, self._right_drafts, time.perf_counter() - started)
         events = [report.event(row_id) for row_id, report in self._reports.items()]
         return StepResult(events, stats)
 
@@ -176,6 +174,15 @@ class ContinuousEngine:
             if sequence.ending is not None:
                 self._guarded(sequence, self._finish, *sequence.ending)
 
+    def _plan(self) -> Step:
+        self._close_up()
+        self._scheduler.note_batch()
+        self._begin_grammars()
+        plan = self._scheduler.plan()
+        for copy in plan.copies:
+            self._runner.cache.move(copy.source, copy.target, copy.columns)
+        return Step(plan.chunks)
+
     def _begin_grammars(self) -> None:
         """Let rows begin whose schemas are compiled by now. Where nobody else runs, that is waited for a little."""
         held = [(row, row.grammar) for row in self._scheduler.live if row.grammar and row.is_held]
@@ -196,18 +203,22 @@ class ContinuousEngine:
             self._runner.cache.move(move.source, move.target, move.sequence.computed)
             self._scheduler.moved(move)
 
-    def _run(self, chunks: list[Chunk]) -> None:
+    def _run(self, step: Step) -> None:
         failed: list[tuple[Chunk, Failure]] = []
         self._is_in_doubt = False
-        for done, chosen in run_in_halves(chunks, self._runner.run, lambda *alone: failed.append(alone)):
+        live = set(self._scheduler.live)
+        read = self._lookahead.reader(step)
+        for done, chosen in run_in_halves(step.chunks, read, lambda *alone: failed.append(alone)):
             positions = count()
             for chunk in done:
                 places = list(islice(positions, chunk.gives))
-                self._take(chunk, [chosen.tokens[at] for at in places], [chosen.scores.get(at) for at in places])
+                if chunk.sequence in live:  # else it has left since the step was submitted
+                    self._take(chunk, [chosen.tokens[at] for at in places], [chosen.scores.get(at) for at in places])
         if (failed or self._is_in_doubt) and (trouble := self._canary.trouble()):
             raise EngineBroken(f"rows fail, and so does a prompt of one token: {trouble}")
         for chunk, reason in failed:
-            self._fail(chunk.sequence, reason)
+            if chunk.sequence in live:
+                self._fail(chunk.sequence, reason)
 
     def _take(self, chunk: Chunk, tokens: list[int], scores: list[Score | None]) -> None:
         sequence, standing = chunk.sequence, confirmed(chunk.drafts, tokens)
@@ -286,10 +297,3 @@ class ContinuousEngine:
 
     def _report(self, sequence: SequenceState) -> RowReport:
         return self._reports.setdefault(sequence.row.id, RowReport())
-
-
-def _step_cost(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:
-    """The runner's, with what the settings say of it; `prefill_tokens` 0 says nothing."""
-    if prefill_tokens:
-        cost = replace(cost, prefill_tokens=prefill_tokens, beside=None)
-    return cost if drafts else replace(cost, free_tokens=0)

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from gpu_worker.engines.continuous.kvcache.base import LayerShape
 from gpu_worker.engines.continuous.rounding import round_up
 from promptq.contract.errors import EngineError
 from promptq.runtime import cgroups
@@ -31,27 +32,6 @@ MEMORY_SHARE = 0.9
 AUTO_SLOTS = {"cpu": 64, "cuda": 256}
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerShape:
-    """What one layer keeps per token: key heads and size, value heads and size, of a number format.
-
-    Attributes:
-        kind: of layer, as transformers names it.
-        window: how many tokens, its own included, a token sees; None: all of its row.
-    """
-
-    key: tuple[int, int]
-    value: tuple[int, int]
-    dtype: torch.dtype
-    kind: str = "full_attention"
-    window: int | None = None
-
-    @property
-    def token_bytes(self) -> int:
-        numbers = self.key[0] * self.key[1] + self.value[0] * self.value[1]
-        return numbers * self.dtype.itemsize
 
 
 class KvAccess(Protocol):
@@ -155,6 +135,21 @@ class SlotCache(Cache):
         self.shapes = shapes
         self.stores = [SlotLayer(shape, slots, self.columns, device) for shape in shapes]
         super().__init__(layers=list(self.stores))
+
+    @property
+    def key_heads(self) -> int:
+        return self.shapes[0].key[0]
+
+    @property
+    def head_stride(self) -> int:
+        return self.columns
+
+    def start(self, slot: int) -> int:
+        return slot * self.key_heads * self.columns
+
+    def read(self, layer: int, slot: int, rows: int, width: int) -> tuple[Tensor, Tensor]:
+        store, slots = self.stores[layer], slice(slot, slot + rows)
+        return store.keys[slots, :, :width], store.values[slots, :, :width]
 
     @property
     def bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_worker.engines.continuous.rounding import round_up
@@ -80,7 +81,7 @@ class Scheduler:
         Rows that lie close together are read in fewer calls, and nothing between them is read in vain. A row whose
         prompt is not computed stays: nobody knows yet whether the numbers in its slot are finite.
         """
-        last = max(self.live, key=_slot, default=None)
+        last = max(self.live, key=_slot, default=None) if self.step_cost.is_gathered else None
         if last is None or not last.is_prefilled or not self._vacant or _slot(last) < self._vacant[0]:
             return None
         waits = any(sequence.slot is None for sequence in self.live)
@@ -112,10 +113,27 @@ class Scheduler:
         """
         if any(sequence.grammar for sequence in running):
             return {}
-        room = min((sequence.limit - sequence.generated for sequence in running), default=0)
-        count = self.drafts.each(len(running), room)
+        count = self._drafts_each(running, sure=0)
         guesses = {sequence: tuple(sequence.drafter.guess(count)) for sequence in running} if count else {}
-        return {s: guess or (s.last,) * count for s, guess in guesses.items()} if any(guesses.values()) else {}
+        if not any(guesses.values()):
+            self._note_no_guess(count)
+            return {}
+        return {s: guess or (s.last,) * count for s, guess in guesses.items()}
+
+    def _note_no_guess(self, count: int) -> None:
+        """Where steps could have overlapped, having nothing to guess is as bad as a wrong guess."""
+        if count and self.step_cost.overlap_gain > 1:
+            self.drafts.note(False)
+
+    def would_guess(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether rows would guess ahead in the step of these chunks, in which each has one token more than now."""
+        return self._drafts_each([chunk.sequence for chunk in chunks], sure=1) > 0
+
+    def _drafts_each(self, rows: Sequence[SequenceState], sure: int) -> int:
+        """How many tokens each of the rows may guess, behind so many that are chosen by then."""
+        room = min((row.limit - row.generated - sure for row in rows), default=0)
+        least_gain = self.step_cost.overlap_gain if all(row.is_plain for row in rows) else 1.0
+        return self.drafts.each(len(rows), room, least_gain)
 
     def running(self) -> list[SequenceState]:
         """Sequences that decode, by slot."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,9 @@ class StepCost:
         free_tokens: tokens that a step computes in about the time of one. 0: rows guess no tokens ahead.
         double_tokens: so many more, and a step takes twice as long.
         bucket: a step with prompts is to have a multiple of so many tokens.
+        overlap_gain: how many times faster steps follow one another where each is submitted before the host has read
+            the one before. Guessing ahead rules that out, so it must gain more than this. 1: no step is.
+        is_gathered: whether steps are faster, the closer their rows lie together in memory.
     """
 
     prefill_tokens: int
@@ -24,6 +27,8 @@ class StepCost:
     free_tokens: int = 0
     double_tokens: int = 1
     bucket: int = 1
+    overlap_gain: float = 1.0
+    is_gathered: bool = True
 
 
 # Measured on two cores (Zen 3), a small model in float32. The bucket is for oneDNN, which makes a kernel of 0.6 MB or
@@ -32,3 +37,12 @@ CPU = StepCost(prefill_tokens=512, beside=20, free_tokens=6, double_tokens=18, b
 CPU_KERNELS = StepCost(prefill_tokens=512, beside=12, free_tokens=12, double_tokens=24)
 # A guess.
 CUDA = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, bucket=16)
+# Guesses too.
+CUDA_GRAPHS = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, overlap_gain=1.3, is_gathered=False)
+
+
+def adjusted(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:
+    """A runner's, with what the settings say of it; `prefill_tokens` 0 says nothing."""
+    if prefill_tokens:
+        cost = replace(cost, prefill_tokens=prefill_tokens, beside=None)
+    return cost if drafts else replace(cost, free_tokens=0)
