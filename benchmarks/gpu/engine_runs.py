@@ -21,6 +21,11 @@ def make_engine(model: PreTrainedModel, slots: int, context: int, **options: Any
     return ContinuousEngine(model, byte_tokenizer(), slots=slots, context=context, **options)
 
 
+def runner_of(engine: Engine) -> str:
+    """What computes its steps: an engine whose wanted runner differs from `generate` takes another one."""
+    return engine.info.details["runner"]
+
+
 def row(name: str, ids: Sequence[int], tokens: int, **parameters: Any) -> Row:
     """A row for the engine, by its token ids."""
     return Row(name, GenerateRequest(prompt_token_ids=list(ids), max_tokens=tokens, **parameters))

@@ -48,7 +48,7 @@ class Outcome:
 
 def starter(method: str) -> BaseContext:
     """What makes processes: `forkserver`, out of one that has imported torch already, or `spawn`, each from nothing."""
-    context: Any = multiprocessing.get_context(method)
+    context: BaseContext = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(PRELOADED)
     return context

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]  # it has no other public name
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.hardware import seconds_of

@@ -9,11 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpu_worker.engines.base import Engine
 from promptq.contract.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
-assert Engine  # the module is what a worker is made of: where it cannot be imported, this says so at once
 
 MEMORY_SHARE = "gpu_memory_share"
 """The setting that lets several workers share a GPU, where the engine has it."""

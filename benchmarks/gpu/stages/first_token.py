@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from benchmarks.gpu.engine_runs import Run, make_engine, mixed_requests, row, step
+from benchmarks.gpu.engine_runs import Run, make_engine, mixed_requests, row, runner_of, step
 from benchmarks.gpu.hardware import device_of, free_memory, served_dtype
 from benchmarks.gpu.models import random_model
 from benchmarks.gpu.paths import Path, paths
@@ -39,7 +39,8 @@ def _measure(path: Path, model: Any, short: bool) -> dict[str, Any]:
     engine = make_engine(model, running + prompts, context, **path.options)
     lengths = (4, 20) if short else (100, 1000)
     _arrive(engine, model.vocab_size, running, prompts, lengths, "warm")
-    return _arrive(engine, model.vocab_size, running, prompts, lengths, "measured")
+    found = _arrive(engine, model.vocab_size, running, prompts, lengths, "measured")
+    return found | {"runner": runner_of(engine)}
 
 
 def _arrive(

@@ -112,16 +112,11 @@ def _plain(query: Tensor, keys: Tensor, values: Tensor, spans: Spans) -> Tensor:
     parts = []
     for row, (start, length) in enumerate(zip(spans.starts, spans.lengths, strict=True)):
         asked = query[row * spans.queries : (row + 1) * spans.queries]
-        heads = (
-            each.transpose(0, 1)[None] for each in (asked, keys[start : start + length], values[start : start + length])
-        )
-        seen = (
-            torch.arange(length, device=query.device)
-            <= torch.arange(length - spans.queries, length, device=query.device)[:, None]
-        )
-        parts.append(
-            functional.scaled_dot_product_attention(*heads, attn_mask=seen, enable_gqa=True)[0].transpose(0, 1)
-        )
+        q, k, v = (each.transpose(0, 1)[None] for each in (asked, *(s[start : start + length] for s in (keys, values))))
+        columns = torch.arange(length, device=query.device)
+        seen = columns <= columns[length - spans.queries :, None]
+        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
+        parts.append(out[0].transpose(0, 1))
     return torch.cat(parts)
 
 
@@ -152,8 +147,8 @@ def _compare(
     keys, values = (_poisoned(cells, case, spans, device, dtype) for _ in range(2))
     wanted = reference(query, keys, values, spans)
     # The allocator gives the memory that was let go last to the next tensor of that size.
-    del_me = torch.full_like(query, torch.nan)
-    del del_me
+    poisoned = torch.full_like(query, torch.nan)
+    del poisoned
     got = attend(query, keys, values, spans).float()
     return {
         "difference": float((got - wanted).norm() / wanted.norm()),

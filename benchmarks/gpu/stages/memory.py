@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.gpu.engine_runs import Run, drive, make_engine, mixed_requests, row, rows_of
+from benchmarks.gpu.engine_runs import Run, drive, make_engine, mixed_requests, row, rows_of, runner_of
 from benchmarks.gpu.hardware import device_of, free_memory, served_dtype
 from benchmarks.gpu.models import random_model
 from benchmarks.gpu.plan import Task
@@ -22,8 +22,9 @@ from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
 from promptq.contract.errors import EngineBroken, EngineError
 
-# Of this much over what is taken already a step with long prompts finds too little.
-ROOM_BYTES = 192 * 2**20
+# What is left to steps beside what is taken already, tried one after the other until a step with prompts finds too
+# little: how much it needs depends on the path.
+ROOMS = tuple(size * 2**20 for size in (1024, 512, 256, 128, 64, 32))
 
 
 def run(task: Task, report: Report) -> None:
@@ -61,15 +62,19 @@ def _out_of_memory(model: PreTrainedModel, short: bool) -> dict[str, Any]:
     count, context = (3 if short else 32), model.config.max_position_embeddings
     rows = _rows(model, count, short)
     engine = make_engine(model, count, context, prefixes=False)
-    wanted = drive(engine, rows)
-    retried: list[int] = []
-    with _scarce(engine, model.device, retried):
-        short_of_memory = drive(engine, rows)
+    wanted, scarce, retried = drive(engine, rows), Run(), list[int]()
+    for room in ROOMS:
+        with _scarce(engine, model.device, room, retried):
+            scarce = drive(engine, rows)
+        if retried:
+            break
     after = drive(engine, rows)
     return {
-        "scarce": _ends(short_of_memory, wanted) | {"failed_steps": len(retried)},
+        "runner": runner_of(engine),
+        "room_bytes": room,
+        "scarce": _ends(scarce, wanted) | {"failed_steps": len(retried)},
         "after": _ends(after, wanted),
-        "holds": not after.errors and len(after.ends) == count and bool(retried) and not short_of_memory.errors,
+        "holds": bool(retried) and not scarce.errors and not after.errors and len(after.ends) == count,
     }
 
 
@@ -79,8 +84,8 @@ def _ends(run: Run, wanted: Run) -> dict[str, Any]:
 
 
 @contextmanager
-def _scarce(engine: ContinuousEngine, device: torch.device, retried: list[int]) -> Iterator[None]:
-    """On CUDA torch's allocator is held to what it has and a little; on a CPU, which has no such limit, steps of more
+def _scarce(engine: ContinuousEngine, device: torch.device, room: int, retried: list[int]) -> Iterator[None]:
+    """On CUDA torch's allocator is held to what it has and this much; on a CPU, which has no such limit, steps of more
     than one row raise what it would.
     """
     runner: Any = engine._runner
@@ -96,7 +101,7 @@ def _scarce(engine: ContinuousEngine, device: torch.device, retried: list[int]) 
             raise
 
     runner.run = watched
-    _limit(device, _taken(device) + ROOM_BYTES)
+    _limit(device, _taken(device) + room)
     try:
         yield
     finally:
@@ -106,7 +111,7 @@ def _scarce(engine: ContinuousEngine, device: torch.device, retried: list[int]) 
 
 def _taken(device: torch.device) -> int:
     free_memory(device)
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
 
 
 def _limit(device: torch.device, most: int | None) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.gpu.engine_runs import Run, drive, make_engine, row
+from benchmarks.gpu.engine_runs import Run, drive, make_engine, row, runner_of
 from benchmarks.gpu.hardware import device_of, free_memory
 from benchmarks.gpu.models import random_model
 from benchmarks.gpu.paths import Path, paths
@@ -67,13 +67,15 @@ def _rows(vocabulary: int, count: int, tokens: int, longest: int) -> list[Row]:
 def _laws(path: Path, model: PreTrainedModel, reference: PreTrainedModel, rows: Sequence[Row]) -> dict[str, Any]:
     """Few slots, so that rows come and go beside others; then each drawn row by itself."""
     context = model.config.max_position_embeddings
-    together = drive(make_engine(model, max(2, len(rows) // 2), context, prefill_tokens=48, **path.options), rows)
+    engine = make_engine(model, max(2, len(rows) // 2), context, prefill_tokens=48, **path.options)
+    together = drive(engine, rows)
     gaps = torch.cat([_gaps(reference, each, together) for each in rows if each.id.startswith("greedy")])
     alone = make_engine(model, 1, context, **path.options)
     drawn = [each for each in rows if each.id.startswith("drawn")]
     same = [drive(alone, [each]).tokens == {each.id: together.tokens[each.id]} for each in drawn]
     law = LAW[model.dtype]
     return {
+        "runner": runner_of(engine),
         "tokens": together.count,
         "errors": together.errors,
         "largest_gap": float(gaps.max()),

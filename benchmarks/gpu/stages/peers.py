@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from benchmarks.gpu.engine_runs import Request, drive, make_engine, mixed_requests, rows_of
+from benchmarks.gpu.engine_runs import Request, drive, make_engine, mixed_requests, rows_of, runner_of
 from benchmarks.gpu.hardware import device_of, free_memory, seconds_of, served_dtype
 from benchmarks.gpu.models import random_model
 from benchmarks.gpu.paths import paths
@@ -44,7 +44,7 @@ def _ours(model: PreTrainedModel, requests: Sequence[Request], options: Any) -> 
     engine = make_engine(model, len(requests), model.config.max_position_embeddings, prefixes=False, **options)
     drive(engine, rows_of(requests))
     run = drive(engine, rows_of(requests))
-    return {"seconds": run.seconds, "tokens_per_second": run.count / run.seconds, "errors": run.errors}
+    return {"seconds": run.seconds, "tokens_per_second": run.count / run.seconds, "errors": run.errors, "runner": runner_of(engine)}
 
 
 def _theirs(peer: Any, model: PreTrainedModel, requests: Sequence[Request]) -> dict[str, Any]:
