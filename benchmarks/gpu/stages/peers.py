@@ -44,7 +44,12 @@ def _ours(model: PreTrainedModel, requests: Sequence[Request], options: Any) -> 
     engine = make_engine(model, len(requests), model.config.max_position_embeddings, prefixes=False, **options)
     drive(engine, rows_of(requests))
     run = drive(engine, rows_of(requests))
-    return {"seconds": run.seconds, "tokens_per_second": run.count / run.seconds, "errors": run.errors, "runner": runner_of(engine)}
+    return {
+        "seconds": run.seconds,
+        "tokens_per_second": run.count / run.seconds,
+        "errors": run.errors,
+        "runner": runner_of(engine),
+    }
 
 
 def _theirs(peer: Any, model: PreTrainedModel, requests: Sequence[Request]) -> dict[str, Any]:

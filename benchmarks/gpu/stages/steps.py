@@ -12,7 +12,8 @@ from benchmarks.gpu.hardware import device_of, seconds_of, served_dtype
 from benchmarks.gpu.models import random_model
 from benchmarks.gpu.paths import paths
 from benchmarks.gpu.plan import Task
-from benchmarks.gpu.profiles import host_share, profiled
+from benchmarks.gpu.profile_lines import host_share
+from benchmarks.gpu.profiles import profiled
 from benchmarks.gpu.report import Report, one_line
 from benchmarks.gpu.rows import filled_cache, lengths_of, running_rows, step_chunks
 from benchmarks.gpu.shapes import Shape, estimate_seconds, floor_seconds, shape_named
