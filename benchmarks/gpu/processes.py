@@ -7,6 +7,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -89,6 +90,8 @@ def _stage(task: Task, found: Path, log: Path) -> None:
     target = os.open(log, os.O_WRONLY | os.O_CREAT)
     os.dup2(target, 1)
     os.dup2(target, 2)
+    # A copy of a process may have others in their place.
+    sys.stdout = sys.stderr = open(target, "w", buffering=1, closefd=False)  # noqa: SIM115
     report = Report(found)
     try:
         importlib.import_module(f"benchmarks.gpu.stages.{task.stage.module}").run(task, report)
