@@ -58,6 +58,15 @@ def test_a_last_line_needs_no_end_and_an_empty_file_is_an_error() -> None:
     assert [error.code for error in checked(b"\n  \n").errors] == ["empty_file"]
 
 
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [(["m", "m"], "m"), (["m", "n"], ""), (["m", None], ""), ([None], ""), (["m" * 129], ""), ([["m"]], "")],
+)
+def test_the_model_is_what_all_lines_name(models: list[Any], told: str) -> None:
+    bodies = [{} if model is None else {"model": model} for model in models]
+    assert checked(b"".join(line(str(place), body=body) for place, body in enumerate(bodies))).model == told
+
+
 def test_bounds() -> None:
     many = b"".join(line(str(number)) for number in range(5))
     assert [(error.code, error.line) for error in checked(many, most=3).errors] == [("too_many_lines", 4)]

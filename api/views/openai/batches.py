@@ -64,7 +64,7 @@ def create_batch(header: KeyHeader, body: CreateBatch) -> Response:
     file = files.find(body.input_file_id, "input_file_id")
     if file.purpose != "batch":
         raise InvalidRequest("The file was not uploaded for a batch.", param="input_file_id")
-    record = _record(body, header.idempotency_key)
+    record = _record(body, header.idempotency_key, file.model)
     outcome = services().batches.create(record)
     if outcome == "missing":
         raise FileMissing(body.input_file_id, "input_file_id")
@@ -77,7 +77,7 @@ def create_batch(header: KeyHeader, body: CreateBatch) -> Response:
 @blueprint.get("", responses=_ERRORS | {200: BatchList})
 def list_batches(query: BatchesQuery) -> Response:
     """Your batches, the latest first"""
-    found = services().batches.of(owner(), query.after)
+    found = services().batches.of(owner(), query.after, at_once=query.limit + 1)
     page = [batch_object(record) for record in islice(found, query.limit + 1)]
     shown = page[: query.limit]
     first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
@@ -127,7 +127,7 @@ def find(batch_id: str) -> BatchRecord:
     return record
 
 
-def _record(body: CreateBatch, key: str) -> BatchRecord:
+def _record(body: CreateBatch, key: str, model: str) -> BatchRecord:
     """With a key of the client's the id follows from that, so that a repeat finds the batch."""
     digest = hashlib.sha256(f"{owner()}\0{key}".encode()).hexdigest()[:32]
     token = digest if key else secrets.token_hex(16)
@@ -136,6 +136,7 @@ def _record(body: CreateBatch, key: str) -> BatchRecord:
         f"batch_{token}", owner(), body.endpoint, body.input_file_id, body.completion_window, "validating", 0.0,
         metadata=body.metadata, output_file_id=f"file-{secrets.token_hex(16)}",
         error_file_id=f"file-{secrets.token_hex(16)}", keep_seconds=kept,
+        model=model,
     )  # fmt: skip
 
 
