@@ -23,7 +23,7 @@ PROGRAMS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. The exit codes are those of `promptq.contract.exit_codes`."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     if given.command == "batch":
         from promptq.client.run_batch import main as run_batch
 
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _become(PROGRAMS[given.command][0], getattr(given, "arguments", []))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
     parser = argparse.ArgumentParser("promptq", description="Text generation as asynchronous jobs, on your own GPUs.")
     parser.add_argument("--version", action="version", version=f"promptq {promptq.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -30,11 +31,18 @@ def main(given: argparse.Namespace) -> int:
         batch = _wait(api, batch_id)
         return _write(api, batch, Path(given.output))
     except KeyboardInterrupt:
-        print(f"\nThe batch goes on. Wait for it again: promptq batch run --batch {batch_id} -o {given.output}")
+        print(f"\n{how_to_go_on(given, batch_id)}" if batch_id else "\nNo batch was made.", file=sys.stderr)
         return ExitCode.KILLED
     except (CallFailed, OSError, ValueError) as error:
         print(f"promptq: {error}", file=sys.stderr)
         return ExitCode.CRASHED
+
+
+def how_to_go_on(given: argparse.Namespace, batch_id: str) -> str:
+    """The command has all that this one had, or it would ask another service, or without the key."""
+    key = ["--key-variable", given.key_variable] if given.key_variable else []
+    command = ["promptq", "batch", "run", "--batch", batch_id, "-o", given.output, "--url", given.url, *key]
+    return f"The batch goes on. Wait for it again: {shlex.join(command)}"
 
 
 def bar(batch: dict[str, Any]) -> str:
@@ -58,7 +66,7 @@ def _start(api: Api, given: argparse.Namespace) -> str:
 
 def _first_url(path: Path) -> str:
     with path.open("rb") as file:
-        first = file.readline()
+        first = next(filter(bytes.strip, file), b"")
     try:
         return str(json.loads(first)["url"])
     except (ValueError, LookupError, TypeError):
@@ -91,5 +99,7 @@ def _write(api: Api, batch: dict[str, Any], output: Path) -> int:
         if file_id:
             api.download(file_id, target)
             print(f"wrote {target}", file=sys.stderr)
+        elif batch["request_counts"]["total"]:
+            target.unlink(missing_ok=True)  # an earlier run's, which would be taken for this one's
     is_whole = batch["status"] == "completed" and not batch["request_counts"]["failed"]
     return ExitCode.OK if is_whole else ExitCode.CRASHED

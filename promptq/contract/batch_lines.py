@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+"""Editors of Windows put it before the first line; it is no part of that."""
 MAX_LINE_BYTES: Final = 16 * 2**20
 MAX_CUSTOM_ID: Final = 512
 MAX_MODEL_CHARS: Final = 128
@@ -53,7 +55,7 @@ def read_line(raw: bytes) -> dict[str, Any]:
         BadLine: it is not.
     """
     try:
-        line = from_json(raw, allow_inf_nan=False)
+        line = from_json(raw.removeprefix(BYTE_ORDER_MARK), allow_inf_nan=False)
     except ValueError:
         raise BadLine("invalid_json_line", "This line is not parseable as valid JSON.") from None
     if not isinstance(line, dict):
