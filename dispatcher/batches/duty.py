@@ -7,10 +7,10 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import get_args
 
-from dispatcher.batches.context import Context
+from dispatcher.batches.context import Context, Stopping
 from dispatcher.batches.run import BatchRun, BeginAnew
 from dispatcher.batches.submitter import Submitter
 from dispatcher.lease_keeper import LeaseKeeper
@@ -78,6 +78,7 @@ class BatchesDuty:
 
     def close(self) -> None:
         """Write what has ended; the leases are given up by their keeper."""
+        self._context.stopping.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._each(BatchRun.flush)
 
@@ -143,6 +144,8 @@ class BatchesDuty:
         """One batch's trouble is not the others'."""
         try:
             act(run)
+        except (Stopping, CancelledError):
+            log.info("Batch %s is another dispatcher's to end.", batch_id)
         except LeaseLost:
             log.warning("Batch %s is another dispatcher's.", batch_id)
             self._drop(batch_id)
@@ -154,9 +157,9 @@ class BatchesDuty:
             self._drop(batch_id)
         except (RedisUnavailable, StorageUnavailable) as error:
             self._pause(batch_id, error)
-        except ObjectMissing:
-            log.error("The input of batch %s is gone.", batch_id)
+        except ObjectMissing as error:
             self._guard(batch_id, run, BatchRun.fail)
+            self._pause(batch_id, error)
         except Exception as error:
             log.exception("Batch %s failed in this round.", batch_id)
             self._pause(batch_id, error)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 
-from dispatcher.batches.context import Context
+from dispatcher.batches.context import Context, Stopping
 from dispatcher.batches.in_flight import all_ended
 from dispatcher.batches.lines import MESSAGES, Entry, Line, ended, prepare, unfinished
 from dispatcher.batches.writer import Writer
@@ -19,6 +20,9 @@ from promptq.queue.batches import LEASE, LeaseLost
 from promptq.queue.endings import ended as ended_ids
 from promptq.queue.leases import holds
 from promptq.queue.scripts import JOBS_PER_SCRIPT
+from promptq.storage.storage import ObjectMissing
+
+log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
 """How long what runs may still run when a batch is cancelled, or its window ends."""
@@ -31,10 +35,14 @@ def end(context: Context, batch: BatchRecord, token: str) -> None:
 
     Raises:
         LeaseLost: another dispatcher holds the batch.
+        Stopping: the process is about to stop.
         RedisUnavailable, StorageUnavailable: something does not answer.
     """
     if batch.closing in MESSAGES and batch.total:
-        _write_the_rest(context, batch, token)
+        try:
+            _write_the_rest(context, batch, token)
+        except ObjectMissing:
+            log.error("The input of batch %s is gone, and what its other lines were nobody knows.", batch.id)
     for kind in KINDS:
         _assemble(context, batch, token, kind)
     ends: dict[str, BatchStatus] = {"expired": "expired", "cancelled": "cancelled", "failed": "failed"}
@@ -82,7 +90,8 @@ def _stop_jobs(context: Context, batch: BatchRecord) -> None:
                 running.append(job.id)
     deadline = time.monotonic() + GRACE_SECONDS
     while running and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        if context.stopping.wait(LOOK_SECONDS):
+            raise Stopping
         running = list(set(running).difference(ended_ids(context.store, running)))
     for job_id in running:
         _cancel(context, job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import openai
 import pytest
 import redis
 
-from promptq.cli import main, parser
+from promptq.cli import main
 from promptq.client.run_batch import how_to_go_on
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
@@ -137,6 +138,6 @@ def test_the_command_leaves_nothing_of_an_earlier_run_and_skips_empty_lines(api:
 
 
 def test_an_interrupted_command_says_how_to_go_on() -> None:
-    words = ["batch", "run", "in.jsonl", "-o", "out", "--url", "http://other:1", "--key-variable", "MY_KEY"]
-    told = how_to_go_on(parser().parse_args(words), "batch_1")
-    assert told.endswith("promptq batch run --batch batch_1 -o out --url http://other:1 --key-variable MY_KEY")
+    given = argparse.Namespace(output="my out", url="http://other:1", key_variable="MY_KEY")
+    told = how_to_go_on(given, "batch_1")
+    assert told.endswith("promptq batch run --batch batch_1 -o 'my out' --url http://other:1 --key-variable MY_KEY")

@@ -79,6 +79,16 @@ def _retry(api: Api, batch_id: str, **query: str) -> requests.Response:
     return api.call("POST", f"/v1/batches/{batch_id}/retry", params=query)
 
 
+def test_a_batch_whose_input_is_gone_ends(
+    sdk: openai.OpenAI, server: EmbeddedServer, api: Api, store: TimedStore, tmp_path: Path
+) -> None:
+    made = create(sdk, write(tmp_path, [line("a")]))
+    (api.data_dir / "files/files" / made.input_file_id).unlink()
+    with dispatcher(server, api.data_dir):
+        batch = ended(sdk, made.id)
+    assert (batch.status, [error.code for error in batch.errors.data]) == ("failed", ["input_file_missing"])
+
+
 def test_what_has_not_run_when_the_window_ends_is_written_as_expired(
     sdk: openai.OpenAI, server: EmbeddedServer, api: Api, store: TimedStore, tmp_path: Path
 ) -> None:

@@ -32,6 +32,13 @@ local function withdraw(job)
   call('ZREM', SCHEDULED .. job.queue, job.id)
 end
 
+-- How long a job may wait is for its first start: once it has begun, or has ended, that counts no more.
+local function forget_expiry(job)
+  if not job.expires_at then return end
+  call('HDEL', JOB .. job.id, 'expires_at')
+  call('ZREM', EXPIRY, job.id)
+end
+
 -- Put a job that ran, or waited on another, at the front of its queue.
 local function to_front(job)
   call('HSET', JOB .. job.id, 'status', 'queued', 'started_at', '', 'worker_name', '')
