@@ -24,9 +24,10 @@ AWAY = (0, 429, 502, 503, 504)
 
 def main(given: argparse.Namespace) -> int:
     """Run it. 0: every line has its answer; 1: some have none, or it could not be run."""
-    api = Api(given.url, environment.secret(given.key_variable) if given.key_variable else "")
     batch_id = given.batch
     try:
+        api = Api(given.url, _key(given.key_variable))
+        _check_place(Path(given.output))
         batch_id = batch_id or _start(api, given)
         batch = _wait(api, batch_id)
         return _write(api, batch, Path(given.output))
@@ -36,6 +37,21 @@ def main(given: argparse.Namespace) -> int:
     except (CallFailed, OSError, ValueError) as error:
         print(f"promptq: {error}", file=sys.stderr)
         return ExitCode.CRASHED
+
+
+def _key(variable: str) -> str:
+    key = environment.secret(variable) if variable else ""
+    if variable and not key:
+        raise ValueError(f"--key-variable: {variable} is not set, or empty")
+    return key
+
+
+def _check_place(output: Path) -> None:
+    """Before a batch runs for hours whose answers have nowhere to go."""
+    if not output.parent.is_dir():
+        raise ValueError(f"--output: there is no folder {output.parent}")
+    if output.is_dir():
+        raise ValueError(f"--output: {output} is a folder")
 
 
 def how_to_go_on(given: argparse.Namespace, batch_id: str) -> str:

@@ -141,3 +141,22 @@ def test_an_interrupted_command_says_how_to_go_on() -> None:
     given = argparse.Namespace(output="my out", url="http://other:1", key_variable="MY_KEY")
     told = how_to_go_on(given, "batch_1")
     assert told.endswith("promptq batch run --batch batch_1 -o 'my out' --url http://other:1 --key-variable MY_KEY")
+
+
+@pytest.mark.parametrize(
+    ("output", "more", "said"),
+    [
+        ("away/out.jsonl", [], "there is no folder"),
+        (".", [], "is a folder"),
+        ("out.jsonl", ["--key-variable", "PROMPTQ_TEST_UNSET"], "PROMPTQ_TEST_UNSET is not set"),
+    ],
+)
+def test_the_command_says_what_is_wrong_before_it_uploads(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, more: list[str], said: str
+) -> None:
+    url = f"http://127.0.0.1:{api.port}"
+    path = str(write(tmp_path, [line("a")]))
+    before = api.call("GET", "/v1/files").json()["data"]
+    assert main(["batch", "run", path, "-o", str(tmp_path / output), "--url", url, *more]) == 1
+    assert said in capsys.readouterr().err
+    assert api.call("GET", "/v1/files").json()["data"] == before

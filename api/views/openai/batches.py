@@ -20,7 +20,7 @@ from api.openai.schemas import OpenAIError
 from api.parameters import KeyHeader
 from api.presenter import json_response
 from api.views.openai import files
-from promptq.contract.batches import BatchRecord
+from promptq.contract.batches import RETRIED, BatchRecord
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest
 from promptq.contract.files import path_of
 
@@ -109,8 +109,7 @@ def retry_batch(path: BatchPath, query: RetryQuery) -> Response:
     if query.custom_id is not None and not _has_failed(record, query.custom_id):
         raise InvalidRequest("No line with this custom_id is in the batch's error file.", param="custom_id")
     if services().batches.retry(record, query.custom_id or ALL) != "done":
-        message = f"The batch is {record.status}, {record.failed} lines failed. It must have ended, and have its input."
-        raise BatchNotReady(message, param="id")
+        raise BatchNotReady(_why_not_again(record), param="id")
     return json_response(batch_object(find(path.id)))
 
 
@@ -142,6 +141,15 @@ def _record(body: CreateBatch, key: str, model: str) -> BatchRecord:
 
 def _asked(record: BatchRecord) -> tuple[object, ...]:
     return record.endpoint, record.input_file_id, record.window, record.metadata
+
+
+def _why_not_again(record: BatchRecord) -> str:
+    """Of a batch whose lines were refused to be run again."""
+    if record.status not in RETRIED:
+        return f"The batch is {record.status}, and is retried once it is completed, expired or cancelled."
+    if not record.failed:
+        return "No line of the batch has failed."
+    return f"The batch's input file '{record.input_file_id}' is gone."
 
 
 def _has_failed(record: BatchRecord, custom_id: str) -> bool:

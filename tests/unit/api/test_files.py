@@ -206,3 +206,27 @@ def test_a_page_of_batches_reads_no_more_than_it_shows(http: ReadingClient, monk
     page = http.get("/v1/batches?limit=3", headers=ANN).json
     assert ([one["id"] for one in page["data"]], page["has_more"]) == (ids[:4:-1], True)
     assert read == ids[:3:-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"status": "in_progress", "failed": 1}, "The batch is in_progress"),
+        ({"status": "failed"}, "The batch is failed"),
+        ({"status": "completed"}, "No line of the batch has failed."),
+        ({"status": "expired", "failed": 1, "input_file_id": "file-away"}, "file 'file-away' is gone."),
+    ],
+)
+def test_a_retry_that_is_refused_says_why(http: Any, fields: dict[str, Any], said: str) -> None:
+    body = {"input_file_id": upload(http).json["id"], "endpoint": "/v1/completions", "completion_window": "1h"}
+    batch_id = http.post("/v1/batches", json=body, headers=ANN).json["id"]
+    http.store.client.hset(http.store.keys.batch(batch_id), mapping=fields)
+    answer = http.post(f"/v1/batches/{batch_id}/retry", headers=ANN)
+    assert answer.status_code == 409
+    assert said in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/files//content", "/v1/batches//cancel", "/v1/jobs//cancel", "//v1/batches"])
+def test_an_empty_id_is_not_found_and_never_a_redirect(http: ReadingClient, path: str) -> None:
+    answer = http.post(path, headers=ANN)
+    assert (answer.status_code, answer.json["error"]["type"]) == (404, "not_found")
