@@ -30,7 +30,8 @@ class Access:
 
     def __init__(self, settings: ApiSettings, store: JobStore) -> None:
         self._settings = settings
-        self._names = read_keys(settings.api_keys_file) if settings.api_keys_file else {}
+        self._keys = read_keys(settings.api_keys_file) if settings.api_keys_file else {}
+        self._weights = {key.name: key.weight for key in self._keys.values()}
         self._for_this_machine = settings.is_loopback and not settings.allow_open_bind
         # The store's pool of connections, so that its time-outs hold here too.
         pool = store.client.connection_pool
@@ -48,15 +49,15 @@ class Access:
             ForeignSite: a browser sends another site's request.
             TooManyRequests: the key is over a limit.
         """
-        if not self._names:
+        if not self._keys:
             self._refuse_other_sites()
             return ""
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        name = self._names.get(digest(key.strip()))
-        if scheme.lower() != "bearer" or name is None:
+        known = self._keys.get(digest(key.strip()))
+        if scheme.lower() != "bearer" or known is None:
             raise Unauthorized("Send a known API key: `Authorization: Bearer <key>`.", param="Authorization")
-        self._limit(name)
-        return name
+        self._limit(known.name)
+        return known.name
 
     def may_see(self, name: str, job: Job) -> bool:
         """Whether the job is this key's; without keys everybody sees every job."""
@@ -64,7 +65,11 @@ class Access:
 
     def owns(self, name: str, owner: str) -> bool:
         """Whether what has this owner is this key's; without keys all is everybody's."""
-        return not self._names or owner == name
+        return not self._keys or owner == name
+
+    def weight(self, name: str) -> float:
+        """The share of a queue that a name has beside the others; 0: there is no other one to share with."""
+        return self._weights[name] if len(self._weights) > 1 else 0.0
 
     def _limit(self, name: str) -> None:
         if not self._settings.key_requests_per_second:

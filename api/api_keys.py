@@ -6,11 +6,26 @@ import hashlib
 import re
 import secrets
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from promptq.contract.errors import SettingsError
+from promptq.contract.shares import LEAST_WEIGHT, MOST_WEIGHT
 
-_LINE = re.compile(r"([A-Za-z0-9_.-]{1,64})\s+([0-9a-f]{64})")
+_LINE = re.compile(r"([A-Za-z0-9_.-]{1,64})\s+([0-9a-f]{64})(?:\s+weight=([0-9]{1,9}(?:\.[0-9]{1,9})?))?")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What the file says of one key.
+
+    Attributes:
+        name: whose it is; several keys may have one name.
+        weight: the share of a queue that the name has beside others.
+    """
+
+    name: str
+    weight: float = 1.0
 
 
 def digest(key: str) -> str:
@@ -18,23 +33,34 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def read_keys(file: str) -> dict[str, str]:
-    """Names by SHA-256. A line is `name sha256`, empty, or a comment after `#`.
+def read_keys(file: str) -> dict[str, ApiKey]:
+    """Keys by SHA-256. A line is `name sha256`, with `weight=2` behind it or not, empty, or a comment after `#`.
 
     Raises:
-        SettingsError: the file is missing, malformed or empty; no line is repeated, for it may hold a key.
+        SettingsError: the file is missing, malformed or empty, or gives one name two weights; no line is repeated, for
+            it may hold a key.
     """
-    names = {}
+    keys: dict[str, ApiKey] = {}
+    weights: dict[str, float] = {}
     for number, line in enumerate(_lines(file), 1):
         text = line.split("#")[0].strip()
         match = _LINE.fullmatch(text)
         if text and not match:
-            raise SettingsError(f"PROMPTQ_API_KEYS_FILE: line {number} of {file} is not `name sha256`")
+            raise SettingsError(f"PROMPTQ_API_KEYS_FILE: line {number} of {file} is not `name sha256 [weight=1]`")
         if match:
-            names[match[2]] = match[1]
-    if not names:
+            key = keys[match[2]] = ApiKey(match[1], _weight(match[3] or "1", number, file))
+            if weights.setdefault(key.name, key.weight) != key.weight:
+                raise SettingsError(f"PROMPTQ_API_KEYS_FILE: line {number} of {file} gives a name a second weight")
+    if not keys:
         raise SettingsError(f"PROMPTQ_API_KEYS_FILE: {file} holds no key")
-    return names
+    return keys
+
+
+def _weight(text: str, number: int, file: str) -> float:
+    if not LEAST_WEIGHT <= float(text) <= MOST_WEIGHT:
+        bounds = f"between {LEAST_WEIGHT:g} and {MOST_WEIGHT:g}"
+        raise SettingsError(f"PROMPTQ_API_KEYS_FILE: line {number} of {file}: a weight is {bounds}")
+    return float(text)
 
 
 def _lines(file: str) -> list[str]:

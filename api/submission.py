@@ -135,6 +135,7 @@ def _new_job(body: JobRequest, job_id: str, key: str, parts: Services, max_token
         traceparent=_traceparent(),
         request_id=request_id(),
         owner=owner(),
+        weight=parts.access.weight(owner()),
     )
     return replace(new, id=job_id) if job_id else new
 

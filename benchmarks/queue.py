@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +187,16 @@ def _through(client: redis.Redis, size: int, jobs: int) -> dict[str, Row]:
     return rows | {"all": {name: sum(row[name] for row in rows.values()) for name in rows["submit"]}}
 
 
-def acts(client: redis.Redis, size: int, jobs: int, cache: bool = True) -> dict[str, Callable[[], Any]]:
-    """What submits, claims and finishes so many jobs, so many at a time: each to be called once, in this order."""
+def acts(
+    client: redis.Redis, size: int, jobs: int, cache: bool = True, owners: Sequence[str] = ("",)
+) -> dict[str, Callable[[], Any]]:
+    """What submits, claims and finishes so many jobs, so many at a time: each to be called once, in this order.
+
+    Args:
+        owners: the jobs are theirs in turn.
+    """
     store = JobStore(client, WorkerSettings(_env_file=None, engine="echo", max_queue_jobs=10**9))
-    news = [new_job(time.time_ns() + i, cache) for i in range(jobs)]
+    news = [replace(new_job(time.time_ns() + i, cache), owner=owners[i % len(owners)]) for i in range(jobs)]
     starts, claims = range(0, jobs, size), list[list[Claim]]()
 
     def finish() -> None:

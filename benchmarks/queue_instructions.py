@@ -11,7 +11,7 @@ import re
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,19 +21,20 @@ from promptq.queue import embedded
 from promptq.queue.store import connect
 
 SIZE, JOBS, WARM_UPS = 32, 640, 2
+ROWS = (("result cache", True, ("",)), ("no cache", False, ("",)), ("no cache, two keys", False, ("ann", "bob")))
 
 
 def main() -> None:
     """Print the table."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     print(f"{'a job, at ' + str(SIZE):20}{'submit':>9}{'claim':>9}{'finish':>9}{'all':>9}")
-    for name, cache in (("result cache", True), ("no cache", False)):
+    for name, cache, owners in ROWS:
         with tempfile.TemporaryDirectory(prefix="promptq-bench-") as folder:
-            row = _measure(Path(folder), cache)
+            row = _measure(Path(folder), cache, owners)
         print(f"{name:20}" + "".join(f"{value / JOBS:9,.0f}" for value in [*row, sum(row)]))
 
 
-def _measure(folder: Path, cache: bool) -> list[float]:
+def _measure(folder: Path, cache: bool, owners: Sequence[str]) -> list[float]:
     """Instructions of all submits, claims and finishes."""
     wrapped = _wrapped(folder, embedded.find_binary())
     with mock.patch.object(embedded, "find_binary", return_value=wrapped):
@@ -43,9 +44,9 @@ def _measure(folder: Path, cache: bool) -> list[float]:
         pid = server.process.pid
         with connect(server.url, 60) as client:
             for _ in range(WARM_UPS):
-                for act in acts(client, SIZE, JOBS, cache).values():
+                for act in acts(client, SIZE, JOBS, cache, owners).values():
                     act()
-            return [_instructions(act, pid, folder) for act in acts(client, SIZE, JOBS, cache).values()]
+            return [_instructions(act, pid, folder) for act in acts(client, SIZE, JOBS, cache, owners).values()]
     finally:
         server.stop(kill=True)
 

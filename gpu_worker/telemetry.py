@@ -34,6 +34,7 @@ class Telemetry:
         self._finished = {status: metrics.finished.labels(model, status) for status in ENDS}
         self._resumed = metrics.resumed.labels(model)
         self._reused = metrics.reused.labels(model)
+        self._too_large = metrics.too_large.labels(model)
         self._drafts = {outcome: metrics.drafts.labels(model, outcome) for outcome in ("right", "wrong")}
         self._queue_wait = {name: metrics.queue_wait.labels(name, model) for name in PRIORITIES}
         self._job_duration = {name: metrics.job_duration.labels(name, model) for name in PRIORITIES}
@@ -62,6 +63,7 @@ class Telemetry:
         self._drafts["right"].inc(stats.right_drafts)
         self._drafts["wrong"].inc(stats.wrong_drafts)
         self._reused.inc(stats.reused_tokens)
+        self._too_large.inc(stats.too_large)
         self._tokens["completion"].inc(sum(event.tokens for event in result.events))
         self._tokens["prompt"].inc(stats.prefill_tokens)
         if stats.prefill_tokens and stats.prefill_seconds:

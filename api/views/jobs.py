@@ -10,7 +10,7 @@ from flask import Response, request
 from flask_openapi3.types import ResponseDict
 
 from api import visible_jobs
-from api.current import services
+from api.current import owner, services
 from api.http.blueprints import StrictBlueprint, submits_jobs
 from api.parameters import MAX_IDS, JobPath, ListQuery, NewJobPath, SubmitHeaders, WaitHeader, WaitQuery
 from api.presenter import job_resource, job_response, json_response, url_of
@@ -77,7 +77,7 @@ def cancel_job(path: JobPath) -> Response:
 def retry_job(path: JobPath) -> Response:
     """Queue a failed job again, as new"""
     visible_jobs.read(path.id)
-    services().store.retry(path.id)
+    services().store.retry(path.id, services().access.weight(owner()))
     return job_response(visible_jobs.read(path.id), HTTPStatus.ACCEPTED)
 
 

@@ -100,6 +100,7 @@ class StepStats:
         prefill_seconds: how long the step took, if it computed prompt tokens, else 0.
         decode_seconds: how long the step took, if rows decoded in it, else 0.
         right_drafts, wrong_drafts: guessed tokens that stood, and those that did not.
+        too_large: passes over the model that the memory was too short for.
     """
 
     rows: int = 0
@@ -109,6 +110,7 @@ class StepStats:
     decode_seconds: float = 0.0
     right_drafts: int = 0
     wrong_drafts: int = 0
+    too_large: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,8 @@ class Capabilities:
 
     Attributes:
         text: generates; false of an engine that has `embeddings` alone.
-        resume: continues a row from token ids that were generated earlier, to the text it would have had.
+        resume: continues a row from token ids that were generated earlier, to the text it would have had; in 16-bit
+            formats two tokens that are as good as equally likely may change places.
         preempt: gives up a running row with its progress.
         logprobs, json_schema, penalties, logit_bias: these parameters of a request.
         token_prompts: takes a prompt as token ids.

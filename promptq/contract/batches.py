@@ -53,6 +53,7 @@ class BatchRecord:
         output_file_id, error_file_id: chosen at the beginning; there is such a file once it has a line.
         keep_seconds: how long the files are kept after the end.
         model: what all lines name; empty where they differ.
+        weight: the owner's share of a queue beside other owners, as of jobs.
     """
 
     id: str
@@ -75,6 +76,7 @@ class BatchRecord:
     error_file_id: str = ""
     keep_seconds: int = 0
     model: str = ""
+    weight: float = 1.0
 
     @classmethod
     def from_hash(cls, batch_id: str, fields: Mapping[bytes, bytes]) -> BatchRecord:
@@ -101,6 +103,7 @@ class BatchRecord:
             text["error_file_id"],
             int(text.get("keep_seconds", 0)),
             text.get("model", ""),
+            float(text.get("weight", 1)),
         )
 
     @property

@@ -72,6 +72,14 @@ class Keys:
         )  # fmt: skip
         self.queue_names = key("rq:queues", "", "set", "permanent: three a model", "the queues that RQ's tools show")
         self.queue = key("rq:queue:", "{queue}", "list", "gone when empty; bounded by max_queue_jobs", "queued ids")
+        self.start_tags = key(
+            "promptq:start_tags:", "{queue}", "sorted set", "gone when the queue is empty; claimed jobs' before",
+            "ids of waiting jobs of API keys beside others, scored by their start tags",
+        )  # fmt: skip
+        self.finish_tags = key(
+            "promptq:finish_tags:", "{queue}", "hash", "gone when the queue is empty",
+            "by API key: the tag at which its next job may begin, a space, what its last one cost",
+        )  # fmt: skip
         self.wip = key(
             "rq:wip:", "{queue}", "sorted set", "gone when empty; reaped",
             "{id}:{execution} of running jobs, scored lease end + grace",

@@ -78,6 +78,9 @@ class WorkerMetrics:
         self.reused = counter(
             "promptq_prompt_tokens_reused_total", "Prompt tokens that were in memory, and not computed.", ["model"]
         )
+        self.too_large = counter(
+            "promptq_passes_too_large_total", "Passes over the model that the memory was too short for.", ["model"]
+        )
         self.preemptions = counter(
             "promptq_preemptions_total", "Running rows that gave way, by who to: high_over_low.", ["model", "reason"]
         )

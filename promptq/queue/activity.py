@@ -25,6 +25,8 @@ def _live(store: JobStore, limit: int) -> Iterator[str]:
     keys = store.keys
     with answering(), store.client.pipeline(transaction=False) as pipe:
         for name in store.rq_names():
+            # Where keys take turns, what was submitted last may be anywhere, but of a small share it is near the head.
+            pipe.lrange(keys.queue(name), 0, limit - 1)
             pipe.lrange(keys.queue(name), -limit, -1)
             pipe.zrange(keys.deferred(name), 0, limit - 1, desc=True)
             pipe.zrange(keys.wip(name), 0, limit - 1, desc=True)

@@ -60,6 +60,7 @@ class BatchRecords:
             "error_file_id": record.error_file_id,
             "keep_seconds": record.keep_seconds,
             "model": record.model,
+            "weight": record.weight,
         }
         head = [record.id, record.owner, window_seconds(record.window), record.input_file_id]
         reply = self._store.scripts.run("batch_create", [*head, *chain.from_iterable(fields.items())])

@@ -15,7 +15,7 @@ class QueueState:
     Attributes:
         joined: waiting for the text of an identical job.
         dead: failed and kept, the dead-letter list.
-        oldest_age_seconds: how long the job at the head has waited; 0 when none waits.
+        oldest_age_seconds: how long the oldest of the first few jobs has waited; 0 when none waits.
     """
 
     queue: QueueName

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ __all__ = ["FleetRecord", "Observer", "PoolRecord", "QueueState", "Snapshot", "W
 
 DRAIN_RATE_SECONDS = 60
 FLEET_SECONDS = 15
+HEADS = 8
+"""How far into a queue the oldest job is looked for: each key's is its first one, and keys take turns."""
 Record = TypeVar("Record")
 
 
@@ -65,10 +67,10 @@ class Observer:
                 pipe.llen(keys.queue(name))
                 for registry in (keys.wip, keys.deferred, keys.finished, keys.failed):
                     pipe.zcard(registry(name))
-                pipe.lindex(keys.queue(name), 0)
+                pipe.lrange(keys.queue(name), 0, HEADS - 1)
             replies: list[Any] = pipe.execute()
         rows = [replies[i : i + 6] for i in range(0, len(replies), 6)]
-        ages = self._ages([head for *_, head in rows])
+        ages = self._oldest([heads for *_, heads in rows])
         return [_queue(queue, row, age) for queue, row, age in zip(catalogue.queues, rows, ages, strict=True)]
 
     def dead(self, limit: int) -> list[str]:
@@ -150,15 +152,17 @@ class Observer:
     def _rq_names(self) -> list[str]:
         return self._settings.catalogue.rq_names
 
-    def _ages(self, heads: Sequence[Any]) -> list[float]:
+    def _oldest(self, heads: Sequence[Sequence[bytes]]) -> list[float]:
+        """How long the oldest of some jobs of each queue has waited."""
         with answering(), self.client.pipeline(transaction=False) as pipe:
-            for head in heads:
-                pipe.hmget(self._keys.job(head.decode() if head else ""), "queued_at", "enqueued_at")
+            for job_id in chain.from_iterable(heads):
+                pipe.hmget(self._keys.job(job_id.decode()), "queued_at", "enqueued_at")
             pipe.time()
             *stamps, (seconds, microseconds) = pipe.execute()
         given = self._clock()
         now = seconds + microseconds / 1e6 if given is None else given
-        return [max(0.0, now - _stamp(queued_at, enqueued_at, now)) for queued_at, enqueued_at in stamps]
+        ages = iter([max(0.0, now - _stamp(queued_at, enqueued_at, now)) for queued_at, enqueued_at in stamps])
+        return [max(islice(ages, len(some)), default=0.0) for some in heads]
 
     def _forget(self, worker_keys: Sequence[str]) -> None:
         if not worker_keys:

@@ -17,6 +17,7 @@ from promptq.contract.logprobs import TokenLogprob, read_logprobs
 from promptq.contract.queues import Priority, QueueName
 from promptq.contract.request import JobRequest
 from promptq.contract.settings import CommonSettings
+from promptq.contract.shares import turn_cost
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class NewJob:
         keep_seconds: with an idempotency key or a client's own id, how long the job and the record are kept.
         request_id: of the HTTP request that made it, for the worker's log.
         owner: name of the API key that it belongs to; texts are shared only between jobs of one owner.
+        weight: the owner's share of a queue beside other owners; 0: it waits in the order of arrival.
         response: where it is one of OpenAI's responses, what that shows of its request, as JSON.
     """
 
@@ -45,6 +47,7 @@ class NewJob:
     traceparent: str = ""
     request_id: str = ""
     owner: str = ""
+    weight: float = 1.0
     response: str = ""
 
     @classmethod
@@ -80,7 +83,8 @@ class NewJob:
         fields = list(chain.from_iterable((name, value) for name, value in own.items() if value != ""))
         return [
             self.id, rq_queue, _or_empty(self.request.ttl_seconds), cache_key, self.idempotency_key,
-            _or_empty(self.keep_seconds), own["fingerprint"], self._data(), len(fields), *fields,
+            _or_empty(self.keep_seconds), own["fingerprint"], turn_cost(self.weight) if self.owner else "",
+            self._data(), len(fields), *fields,
         ]  # fmt: skip
 
     def _data(self) -> bytes:

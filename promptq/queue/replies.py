@@ -44,7 +44,8 @@ def admission(
         case "join":
             return Submitted("join", Job(new.id, Status.QUEUED, new.queue, submitted_at, cache="join"))
     cache = "miss" if cache_key else "bypass"
-    return Submitted("new", Job(new.id, Status.QUEUED, new.queue, submitted_at, queue_position=details[0], cache=cache))
+    (ahead,) = details
+    return Submitted("new", Job(new.id, Status.QUEUED, new.queue, submitted_at, queue_position=ahead, cache=cache))
 
 
 def full(details: Sequence[Any]) -> QueueFull:

@@ -13,7 +13,7 @@ from promptq.queue.connection import answering
 
 _CHANGES = ("base", "jobs", "lifetime", "usage", "totals", "transition", "groups")
 PARTS: Final[Mapping[str, Sequence[str]]] = {
-    "submit": (*_CHANGES, "bound", "cache", "admission"),
+    "submit": (*_CHANGES, "fair", "fair_place", "bound", "cache", "admission"),
     "claim": (*_CHANGES, "expiry", "rq_features", "progress", "candidate", "lines"),
     "renew": ("base",),
     "append": ("base",),
@@ -26,7 +26,7 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "take_back": (*_CHANGES, "redelivery"),
     "redeliver": (*_CHANGES, "redelivery"),
     "cancel": _CHANGES,
-    "retry": ("base", "jobs", "bound", "progress"),
+    "retry": ("base", "jobs", "fair", "fair_place", "bound", "progress"),
     "read": ("base",),
     "delete": ("base", "jobs"),
     "register": ("base",),

@@ -15,6 +15,7 @@ from promptq.contract.job import FIELDS, Job, Status, encode_traceback, read_sta
 from promptq.contract.keys import usage_prelude
 from promptq.contract.queues import PRIORITIES, QueueName, queues_of
 from promptq.contract.settings import CommonSettings
+from promptq.contract.shares import turn_cost
 from promptq.queue.connection import answering, connect, without_retries
 from promptq.queue.records import Admission, Claim, Ending, NewJob, Reaped, Submitted, Terms
 from promptq.queue.replies import admission, full, is_claimed
@@ -180,8 +181,8 @@ class JobStore:
             raise JobAlreadyTerminal(job_id, read_status(details[0].decode(), details[1].decode()))
         return Status.CANCELLED if outcome == b"cancelled" else Status.RUNNING
 
-    def retry(self, job_id: str) -> None:
-        """Queue a failed job again, as new.
+    def retry(self, job_id: str, weight: float = 1.0) -> None:
+        """Queue a failed job again, as new; `weight` is its owner's, as of a new job.
 
         Raises:
             JobNotFound: no such job.
@@ -190,7 +191,7 @@ class JobStore:
         """
         model = self.get(job_id).queue.model
         queues = self._rq_names(queues_of(model))
-        arguments = [job_id, self.settings.max_queue_jobs, _token(), model, *queues]
+        arguments = [job_id, self.settings.max_queue_jobs, _token(), turn_cost(weight), model, *queues]
         outcome, *details = self.scripts.run("retry", arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import redis
 from hypothesis import settings as hypothesis_settings
@@ -55,14 +56,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         prompt=st.integers(0, 3), priority=st.sampled_from(PRIORITIES), cache=st.booleans(),
-        ttl=st.none() | st.floats(0.1, 40),
+        ttl=st.none() | st.floats(0.1, 40), owner=st.sampled_from(["", "ann", "bob"]),
     )  # fmt: skip
-    def submit(self, prompt: int, priority: str, cache: bool, ttl: float | None) -> None:
-        new = new_job(f"p{prompt}", priority=priority, cache=cache, ttl_seconds=ttl)
+    def submit(self, prompt: int, priority: str, cache: bool, ttl: float | None, owner: str = "") -> None:
+        new = replace(new_job(f"p{prompt}", priority=priority, cache=cache, ttl_seconds=ttl), owner=owner)
         try:
             self.ids.append(self.store.submit(new, self.now).job.id)
         except QueueFull:
-            assert len(self._live()) >= 12
+            assert len(self._live()) >= (10 if owner else 12)
 
     @rule(number=st.integers(0, 3), prompt=st.integers(0, 1))
     def submit_with_a_key(self, number: int, prompt: int) -> None:
@@ -187,6 +188,12 @@ class StoreMachine(RuleBasedStateMachine):
     def every_job_is_in_exactly_one_place(self) -> None:
         assert census(self.client) == []
         assert {key.decode().removeprefix(keys.job()) for key in self.client.scan_iter(keys.job("*"))} == set(self.ids)
+
+    @invariant()
+    def jobs_with_a_start_tag_wait_in_the_order_of_their_tags(self) -> None:
+        tagged = self.client.zrange(keys.start_tags("default"), 0, -1)
+        listed = self.client.lrange(keys.queue("default"), 0, -1)
+        assert [job_id for job_id in listed if job_id in tagged] == [job_id for job_id in tagged if job_id in listed]
 
     @invariant()
     def an_end_never_changes(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,26 +14,26 @@ from torch.nn import functional
 
 from gpu_worker.engines.continuous.kernels import build
 from gpu_worker.engines.continuous.kernels.build import BuildError, library
-from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention, load_kernels, packed
+from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention, load_kernels, usable_targets
 from gpu_worker.engines.continuous.runners.linear import KernelLinear, gated, has_onednn
-from tests.integration.tiny_engines import KERNELS, tiny_engine, tiny_model
+from tests.integration.tiny_engines import ALL_KERNELS, tiny_engine, tiny_model
 from tests.processes import ROOT
 
 CPU = torch.device("cpu")
 close = torch.testing.assert_close
-pytestmark = pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() != "AVX2", reason="the kernels are for processors with AVX2"
-)
+TARGETS = usable_targets(CPU, torch.float32)
+pytestmark = pytest.mark.skipif(not TARGETS, reason="the kernels are for processors with AVX2, AVX-512 or NEON")
 
 
-@pytest.fixture
-def kernels() -> Kernels:
-    assert KERNELS is not None, "the kernels could not be compiled: see the log"
-    return KERNELS
+@pytest.fixture(params=TARGETS)
+def kernels(request) -> Kernels:
+    loaded = {kernels.target: kernels for kernels in ALL_KERNELS}
+    assert request.param in loaded, "the kernels could not be compiled: see the log"
+    return loaded[request.param]
 
 
-@pytest.mark.parametrize("outputs", [16, 24, 7])
-@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 11, 64, 130])
+@pytest.mark.parametrize("outputs", [48, 56, 7])
+@pytest.mark.parametrize("rows", [*range(11), 17, 64, 130])
 def test_a_product(kernels, rows, outputs):
     torch.manual_seed(rows)
     weight, bias, x, other = (torch.randn(*shape) for shape in ((outputs, 40), (outputs,), (rows, 40), (rows, outputs)))
@@ -132,17 +133,19 @@ def test_keys_and_values_find_their_places(kernels):
     assert torch.equal(states[tokens:], before[tokens:]), "tokens without a slot are left as they are"
 
 
-def test_weights_lie_in_panels():
-    weight = torch.arange(20.0)[:, None] * 100 + torch.arange(3.0)
-    panels = packed(weight)
-    assert panels.shape == (2, 1, 3, 16)
-    assert panels[1, 0, 2].tolist() == [1602, 1702, 1802, 1902, *[0] * 12]
+def test_weights_lie_in_panels(kernels):
+    outputs = kernels.panel + 4
+    weight = torch.arange(float(outputs))[:, None] * 100 + torch.arange(3.0)
+    panels = kernels.packed(weight)
+    assert panels.shape == (2, 1, 3, kernels.panel)
+    assert panels[1, 0, 2].tolist() == [*weight[-4:, 2].tolist(), *[0] * (kernels.panel - 4)]
+    assert kernels.packed(weight, weight + 1).shape == (2, 2, 3, kernels.panel)
     assert [fits_attention(dim) for dim in (8, 64, 256, 264, 60)] == [True, True, True, False, False]
 
 
 def test_the_default_engine_uses_them_and_others_do_without(kernels, tmp_path):
     model = tiny_model("llama")
-    assert tiny_engine(model, kernels=kernels).info.details["linear"] == "kernels"
+    assert tiny_engine(model, kernels=kernels).info.details["linear"] == f"kernels-{kernels.target}"
     without = "onednn" if has_onednn(CPU, torch.float32) else "torch"
     assert tiny_engine(model, kernels=None).info.details["linear"] == without
     assert tiny_engine(model, kernels=kernels, packed=False).info.details["linear"] == "torch"
@@ -163,7 +166,7 @@ def test_a_compiler_that_fails_leaves_its_first_line_and_no_file(tmp_path, monke
     gcc.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(BuildError, match=r"gcc: no such flag$"):
-        library(tmp_path / "kernels")
+        library(tmp_path / "kernels", TARGETS[0])
     assert [path.name for path in (tmp_path / "kernels").iterdir()] == ["kernels.lock"]
 
 
@@ -174,28 +177,29 @@ def test_a_compiler_that_hangs_is_given_up_and_leaves_no_file(tmp_path, monkeypa
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(build, "TIME_LIMIT_SECONDS", 0.2)
     with pytest.raises(BuildError, match=r"gcc took more than 0.2 s$"):
-        library(tmp_path / "kernels")
+        library(tmp_path / "kernels", TARGETS[0])
     assert [path.name for path in (tmp_path / "kernels").iterdir()] == ["kernels.lock"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BuildError, match=str(tmp_path / "file")):
-        library(tmp_path / "file" / "kernels")
+        library(tmp_path / "file" / "kernels", TARGETS[0])
 
 
 def test_processes_that_start_together_compile_once(tmp_path):
     command = [sys.executable, "-m", "gpu_worker.engines.continuous.kernels.build", str(tmp_path)]
     started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    answers = {process.communicate(timeout=120)[0].strip() for process in started}
-    (path,) = answers
-    assert {file.name for file in tmp_path.iterdir()} == {os.path.basename(path), "kernels.lock"}
-    Kernels(path)
+    (answer,) = {process.communicate(timeout=120)[0].strip() for process in started}
+    paths = [Path(line) for line in answer.splitlines()]
+    assert {file.name for file in tmp_path.iterdir()} == {*(path.name for path in paths), "kernels.lock"}
+    assert [path.name.split("-")[1] for path in paths] == list(build.targets()), "all that this kind of machine may run"
+    Kernels(next(path for path in paths if TARGETS[0] in path.name), TARGETS[0])
 
 
 def test_what_came_with_the_program_is_taken_first(tmp_path, monkeypatch):
     """An image has them compiled, and no compiler."""
-    ready = library(tmp_path / "image" / "built")
+    ready = library(tmp_path / "image" / "built", TARGETS[0])
     monkeypatch.setattr(build, "BUILT", ready.parent)
     monkeypatch.setenv("PATH", "")
-    assert library(tmp_path / "other") == ready
+    assert library(tmp_path / "other", TARGETS[0]) == ready

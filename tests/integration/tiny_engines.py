@@ -26,11 +26,12 @@ from transformers import (
 
 from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
-from gpu_worker.engines.continuous.kernels.library import load_kernels
+from gpu_worker.engines.continuous.kernels.library import load_all, usable_targets
 from tests.processes import ROOT
 
-# As a worker has them; None on a processor that they are not for.
-KERNELS = load_kernels(ROOT / ".promptq" / "kernels", torch.device("cpu"), torch.float32)
+# All that run here, the widest vectors first, and what most tests take; None on a processor that they are not for.
+ALL_KERNELS = load_all(ROOT / ".promptq" / "kernels", usable_targets(torch.device("cpu"), torch.float32))
+KERNELS = ALL_KERNELS[0] if ALL_KERNELS else None
 # The three ways through a model, as options of an engine.
 WAYS = {"kernels": {"kernels": KERNELS}, "operators": {"kernels": None}, "transformers": {"packed": False}}
 NEAR_TIE = 1e-4

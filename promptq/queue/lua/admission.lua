@@ -1,6 +1,6 @@
 -- Put before submit.lua: one job's way in. `job` has the fields that submit.lua reads from ARGV. Of the transition are
--- used besides: model, bound, depth (jobs waiting now), cache_ttl, admitted (how many were), and fed (queues that got
--- jobs).
+-- used besides: model, queues (the model's), bound, depth (jobs waiting now), cache_ttl, admitted (how many were), fed
+-- (queues that got jobs), flows (of fair.lua), and voided (keys of turns).
 
 -- What was sent before: by a client under its key or id, or by our own connection, which repeats a call whose answer
 -- was lost. Returns the job's reply, or nil.
@@ -12,8 +12,7 @@ local function repeated(job)
 end
 
 local function write_job(job, status, cache, transition)
-  -- In a queue that is half empty those that were refused did not come back: their turns are void.
-  if transition.admitted == 0 and transition.depth * 2 < transition.bound then call('DEL', TURN .. transition.model) end
+  if transition.depth * 2 < transition.bound then void_turns(job, transition) end
   call('HSET', JOB .. job.id, 'data', job.data, 'status', status, 'origin', job.queue, 'created_at', transition.iso,
     'enqueued_at', transition.iso, 'queued_at', stamp(transition.now), unpack(job.fields))
   if cache then call('HSET', JOB .. job.id, 'cache', cache) end
@@ -33,7 +32,7 @@ local function enqueue(job, transition)
     return {'join'}
   end
   transition.fed[job.queue] = true
-  return {'new', call('RPUSH', QUEUE .. job.queue, job.id) - 1}
+  return {'new', line_up(job, transition.flows)}
 end
 
 -- Admit a job, or refuse it. Returns its reply.
@@ -41,8 +40,9 @@ local function admit(job, transition)
   local known = repeated(job)
   if known then return known end
   local text = job.cache_key ~= '' and cached_text(job.cache_key, transition.cache_ttl)
-  if not text and transition.depth >= transition.bound then
-    return refuse(transition.model, transition.depth, transition.bound, transition.now)
+  local bound = bound_for(job, transition.bound, transition.depth, transition.queues, transition.flows)
+  if not text and transition.depth >= bound then
+    return refuse(job, transition.model, transition.depth, bound, transition.now)
   end
   call('SADD', QUEUE_NAMES, QUEUE .. job.queue) -- the first write, and one that a full server refuses
   if text then

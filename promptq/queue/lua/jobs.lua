@@ -28,8 +28,17 @@ end
 -- Take a waiting job out of where it waits.
 local function withdraw(job)
   call('LREM', QUEUE .. job.queue, 1, job.id)
+  if job.owner then call('ZREM', START_TAGS .. job.queue, job.id) end
   call('ZREM', DEFERRED .. job.queue, job.id)
   call('ZREM', SCHEDULED .. job.queue, job.id)
+end
+
+-- Of a job that ran, only the time at which it was claimed is kept, under no id: it goes before all that have a tag.
+local function drop_start_tag(job)
+  local tag = job.owner and redis.pcall('ZSCORE', START_TAGS .. job.queue, job.id)
+  if type(tag) ~= 'string' then return end
+  call('ZREM', START_TAGS .. job.queue, job.id)
+  call('ZADD', START_TAGS .. job.queue, 'GT', tag, '')
 end
 
 -- How long a job may wait is for its first start: once it has begun, or has ended, that counts no more.
@@ -41,6 +50,7 @@ end
 
 -- Put a job that ran, or waited on another, at the front of its queue.
 local function to_front(job)
+  drop_start_tag(job)
   call('HSET', JOB .. job.id, 'status', 'queued', 'started_at', '', 'worker_name', '')
   call('LPUSH', QUEUE .. job.queue, job.id)
   announce(WAKE, job.queue)

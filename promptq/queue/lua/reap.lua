@@ -32,6 +32,7 @@ for i = FIRST_QUEUE, #ARGV do
   local queue = ARGV[i]
   take_back_expired_leases(queue)
   add_some_that_joined(groups, queue, most)
+  if call('EXISTS', QUEUE .. queue) == 0 then call('UNLINK', START_TAGS .. queue, FINISH_TAGS .. queue) end
   for _, registry in ipairs({FINISHED, FAILED, CANCELED}) do
     call('ZREMRANGEBYSCORE', registry .. queue, '-inf', stamp(transition.now))
   end

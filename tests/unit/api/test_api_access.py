@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from api.api_keys import digest, read_keys
+from api.api_keys import ApiKey, digest, read_keys
 from api.app import create_app
 from promptq.contract.errors import SettingsError
 from promptq.contract.settings import ApiSettings
@@ -92,7 +92,50 @@ class TestKeys:
         )
         key, line = (text.split(":", 1)[1].strip() for text in made.stdout.splitlines())
         (tmp_path / "keys").write_text(line)
-        assert read_keys(str(tmp_path / "keys")) == {digest(key): "carl"}
+        assert read_keys(str(tmp_path / "keys")) == {digest(key): ApiKey("carl")}
+
+
+class TestShares:
+    @pytest.mark.parametrize(
+        ("line", "says"),
+        [
+            (" weight=0", "a weight is between 0.01 and 100"), (" weight=101", "a weight is between"),
+            (" weight=-1", "is not `name"), (" 2", "is not `name"), (" weight=nan", "is not `name"),
+        ],
+    )  # fmt: skip
+    def test_a_weight_that_is_none_is_refused(self, tmp_path: Path, line: str, says: str) -> None:
+        (tmp_path / "keys").write_text(f"ann {digest('a')}{line}\n")
+        with pytest.raises(SettingsError, match=f"line 1 of .*{says}"):
+            read_keys(str(tmp_path / "keys"))
+
+    def test_a_name_has_one_weight_over_all_its_keys(self, tmp_path: Path) -> None:
+        file = tmp_path / "keys"
+        file.write_text(f"ann {digest('old')} weight=2.5 # until May\nann {digest('new')} weight=2.5\n")
+        assert set(read_keys(str(file)).values()) == {ApiKey("ann", 2.5)}
+        file.write_text(f"ann {digest('old')} weight=2.5\nann {digest('new')}\n")
+        with pytest.raises(SettingsError, match=r"line 2 of .* gives a name a second weight"):
+            read_keys(str(file))
+
+    def test_keys_take_turns_by_their_weights(self, make: Make, keyfile: Path) -> None:
+        keyfile.write_text(keyfile.read_text().rstrip() + " weight=2\n")
+        http = make()
+        for name, jobs in (("ann", 6), ("bob", 4)):
+            prompts = [{"prompt": f"{name} {n}"} for n in range(jobs)]
+            assert http.post("/v1/jobs:batch", json={"jobs": prompts}, headers=bearer(name)).status_code == 200
+        claims = http.store.claim("w", 10)
+        assert [claim.kwargs["prompt"][:3] for claim in claims[1:7]].count("bob") == 4
+        http.store.finish("w", [failure(claim) for claim in claims if claim.kwargs["prompt"].startswith("ann")])
+        http.post("/v1/jobs:batch", json={"jobs": [{"prompt": f"more {n}"} for n in range(3)]}, headers=bearer("bob"))
+        dead = next(claim.id for claim in claims if claim.kwargs["prompt"].startswith("ann"))
+        assert http.post(f"/v1/jobs/{dead}/retry", headers=bearer("ann")).status_code == 202
+        assert dead in [claim.id for claim in http.store.claim("w", 2)]
+
+    def test_one_key_shares_with_nobody(self, make: Make, keyfile: Path) -> None:
+        keyfile.write_text(f"ann {digest(KEYS['ann'])} weight=3\nann {digest('another of hers')} weight=3\n")
+        http = make()
+        assert http.post("/v1/jobs", json={"prompt": "x"}, headers=bearer("ann")).status_code == 202
+        keys = http.store.keys
+        assert http.store.client.exists(keys.start_tags("default"), keys.finish_tags("default")) == 0
 
 
 class TestOwnership:

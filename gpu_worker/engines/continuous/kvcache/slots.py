@@ -19,6 +19,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from gpu_worker.engines.continuous.device_errors import is_memory_error
+from gpu_worker.engines.continuous.kvcache.gpu_memory import gpu_bytes_left
 from gpu_worker.engines.continuous.rounding import round_up
 from promptq.contract.errors import EngineError
 from promptq.runtime import cgroups
@@ -196,6 +198,8 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 def allocate(shapes: Sequence[LayerShape], slots: int, context: int, device: torch.device) -> SlotCache:
     """Take the memory for so many rows of so many tokens; 0 slots: as many as are of use on the device and fit.
 
+    The weights lie as the runner reads them by now: what that takes is no longer free.
+
     Raises:
         EngineError: the device has too little; says how many slots fit.
     """
@@ -205,13 +209,20 @@ def allocate(shapes: Sequence[LayerShape], slots: int, context: int, device: tor
     if wanted * per_slot > free:
         raise EngineError(_too_large(wanted, context, per_slot, free, device))
     log.info("%d slots of %d tokens: up to %.2f GiB of KV memory", wanted, context, wanted * per_slot / 2**30)
-    return SlotCache(shapes, wanted, context, device)
+    try:
+        return SlotCache(shapes, wanted, context, device)
+    except Exception as error:
+        if not is_memory_error(error):
+            raise
+    # Outside the handler: what was taken so far is free again. In pieces, all of it need not be of use.
+    free = min(int(free_bytes(device) * MEMORY_SHARE), wanted * per_slot - 1)
+    raise EngineError(_too_large(wanted, context, per_slot, free, device))
 
 
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device now, and that this process may take."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return gpu_bytes_left(device)
     left = cgroups.memory_left()
     available = psutil.virtual_memory().available
     return available if left is None else min(left, available)
@@ -222,4 +233,5 @@ def _too_large(slots: int, context: int, per_slot: int, free: int, device: torch
     return (
         f"{slots} slots of {context} tokens need {needed:.2f} GiB of KV memory and {device} has {has:.2f} GiB for it: "
         f"{fits} slots fit; lower PROMPTQ_SLOTS or PROMPTQ_CONTEXT_LENGTH"
+        + (", or raise PROMPTQ_GPU_MEMORY_SHARE" if device.type == "cuda" else "")
     )

@@ -21,7 +21,7 @@ class Runner(Protocol):
 
     Attributes:
         step_cost: how long its steps take; free_tokens is 0 if chunks of running rows may have no drafts.
-        linear_kind: what multiplies with the weights: `kernels`, `onednn` or `torch`.
+        linear_kind: what multiplies with the weights: `kernels-` and what they are compiled for, `onednn` or `torch`.
     """
 
     cache: SlotCache

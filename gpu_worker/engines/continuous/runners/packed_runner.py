@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.kvcache.slots import LayerShape, SlotCache
 from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.runners.attention_groups import AttentionGroup, attention_groups
 from gpu_worker.engines.continuous.runners.linear import has_onednn
@@ -22,6 +22,7 @@ from gpu_worker.engines.continuous.sampling import choose
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.drafts import MOST_DRAFTS
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 
 # Up to so many tokens a row, running rows with their drafts, attention is computed as plain products.
 FEW_TOKENS = MOST_DRAFTS + 1
@@ -30,22 +31,31 @@ WARM_ROWS = 16
 
 
 class PackedRunner:
-    """Computes chunks in the slots of one cache. See `base.Runner` for the contract."""
+    """Computes chunks in the slots of one cache. See `base.Runner` for the contract.
 
-    def __init__(self, model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None = None) -> None:
+    Args:
+        kernels: our own, for a CPU; None: torch's operators alone.
+        weights: of the model, laid out with the kernels that are `usable`; None: it lays them out itself.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        cache: SlotCache,
+        kernels: Kernels | None = None,
+        weights: PackedModel | None = None,
+    ) -> None:
         self.cache = cache
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
         self._dtype = model.dtype
         self._key_heads = cache.stores[0].keys.shape[1]
         self._groups = model.config.num_attention_heads // self._key_heads
-        self._kernels = kernels if fits_attention(cache.stores[0].keys.shape[3]) else None
-        self._model = PackedModel(model, self._kernels)
+        self._kernels = usable(kernels, cache.shapes[0])
+        self._model = weights or PackedModel(model, self._kernels)
         onednn = has_onednn(model.device, model.dtype)
-        self.linear_kind = "kernels" if self._kernels else "onednn" if onednn else "torch"
-        self.step_cost = (
-            step_cost.CUDA if model.device.type == "cuda" else step_cost.CPU_KERNELS if self._kernels else step_cost.CPU
-        )
+        self.linear_kind = f"kernels-{self._kernels.target}" if self._kernels else "onednn" if onednn else "torch"
+        self.step_cost = _step_cost(model.device, self._kernels)
         if self.linear_kind == "onednn":
             self._warm_up(min(WARM_ROWS, cache.slots))
 
@@ -103,6 +113,17 @@ class PackedRunner:
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
+
+
+def usable(kernels: Kernels | None, shape: LayerShape) -> Kernels | None:
+    """The kernels, if they take heads of this size."""
+    return kernels if fits_attention(shape.key[1]) else None
+
+
+def _step_cost(device: torch.device, kernels: Kernels | None) -> StepCost:
+    if device.type == "cuda":
+        return step_cost.CUDA
+    return step_cost.CPU_KERNELS[kernels.target] if kernels else step_cost.CPU
 
 
 @dataclass(frozen=True, slots=True)

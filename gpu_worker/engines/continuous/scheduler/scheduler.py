@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gpu_worker.engines.continuous.rounding import round_up
 from gpu_worker.engines.continuous.scheduler.drafts import DraftBudget
+from gpu_worker.engines.continuous.scheduler.memory_limits import MemoryLimits
 from gpu_worker.engines.continuous.scheduler.prefixes import Copy, Prefixes
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
@@ -50,6 +51,7 @@ class Scheduler:
     Attributes:
         drafts: how far rows guess ahead, while no prompt is computed.
         prefixes: what the slots hold.
+        memory: how much a pass may have, once one was too large.
     """
 
     def __init__(self, slots: int, step_cost: StepCost, *, reuse: bool = True) -> None:
@@ -57,6 +59,7 @@ class Scheduler:
         self.step_cost = step_cost
         self.drafts = DraftBudget(step_cost.free_tokens, step_cost.double_tokens)
         self.prefixes = Prefixes(reuse=reuse)
+        self.memory = MemoryLimits()
         self.live: list[SequenceState] = []
         self._vacant = list(range(slots))
 
@@ -145,9 +148,10 @@ class Scheduler:
     def _prefill_budget(self, running: int, waiting: int) -> int:
         """Prompt tokens of this step. What fills its last bucket is added: it would be computed as padding."""
         step_cost = self.step_cost
+        most = min(step_cost.prefill_tokens, self.memory.prompts.most or step_cost.prefill_tokens)
         if step_cost.beside is None or waiting > running:
-            return step_cost.prefill_tokens
-        return min(step_cost.prefill_tokens, round_up(step_cost.beside + 2 * running, step_cost.bucket) - running)
+            return most
+        return min(most, round_up(step_cost.beside + 2 * running, step_cost.bucket) - running)
 
     def _waiting(self) -> list[SequenceState]:
         # sorted() is stable: among equals the order of arrival stands.
