@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import openai
 import pytest
 
+from promptq.contract.batch_lines import MOST_ERRORS, LineError
 from promptq.queue.embedded import EmbeddedServer
 from tests.fakes import TimedStore
 from tests.integration.apis import Api
@@ -98,4 +100,28 @@ def test_a_wrong_file_says_why_and_many_batches_are_shown_by_and_by(
     page.click("#more")
     row(page, batch.id).wait_for()
     assert page.locator("#more").is_hidden()
+    assert said == []
+
+
+def test_one_that_nobody_takes_is_told_beside_several_hundred(page: Any, said: list[str], store: TimedStore) -> None:
+    """Records alone, which no dispatcher sees: those that failed have all the errors that one may have."""
+    now, keys = time.time(), store.keys
+    errors = json.dumps([LineError("invalid_json_line", "x" * 100, number).as_dict() for number in range(MOST_ERRORS)])
+    fields = {
+        "owner": "", "endpoint": "/v1/completions", "input_file_id": "file-1", "window": "24h", "status": "failed",
+        "created_at": now - 60, "expires_at": now + 60, "output_file_id": "file-2", "error_file_id": "file-3",
+        "errors": errors,
+    }  # fmt: skip
+    with store.client.pipeline() as pipe:
+        for number in range(300):
+            pipe.hset(keys.batch(f"batch_{number}"), mapping=fields)
+            pipe.zadd(keys.batches(""), {f"batch_{number}": now - 600 + number})
+        pipe.hset(keys.batch("batch_299"), mapping={"status": "validating", "errors": "[]"})
+        pipe.execute()
+    row(page, "batch_299").locator("td", has_text="no dispatcher has taken it").wait_for()
+    assert page.locator("#batches tr").count() == 12
+    assert row(page, "batch_298").get_by_text("and 99 more").count() == 1
+    page.click("#more")
+    row(page, "batch_200").wait_for()
+    assert page.locator("#batches tr").count() == 100
     assert said == []
