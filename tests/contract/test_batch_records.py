@@ -29,11 +29,12 @@ def batches(store: TimedStore, files: FileRecords) -> BatchRecords:
     records = BatchRecords(store)
     new = BatchRecord(
         BATCH, "ann", "/v1/completions", "file-in", "1h", "validating", 0.0, output_file_id="file-out",
-        error_file_id="file-err", keep_seconds=1000,
+        error_file_id="file-err", keep_seconds=1000, weight=2.5,
     )  # fmt: skip
     assert [records.create(new), records.create(new)] == ["created", "known"]
     assert hold(store, LEASE + BATCH, "a")
     assert records.move(BATCH, "a", ["validating"], "in_progress", {"total": 5})
+    assert records.get(BATCH).weight == 2.5
     return records
 
 

@@ -76,12 +76,12 @@ static double norm(void)
 
 static double attention(void)
 {
-    long slots[TOKENS] = {1, 0, 1}, columns[TOKENS] = {0, 40, 79}, heads = KEY_HEADS * GROUPS;
+    long starts[TOKENS] = {KEY_HEADS * WIDTH, 0, KEY_HEADS * WIDTH}, columns[TOKENS] = {0, 40, 79}, heads = KEY_HEADS * GROUPS;
     double worst = 0, weights[WIDTH];
-    promptq_attend(2, TOKENS, heads * DIM, KEY_HEADS, GROUPS, DIM, WIDTH, x, w, u, slots, columns, y);
+    promptq_attend(2, TOKENS, heads * DIM, KEY_HEADS, GROUPS, DIM, WIDTH, x, w, u, starts, columns, y);
     for (long t = 0; t < TOKENS; t++)
         for (long h = 0; h < heads; h++) {
-            long place = (slots[t] * KEY_HEADS + h / GROUPS) * WIDTH * DIM;
+            long place = (starts[t] + h / GROUPS * WIDTH) * DIM;
             double total = 0;
             for (long c = 0; c <= columns[t]; c++)
                 total += weights[c] = exp(dot(x + (t * heads + h) * DIM, w + place + c * DIM, DIM) / sqrt(DIM));

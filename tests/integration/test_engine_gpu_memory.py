@@ -14,7 +14,7 @@ import torch
 
 from gpu_worker.engines.continuous import creation
 from gpu_worker.engines.continuous.canary import Canary
-from gpu_worker.engines.continuous.kvcache import slots
+from gpu_worker.engines.continuous.kvcache import memory, slots, spans
 from gpu_worker.engines.continuous.kvcache.gpu_memory import limit_share
 from gpu_worker.engines.continuous.loading import loader
 from gpu_worker.engines.continuous.runners import choice
@@ -114,13 +114,16 @@ def test_modules_that_share_a_joined_weight_hold_none_twice_and_compute_what_the
     assert torch.equal(model(ids).logits, before)
 
 
-def test_slots_that_the_device_refuses_say_how_many_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("layout", ["slots", "spans"])
+def test_slots_that_the_device_refuses_say_how_many_fit(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     """Free memory in pieces, or another program that was faster."""
     free = iter([8 * 2**20, 2 * 2**20])
-    monkeypatch.setattr(slots, "free_bytes", lambda _: next(free))
-    monkeypatch.setattr(slots, "_zeros", raising(NO_ROOM))
+    for module in (slots, memory):
+        monkeypatch.setattr(module, "free_bytes", lambda _: next(free))
+    for module in (slots, spans):
+        monkeypatch.setattr(module, "zeros", raising(NO_ROOM))
     with pytest.raises(EngineError, match=r"100 slots of 96 tokens need .* 38 slots fit; lower PROMPTQ_SLOTS"):
-        tiny_engine(tiny_model("llama"), slots=100)
+        tiny_engine(tiny_model("llama"), slots=100, layout=layout)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from gpu_worker.engines.continuous.generation_config import end_tokens
 from promptq.contract.request import GenerateRequest, Message
 from tests.integration.engine_rows import intercept, row, run
 from tests.integration.tiny_engines import (
+    ALL_WAYS,
     CONTEXT,
-    WAYS,
     Recorder,
     byte_tokenizer,
     reference,
@@ -32,10 +32,10 @@ def model():
     return tiny_model("llama")
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=ALL_WAYS)
 def build(request):
     """Makes an engine, each way through the model."""
-    return partial(tiny_engine, **WAYS[request.param])
+    return partial(tiny_engine, **ALL_WAYS[request.param])
 
 
 def alone(model, prompt: str, max_tokens: int = 12) -> str:
@@ -122,7 +122,7 @@ def test_a_seed_gives_the_same_text_in_any_company(model, build):
 
 
 def test_rows_close_up_when_one_before_them_has_ended(model, build):
-    engine, width = build(model, prefill_tokens=200), []
+    engine, width = build(model, prefill_tokens=200, layout="slots"), []
     intercept(engine, lambda chunks: width.append(max(chunk.slot for chunk in chunks) + 1))
     recorder = run(engine, [row("a", max_tokens=2), row("b", max_tokens=3), row("c", PROMPTS[1]), row("d", PROMPTS[2])])
     assert width[:4] == [4, 4, 3, 2]
@@ -193,7 +193,9 @@ def test_nan_while_decoding_fails_that_row_and_its_slot_serves_again(model, buil
     recorder = Recorder()
     engine.add([row(prompt, prompt) for prompt in PROMPTS])
     recorder.take(engine.step(0.0))
-    engine._runner.cache.layers[0].keys[1].fill_(math.nan)
+    second = engine._scheduler.live[1]
+    keys, _ = engine._runner.cache.read(0, second.slot, 1, second.most_tokens)
+    keys.fill_(math.nan)
     while engine.live_rows():
         recorder.take(engine.step(0.0))
     assert recorder.ends[PROMPTS[1]].error[0] == "engine_error"

@@ -81,12 +81,14 @@ def _create(settings: WorkerSettings, done: Callable[[str], None]) -> Continuous
         slots=0 if settings.slots == "auto" else settings.slots,
         context=limit_context(model, settings.context_length),
         prefill_tokens=settings.prefill_tokens,
+        graphs=None if settings.cuda_graphs else False,
         drafts=settings.drafts,
         prefixes=settings.prefixes,
         name=settings.model_name,
         fingerprint=loaded_fingerprint(settings),
         kernels=kernels_for(settings, model),
         checks_folder=settings.data_dir / "checks",
+        layout=settings.kv_layout,
     )
     done("memory")
     return engine

@@ -1,6 +1,7 @@
-/* Attention of single tokens over the slots: each reads its own row's columns, and no more.
+/* Attention of single tokens over the rows' keys and values: each reads its own row's columns, and no more.
  *
- * Keys and values lie as [slots][key heads][columns][dim]. The query heads that share a key head are taken together, so
+ * Keys and values are vectors of dim: a row's column c of key head h is the one at start + h * head_stride + c, where
+ * start is the row's. The query heads that share a key head are taken together, so
  * that its keys and values come from memory once. Columns go by in blocks that stay in the nearest cache; the softmax is
  * carried from block to block (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867).
  */
@@ -103,16 +104,17 @@ INLINE void attend(const float *query, const float *keys, const float *values, l
         for (long d = 0; d < dim; d++) out[g * dim + d] = states[g].values[d] / states[g].total;
 }
 
-/* out[tokens][heads * dim]: each token over columns 0 to columns[token] of its slot. Queries: `stride` floats from one
- * token's to the next; width: columns of a slot; groups: query heads to a key head. dim: a multiple of 8, at most 256. */
-void promptq_attend(long threads, long tokens, long stride, long key_heads, long groups, long dim, long width,
-                    const float *queries, const float *keys, const float *values, const long *slots,
+/* out[tokens][heads * dim]: each token over columns 0 to columns[token] of its row, which begins at starts[token].
+ * Queries: `stride` floats from one token's to the next; starts, head_stride: in vectors of dim; groups: query heads to
+ * a key head. dim: a multiple of 8, at most 256. */
+void promptq_attend(long threads, long tokens, long stride, long key_heads, long groups, long dim, long head_stride,
+                    const float *queries, const float *keys, const float *values, const long *starts,
                     const long *columns, float *out)
 {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 2)
     for (long item = 0; item < tokens * key_heads; item++) {
         long token = item / key_heads, head = item % key_heads, query = head * groups * dim;
-        long place = (slots[token] * key_heads + head) * width * dim, count = columns[token] + 1;
+        long place = (starts[token] + head * head_stride) * dim, count = columns[token] + 1;
         const float *from = queries + token * stride + query;
         float *to = out + token * key_heads * groups * dim + query;
         if (dim == 64) attend(from, keys + place, values + place, count, groups, 64, to);

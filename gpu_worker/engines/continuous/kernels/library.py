@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gpu_worker.engines.continuous.kernels.build import X86, BuildError, library, targets
+from gpu_worker.engines.continuous.kvcache.places import Places
 
 # As in attention.c.
 MOST_LANES = 8
@@ -107,37 +108,32 @@ class Kernels:
         self._norm(torch.get_num_threads(), *x.shape, epsilon, x.data_ptr(), weight.data_ptr(), y.data_ptr())
         return y
 
-    def place(
-        self, states: Tensor, cosine: Tensor, sine: Tensor, slots: Tensor, columns: Tensor, keys: Tensor, values: Tensor
-    ) -> None:
-        """Turn the queries by their positions in place, and write the turned keys and the values into their slots.
+    def place(self, states: Tensor, cosine: Tensor, sine: Tensor, places: Places, keys: Tensor, values: Tensor) -> None:
+        """Turn the queries by their positions in place, and write the turned keys and the values into their rows.
 
         Args:
-            states: [tokens or more, heads + 2 · key heads, dim], contiguous; only those with a slot are placed.
+            states: [tokens or more, heads + 2 · key heads, dim], contiguous; only those with a place are written.
             cosine, sine: [tokens or more, dim].
-            slots, columns: [tokens], long.
-            keys, values: a layer's store, [slots, key heads, columns, dim].
+            keys, values: a layer's store, contiguous.
         """
-        _, key_heads, width, dim = keys.shape
+        heads, dim = states.shape[1] - 2 * places.key_heads, states.shape[2]
         self._place(
-            torch.get_num_threads(), len(slots), states.shape[1] - 2 * key_heads, key_heads, dim, width,
-            states.data_ptr(), cosine.data_ptr(), sine.data_ptr(), slots.data_ptr(), columns.data_ptr(),
+            torch.get_num_threads(), len(places), heads, places.key_heads, dim, places.head_stride,
+            states.data_ptr(), cosine.data_ptr(), sine.data_ptr(), places.starts.data_ptr(), places.columns.data_ptr(),
             keys.data_ptr(), values.data_ptr(),
         )  # fmt: skip
 
-    def attend(
-        self, states: Tensor, keys: Tensor, values: Tensor, slots: Tensor, columns: Tensor, tokens: int, out: Tensor
-    ) -> None:
-        """Attention of the first so many tokens, each over its slot's columns up to its own; shapes as in `place`.
+    def attend(self, states: Tensor, places: Places, keys: Tensor, values: Tensor, tokens: int, out: Tensor) -> None:
+        """Attention of the first so many tokens, each over its row's columns up to its own; shapes as in `place`.
 
         Args:
             out: [tokens or more, heads · dim]; the first so many are written.
         """
-        _, key_heads, width, dim = keys.shape
-        groups = (states.shape[1] - 2 * key_heads) // key_heads
+        groups, dim = states.shape[1] // places.key_heads - 2, states.shape[2]
         self._attend(
-            torch.get_num_threads(), tokens, states.stride(0), key_heads, groups, dim, width, states.data_ptr(),
-            keys.data_ptr(), values.data_ptr(), slots.data_ptr(), columns.data_ptr(), out.data_ptr(),
+            torch.get_num_threads(), tokens, states.stride(0), places.key_heads, groups, dim, places.head_stride,
+            states.data_ptr(), keys.data_ptr(), values.data_ptr(), places.starts.data_ptr(), places.columns.data_ptr(),
+            out.data_ptr(),
         )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ class Checks:
         parts = [
             self._fingerprint, _version(), torch.__version__, transformers.__version__, type(runner).__name__,
             runner.linear_kind, model.dtype, model.config._attn_implementation, _device(model.device), self._context,
-            runner.cache.slots,
+            runner.cache.layout, runner.cache.slots, runner.cache.tokens,
         ]  # fmt: skip
         return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
