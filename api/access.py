@@ -61,7 +61,11 @@ class Access:
 
     def may_see(self, name: str, job: Job) -> bool:
         """Whether the job is this key's; without keys everybody sees every job."""
-        return not self._keys or job.owner == name
+        return self.owns(name, job.owner)
+
+    def owns(self, name: str, owner: str) -> bool:
+        """Whether what has this owner is this key's; without keys all is everybody's."""
+        return not self._keys or owner == name
 
     def weight(self, name: str) -> float:
         """The share of a queue that a name has beside the others; 0: there is no other one to share with."""

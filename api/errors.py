@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from pydantic import ValidationError
-
+from promptq.contract.admission import MAX_PARAM_CHARS
 from promptq.contract.errors import (
     IdempotencyConflict,
+    InvalidJson,
     InvalidRequest,
     JobAlreadyTerminal,
     JobNotFailed,
@@ -18,15 +18,9 @@ from promptq.contract.errors import (
     QueueFull,
     RedisUnavailable,
 )
+from promptq.storage.storage import ObjectMissing, StorageUnavailable
 
-MAX_PARAM_CHARS = 200
 RETRY_SECONDS = 1
-
-
-class InvalidJson(PromptqError):
-    """The body is not JSON."""
-
-    type = "invalid_json"
 
 
 class UnreadableBody(PromptqError):
@@ -82,6 +76,45 @@ class ResponseNotFound(PromptqError):
         super().__init__(
             f"No response with id {response_id[:MAX_PARAM_CHARS]!r}; it never existed, or is gone.", param="id"
         )
+
+
+class FileMissing(PromptqError):
+    """No such file, or it is another key's."""
+
+    type = "file_not_found"
+
+    def __init__(self, file_id: str, param: str = "id") -> None:
+        super().__init__(f"No file with id {file_id[:MAX_PARAM_CHARS]!r}; it never existed, or is gone.", param=param)
+
+
+class FileInUse(PromptqError):
+    """A batch that has not ended reads or writes the file."""
+
+    type = "file_in_use"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"A batch that has not ended needs the file {file_id}.", param="id")
+
+
+class BatchNotFound(PromptqError):
+    """No such batch, or it is another key's."""
+
+    type = "batch_not_found"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"No batch with id {batch_id[:MAX_PARAM_CHARS]!r}; it never existed, or is gone.", param="id")
+
+
+class BatchNotReady(PromptqError):
+    """The batch is in a state in which this cannot be done with it."""
+
+    type = "batch_state"
+
+
+class RangeNotSatisfiable(PromptqError):
+    """The file has no such bytes."""
+
+    type = "range_not_satisfiable"
 
 
 class RunFailed(PromptqError):
@@ -144,6 +177,13 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     JobNotFound: HTTPStatus.NOT_FOUND,
     ModelNotFound: HTTPStatus.NOT_FOUND,
     ResponseNotFound: HTTPStatus.NOT_FOUND,
+    FileMissing: HTTPStatus.NOT_FOUND,
+    BatchNotFound: HTTPStatus.NOT_FOUND,
+    FileInUse: HTTPStatus.CONFLICT,
+    BatchNotReady: HTTPStatus.CONFLICT,
+    RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    ObjectMissing: HTTPStatus.NOT_FOUND,
     JobAlreadyTerminal: HTTPStatus.CONFLICT,
     JobNotFailed: HTTPStatus.CONFLICT,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
@@ -166,23 +206,4 @@ def retry_after(error: PromptqError) -> int | None:
     """Seconds after which the same request may be sent again; None where that would not help."""
     if isinstance(error, QueueFull | TooManyRequests):
         return error.retry_after_seconds
-    return RETRY_SECONDS if isinstance(error, RedisUnavailable | NotReady | Overloaded) else None
-
-
-def invalid_request(error: ValidationError) -> PromptqError:
-    """The first thing that pydantic found wrong, with the field it is about."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return InvalidJson(first["msg"], param="body")
-    # A check of the whole model has no field; ours is about prompt and messages together.
-    whole = _named(first["msg"]) or "prompt" if first["type"] == "value_error" else "body"
-    steps = [str(step) for step in first["loc"]]
-    # One in brackets tells only which of a field's forms was taken.
-    param = ".".join(step for step in steps if not step.startswith("(")) or whole
-    return InvalidRequest(first["msg"].removeprefix("Value error, "), param=param[:MAX_PARAM_CHARS])
-
-
-def _named(message: str) -> str:
-    """The field that a check of the whole model names before a colon."""
-    name, colon, _ = message.removeprefix("Value error, ").partition(": ")
-    return name if colon and name.isidentifier() else ""
+    return RETRY_SECONDS if isinstance(error, RedisUnavailable | StorageUnavailable | NotReady | Overloaded) else None

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEAST_UPLOAD_RATE = 2**20
+"""Bytes in a second at which the largest file must arrive."""
 SPARE_CONNECTIONS = 64
 """Connections beyond those that requests may hold: for `/livez` and `/metrics`, and to refuse the others."""
 
@@ -70,7 +72,7 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         settings = self._services().settings
         if self.connected > settings.api_connections:
             req.force_close()
-        req.body.reader = _TimelyReader(req.body.reader, settings.client_timeout_seconds)
+        req.body.reader = _TimelyReader(req.body.reader, _seconds_for_body(settings, req))
         sock.settimeout(settings.client_timeout_seconds)
         try:
             super().handle_request(listener_name, req, sock, addr)
@@ -99,6 +101,13 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]
         from api.current import services_of
 
         return services_of(self.wsgi)
+
+
+def _seconds_for_body(settings: ApiSettings, req: Any) -> float:
+    """How long a body may take; a file as long as its size needs at the least rate."""
+    if (req.method, req.path) != ("POST", "/v1/files"):
+        return settings.client_timeout_seconds
+    return settings.client_timeout_seconds + settings.max_file_bytes / LEAST_UPLOAD_RATE
 
 
 class _TimelyReader:

@@ -6,8 +6,8 @@ from functools import cache, partial
 
 from api.capability_check import CapabilityCheck
 from api.prompt_limit import PromptLimit
+from promptq.contract.admission import resolve
 from promptq.contract.catalogue import ModelEntry
-from promptq.contract.errors import InvalidRequest
 from promptq.contract.request import JobRequest
 from promptq.queue import model_facts
 from promptq.queue.store import JobStore
@@ -22,19 +22,8 @@ class ModelChecks:
         self._capabilities = cache(self._make_capabilities)
 
     def resolve(self, request: JobRequest) -> tuple[ModelEntry, JobRequest]:
-        """The model that a request names, and the request with the adapter that the name may have.
-
-        Raises:
-            ModelNotFound: there is no such model.
-            InvalidRequest: it names two adapters.
-        """
-        entry, adapter = self._store.settings.catalogue.find(request.model)
-        if request.adapter and adapter not in ("", request.adapter):
-            raise InvalidRequest(f"adapter: the model names another one, {adapter!r}.", param="adapter")
-        adapter = adapter or request.adapter
-        if adapter and adapter not in entry.adapters:
-            raise InvalidRequest(f"The model {entry.name} has no adapter {adapter!r}.", param="adapter")
-        return entry, request.model_copy(update={"adapter": adapter}) if adapter else request
+        """As `promptq.contract.admission.resolve`, with the models that are served now."""
+        return resolve(self._store.settings.catalogue, request)
 
     def check(self, request: JobRequest, model: str) -> None:
         """Let a request through if the model can do it.

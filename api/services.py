@@ -12,6 +12,7 @@ from api.access import Access
 from api.model_checks import ModelChecks
 from api.open_requests import OpenRequests
 from api.submit_metrics import SubmitMetrics
+from api.threads import in_thread
 from api.waiting.streams import Streams
 from api.waiting.submit_batcher import SubmitBatcher
 from api.waiting.subscription import Subscription
@@ -19,11 +20,14 @@ from api.waiting.waiters import Waiters
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.metrics import ApiMetrics
 from promptq.contract.settings import ApiSettings
+from promptq.queue.batches import BatchRecords
 from promptq.queue.endings import ended
+from promptq.queue.files import FileRecords
 from promptq.queue.listener import Listener
 from promptq.queue.observe import Observer
 from promptq.queue.progress import follow
 from promptq.queue.store import JobStore, connect
+from promptq.storage.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,9 @@ class Services:
     model_checks: ModelChecks
     submit_batcher: SubmitBatcher
     submit_metrics: SubmitMetrics
+    storage: Storage
+    files: FileRecords
+    batches: BatchRecords
 
 
 def make_services(
@@ -50,7 +57,7 @@ def make_services(
     """Make the parts from the settings. Opens no connection yet.
 
     Raises:
-        SettingsError: the file of API keys cannot be used.
+        SettingsError: the file of API keys cannot be used, or the storage of files.
     """
     store = store or JobStore(connect(settings.redis_url, settings.redis_timeout_seconds), settings)
     registry = CollectorRegistry()
@@ -70,6 +77,9 @@ def make_services(
         model_checks=ModelChecks(store),
         submit_batcher=SubmitBatcher(store, submit_metrics.count),
         submit_metrics=submit_metrics,
+        storage=Storage(settings.storage_url(settings.data_dir), in_thread),
+        files=FileRecords(store),
+        batches=BatchRecords(store),
     )
 
 

@@ -12,10 +12,10 @@ from flask import g, request
 from pydantic import Field, ValidationError
 
 from api.current import owner, request_id, services
-from api.errors import invalid_request
 from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services
 from api.submit_metrics import SubmitResult
+from promptq.contract.admission import check_limits, invalid_request
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest, ModelNotFound, PromptqError, RedisUnavailable
 from promptq.contract.request import JobRequest
 from promptq.queue.scripts import JOBS_PER_SCRIPT
@@ -122,17 +122,9 @@ def _admit(news: Sequence[NewJob], parts: Services) -> list[SubmitResult]:
     return done
 
 
-def _check_limits(body: JobRequest, parts: Services, max_tokens_param: str) -> None:
-    if body.input_chars > parts.settings.max_prompt_chars:
-        message = f"The prompt has {body.input_chars} characters; the limit is {parts.settings.max_prompt_chars}."
-        raise InvalidRequest(message, param="messages" if body.prompt is None else "prompt")
-    if body.task == "generate" and body.max_tokens > parts.settings.max_tokens_limit:
-        raise InvalidRequest(f"The limit is {parts.settings.max_tokens_limit}.", param=max_tokens_param)
-
-
 def _new_job(body: JobRequest, job_id: str, key: str, parts: Services, max_tokens_param: str) -> NewJob:
     entry, body = parts.model_checks.resolve(body)
-    _check_limits(body, parts, max_tokens_param)
+    check_limits(body, parts.settings.max_prompt_chars, parts.settings.max_tokens_limit, max_tokens_param)
     parts.model_checks.check(body, entry.name)
     new = NewJob.create(
         body,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from api.current import client_has_left, owner, services
-from api.errors import MAX_PARAM_CHARS
+from promptq.contract.admission import MAX_PARAM_CHARS
 from promptq.contract.errors import JobNotFound
 from promptq.contract.job import Job
 from promptq.runtime import logs

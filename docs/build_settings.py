@@ -7,24 +7,29 @@ import textwrap
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from promptq.contract.batch_settings import BatchSettings  # noqa: E402
 from promptq.contract.environment import PREFIX  # noqa: E402
 from promptq.contract.settings import (  # noqa: E402
     ApiSettings,
     CommonSettings,
+    DispatcherSettings,
     ScalerSettings,
     WorkerSettings,
 )
 
 PAGE = ROOT / "docs/settings.md"
-PROGRAMS = {
+PROGRAMS: dict[str, type[BaseSettings]] = {
     "All programs": CommonSettings,
+    "API and dispatcher": BatchSettings,
     "API": ApiSettings,
     "Workers": WorkerSettings,
     "Scaler": ScalerSettings,
+    "Dispatcher": DispatcherSettings,
 }
 HEAD = """# Settings
 
@@ -40,8 +45,8 @@ def page() -> str:
     return "\n".join([HEAD, *(_section(title, program) for title, program in PROGRAMS.items())]).rstrip() + "\n"
 
 
-def _section(title: str, program: type[CommonSettings]) -> str:
-    inherited = {} if program is CommonSettings else CommonSettings.model_fields
+def _section(title: str, program: type[BaseSettings]) -> str:
+    inherited = {name for base in program.__bases__ for name in base.model_fields}  # those of BaseSettings are none
     fields = {name: field for name, field in program.model_fields.items() if name not in inherited}
     return "\n".join([f"## {title}\n", *(_entry(name, field) for name, field in fields.items()), ""])
 

@@ -60,7 +60,7 @@ class WorkerLoop:
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = EmbeddedServer(folder / "valkey").start()
         own = {"redis_url": self._server.url, "data_dir": ROOT / ".promptq", "api_port": self.port, "api_processes": 1}
-        own |= {"scaler_port": self.scaler_port, "log_level": "WARNING", **settings}
+        own |= {"scaler_port": self.scaler_port, "dispatcher_port": 0, "log_level": "WARNING", **settings}
         self._environment = child_environment(**{f"PROMPTQ_{name.upper()}": str(value) for name, value in own.items()})
         self._processes: list[subprocess.Popen[bytes]] = []
 

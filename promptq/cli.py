@@ -15,6 +15,7 @@ PROGRAMS = {
     "api": ("api", "the HTTP API"),
     "worker": ("gpu_worker", "one worker; the scaler starts its own"),
     "scaler": ("scaler", "the scaler and its workers"),
+    "dispatcher": ("dispatcher", "runs batches"),
     "key": ("api.api_keys", "make an API key: promptq key NAME"),
 }
 """By subcommand: the module that this process becomes, and what it is."""
@@ -23,6 +24,10 @@ PROGRAMS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. The exit codes are those of `promptq.contract.exit_codes`."""
     given = _parser().parse_args(arguments)
+    if given.command == "batch":
+        from promptq.client.run_batch import main as run_batch
+
+        return run_batch(given)
     if given.command == "up":
         from promptq.up.main import main as up
 
@@ -39,8 +44,22 @@ def _parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text)
         if name == "key":
             one.add_argument("arguments", nargs=1, metavar="NAME")
+    _add_batch(commands.add_parser("batch", help="run a file of calls: promptq batch run in.jsonl -o out.jsonl"))
     parser.epilog = "Settings are environment variables PROMPTQ_*, or lines of .env in the working folder."
     return parser
+
+
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    run = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "run", help="upload, wait, and write what came back"
+    )
+    run.add_argument("input", nargs="?", help="JSON lines: custom_id, method, url, body")
+    run.add_argument("-o", "--output", required=True, help="where the answers go; what has none goes to OUTPUT.errors")
+    run.add_argument("--endpoint", help="unless given: the url of the first line")
+    run.add_argument("--window", default="24h", help="how long it may take, as 24h or 15m")
+    run.add_argument("--url", default="http://127.0.0.1:8000", help="of the API")
+    run.add_argument("--key-variable", default="", help="the environment variable that has the API key")
+    run.add_argument("--batch", default="", help="go on waiting for this batch, in place of a new one")
 
 
 def _become(module: str, arguments: Sequence[str]) -> NoReturn:

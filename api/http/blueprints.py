@@ -49,11 +49,13 @@ class StrictBlueprint(APIBlueprint):
     @staticmethod
     def create_view_func(func: View, *parts: Any, **_: Any) -> View:
         """Wrap a view. `parts` are the types of its header, cookie, path, query, form, body and raw arguments."""
-        header, _cookie, path, query, _form, body, _raw = parts
+        header, _cookie, path, query, form, body, _raw = parts
 
         @wraps(func)
         def view(**values: str) -> Any:
-            return func(**read_arguments(header, path, query, body, values))
+            arguments = read_arguments(header, path, query, body, values)
+            # A form may be hundreds of megabytes, so it reads the request by itself.
+            return func(**arguments, form=form.receive()) if form else func(**arguments)
 
         return view
 

@@ -13,9 +13,9 @@ from api.current import request_id, services
 from api.errors import NoText, Unauthorized, retry_after, status_of
 from api.http.blueprints import is_submit, speaks_openai
 from api.http.responses import JsonResponse
-from api.openai import errors as openai_errors
 from api.schemas import ErrorDetail, ErrorResponse
 from promptq.contract.errors import PromptqError
+from promptq.openai import errors as openai_errors
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from api.errors import BodyTooLarge, SlowBody, UnreadableBody, UnsupportedEncoding, invalid_request
+from api.errors import BodyTooLarge, SlowBody, UnreadableBody, UnsupportedEncoding
+from promptq.contract.admission import invalid_request
 from promptq.contract.errors import InvalidRequest
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -1,1 +1,1 @@
-"""OpenAI's forms of requests, answers, streams and errors. Pure; `api.views.openai` has the endpoints."""
+"""OpenAI's streams of responses, and the forms of answers in the schema; `promptq.openai` has what is shared."""

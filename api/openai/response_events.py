@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from api.openai.response_items import call_of, logprobs_between, message_id, message_of, part_of
-from api.openai.responses import last_status, reader_of, resource, status_of
-from api.openai.tool_calls import Call, Reader, Said, TextReader
 from promptq.contract.job import Job, Result, Status
 from promptq.contract.logprobs import TokenLogprob
+from promptq.openai.response_items import call_of, logprobs_between, message_id, message_of, part_of
+from promptq.openai.responses import last_status, reader_of, resource, status_of
+from promptq.openai.tool_calls import Call, Reader, Said, TextReader
 
 CREATED, QUEUED, IN_PROGRESS, _, PART_ADDED = range(5)
 MESSAGE_ENDS = 3

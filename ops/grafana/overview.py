@@ -97,6 +97,34 @@ OVERVIEW: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Entries", "Cached texts, some too old.", "short", (Query("promptq_cache_entries", "entries"),)),
     ),
+    "Batches": (
+        Panel(
+            "Batches", "That have not ended, by status.", "short",
+            (Query("max by (status) (promptq_batches)", "{{status}}"),), stacked=True,
+        ),
+        Panel(
+            "Lines", "Written per second, with an answer or without.", "reqps",
+            (Query(rate("promptq_batch_lines_total", "outcome"), "{{outcome}}"),), stacked=True,
+        ),
+        Panel(
+            "Jobs of batches", "That wait or run; and submitted per second, by why they have their priority.", "short",
+            (
+                Query("sum(promptq_batch_jobs_in_flight)", "in flight"),
+                Query(rate("promptq_batch_jobs_submitted_total", "priority, reason"), "{{priority}}, {{reason}}"),
+            ),
+        ),
+        Panel(
+            "Commit", "Time to write and commit new lines.", "s", quantiles("promptq_batch_commit_seconds"), width=12
+        ),
+        Panel(
+            "Trouble", "Rounds of a dispatcher's duties that failed, per second; files deleted at their end.", "short",
+            (
+                Query(rate("promptq_dispatcher_failures_total", "duty"), "{{duty}}"),
+                Query(rate("promptq_files_expired_total"), "files deleted"),
+            ),
+            width=12,
+        ),
+    ),
     "Load test": (
         Panel(
             "Users and rate", "While Locust has its page open: users, and requests per second as it counts them.",

@@ -33,6 +33,12 @@ class InvalidRequest(PromptqError):
     type = "invalid_request"
 
 
+class InvalidJson(PromptqError):
+    """The body is not JSON."""
+
+    type = "invalid_json"
+
+
 class ModelNotFound(PromptqError):
     """No such model is served.
 

@@ -142,6 +142,44 @@ class Keys:
             "identity, for cache keys; context_length, tokenizer (tokenizer.json, zlib) and its sha256, for counting",
         )  # fmt: skip
         self.fleet = key("promptq:fleet", "", "string", "15 s", "JSON: what the scaler runs, and its last trouble")
+        self.file = key(
+            "promptq:file:", "{id}", "hash", "until it is deleted, or expires",
+            "a file's record: owner, filename, purpose, bytes, created_at, expires_at, lines, first_lines, errors, "
+            "batch_id",
+        )  # fmt: skip
+        self.files = key(
+            "promptq:files:", "{owner}", "sorted set", "entries leave with their file",
+            "ids of an API key's files, scored by when they were made",
+        )  # fmt: skip
+        self.file_expiry = key(
+            "promptq:file_expiry",
+            "",
+            "sorted set",
+            "entries leave with their file",
+            "file ids, scored by their end",
+        )
+        self.batch = key(
+            "promptq:batch:", "{id}", "hash", "none while live; batch_ttl_seconds after the end",
+            "a batch's record, as `BatchRecord` has it, and last_commit",
+        )  # fmt: skip
+        self.batches = key(
+            "promptq:batches:", "{owner}", "sorted set", "entries leave after their batch",
+            "ids of an API key's batches, scored by when they were made",
+        )  # fmt: skip
+        self.live_batches = key(
+            "promptq:live_batches", "", "sorted set", "entries leave when their batch ends",
+            "ids of batches that have not ended, scored by when they were made",
+        )  # fmt: skip
+        self.batch_done = key(
+            "promptq:batch_done:", "{id}", "string", "until the batch ends; then as its record",
+            "a bit for each line, set once it is in the output or the error file",
+        )  # fmt: skip
+        self.batch_parts = key(
+            "promptq:batch_parts:", "{id}", "list", "until the batch ends", "what was written: kind, name, bytes, lines"
+        )
+        self.lease = key(
+            "promptq:lease:", "{what}", "string", "lease_seconds, unless it is renewed", "the token of who holds it"
+        )
         self.format = key("promptq:format", "", "string", "permanent: one", "the form of the jobs, for upgrades")
 
         self.done_channel = f"{prefix}promptq:{database}:done"

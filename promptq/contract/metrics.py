@@ -125,6 +125,46 @@ class ScalerMetrics:
         )  # fmt: skip
 
 
+BATCH_PRIORITIES = (("low", "slack"), ("default", "window_ends"), ("default", "behind"))
+"""Of jobs of batches, with the reason of each."""
+
+
+class DispatcherMetrics:
+    """What a dispatcher does with batches and files."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.batches = Gauge(
+            "promptq_batches", "Batches that have not ended, of all dispatchers, by status.", ["status"],
+            registry=registry,
+        )  # fmt: skip
+        self.held = Gauge("promptq_dispatcher_batches_held", "Batches that this dispatcher runs.", registry=registry)
+        self.in_flight = Gauge(
+            "promptq_batch_jobs_in_flight", "Jobs of batches that wait or run, of this dispatcher.", registry=registry
+        )
+        self.lines = Counter(
+            "promptq_batch_lines_total", "Lines written to a file: completed, failed.", ["outcome"], registry=registry
+        )
+        self.submitted = Counter(
+            "promptq_batch_jobs_submitted_total", "Jobs of batches, by priority and why they have it.",
+            ["priority", "reason"], registry=registry,
+        )  # fmt: skip
+        self.commit = Histogram(
+            "promptq_batch_commit_seconds", "Time to write and commit a batch's new lines.", buckets=DURATION_BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self.files_expired = Counter("promptq_files_expired_total", "Files deleted at their end.", registry=registry)
+        self.failures = Counter(
+            "promptq_dispatcher_failures_total", "Rounds of a duty that failed, by duty.", ["duty"], registry=registry
+        )
+        for outcome in ("completed", "failed"):  # so that their rates are seen from the first one on
+            self.lines.labels(outcome)
+        for priority, reason in BATCH_PRIORITIES:
+            self.submitted.labels(priority, reason)
+        self.last_loop = Gauge(
+            "promptq_dispatcher_last_loop_timestamp_seconds", "When the last round ended.", registry=registry
+        )
+
+
 QUEUE_JOBS = ("promptq_queue_jobs", "Jobs by state: queued, running, dead.", ("model", "queue", "state"))
 QUEUE_OLDEST_AGE = ("promptq_queue_oldest_job_age_seconds", "Wait of the job at the head.", ("model", "queue"))
 LEASE_EXPIRIES = ("promptq_lease_expiries", "Leases that ran out, exact: counted in Redis.", ())

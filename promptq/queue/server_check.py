@@ -24,7 +24,7 @@ OWN_COMMANDS: Final = (
     "DEL", "EVALSHA", "EXEC", "EXISTS", "EXPIRE", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HLEN", "HMGET", "HSET",
     "INFO", "LINDEX", "LLEN", "LRANGE", "MULTI", "PING", "SADD", "SCAN", "SCRIPT", "SET", "SMEMBERS", "SREM",
     "SUNION", "TIME", "TTL", "WATCH",
-    "ZCARD", "ZRANGE", "ZREVRANGEBYSCORE",
+    "ZCARD", "ZRANGE", "ZRANK", "ZREVRANGEBYSCORE", "ZREVRANK",
 )  # fmt: skip
 """What is called outside of scripts, by a key or by none."""
 LIMITS_COMMANDS: Final = ("INCRBY", "PTTL", "RENAME")

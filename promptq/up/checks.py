@@ -19,6 +19,7 @@ from promptq.contract.settings import (
     DEFAULT_MODEL_MODULE,
     DEFAULT_MODEL_REQUIREMENT,
     ApiSettings,
+    DispatcherSettings,
     ScalerSettings,
     WorkerSettings,
 )
@@ -31,6 +32,7 @@ class UpSettings:
     def __init__(self) -> None:
         self.api = ApiSettings.load()
         self.scaler = ScalerSettings.load()
+        self.dispatcher = DispatcherSettings.load()
         self.worker = WorkerSettings.load()
         self.api_url = local_url(self.api.api_host, self.api.api_port)
 
@@ -42,6 +44,7 @@ class UpSettings:
             raise SettingsError(f"PROMPTQ_SCALER_PORT: {self.api.api_port} is PROMPTQ_API_PORT too")
         listen("PROMPTQ_API_PORT", self.api.api_host, self.api.api_port).close()
         listen("PROMPTQ_SCALER_PORT", self.scaler.scaler_host, self.scaler.scaler_port).close()
+        listen("PROMPTQ_DISPATCHER_PORT", self.dispatcher.dispatcher_host, self.dispatcher.dispatcher_port).close()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The server, the API and the scaler, as children of this process."""
+"""The server, the API, the dispatcher and the scaler, as children of this process."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from promptq.up.queue_server import make_server
 POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 3.0
 API_END_SECONDS = 25.0
+DISPATCHER_END_SECONDS = 15.0
 SCALER_MARGIN_SECONDS = 15.0
 SERVER = "the queue's server"
-KILLS = {"api": signal.SIGKILL, "scaler": signal.SIGQUIT, SERVER: signal.SIGTERM}
+KILLS = {"api": signal.SIGKILL, "dispatcher": signal.SIGKILL, "scaler": signal.SIGQUIT, SERVER: signal.SIGTERM}
 """What ends a program at once: the scaler kills its workers (in groups of their own), the server writes first."""
 
 
@@ -53,7 +54,7 @@ class Stack:
         """
         self._start_server()
         say(f"starting the API on {self.settings.api_url} and the scaler ...")
-        for name in ("api", "scaler"):
+        for name in ("api", "scaler", "dispatcher"):
             self.programs[name] = Program(name, lambda name=name: self._launch(name), time.monotonic())  # type: ignore[misc]
         if self._await_ready():
             say(banner(self.settings, self.redis_url))
@@ -63,8 +64,8 @@ class Stack:
             self._supervise()
 
     def down(self) -> None:
-        """The API first, then the scaler with its workers, the server last."""
-        if "scaler" in self.programs:
+        """The API first, then the dispatcher, the scaler with its workers, the server last."""
+        if "dispatcher" in self.programs:  # the last one that is started
             self._drain()
         if self.server:
             self.server.stop()
@@ -142,6 +143,7 @@ class Stack:
     def _drain(self) -> None:
         say("stopping: the API takes no more jobs ...")
         self._end("api", API_END_SECONDS)
+        self._end("dispatcher", DISPATCHER_END_SECONDS)
         drain = self.settings.scaler.drain_seconds
         say(f"draining the workers, at most {drain:g} s (a second Ctrl-C kills them) ...")
         self._end("scaler", drain + SCALER_MARGIN_SECONDS)

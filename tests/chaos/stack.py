@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ SETTINGS = {
 class Stack:
     """Redis, the API and the scaler with its workers. The supervisor starts the API and the scaler again.
 
+    Args:
+        programs: what is started beside Redis; of several alike, all but the first have a dash and a number behind.
+
     Attributes:
         disk: where Redis and the programs have their files; None where nobody may mount one.
         proxy: between the programs and Redis.
@@ -48,7 +51,10 @@ class Stack:
         evicted_at: steady seconds at which keys were taken last.
     """
 
-    def __init__(self, folder: Path, durability: str = "everysec", **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, durability: str = "everysec", programs: Sequence[str] = PROGRAMS, **settings: Any
+    ) -> None:
+        self.programs = programs
         self.folder = folder
         self.run = uuid.uuid4().hex
         self._held = contextlib.ExitStack()
@@ -78,7 +84,7 @@ class Stack:
     def up(self) -> None:
         """Start everything."""
         self.server.start()
-        for name in PROGRAMS:
+        for name in self.programs:
             self._start(name)
         self._supervisor.start()
 
@@ -86,9 +92,9 @@ class Stack:
         """Stop in order; what is still there afterwards should not be."""
         self._closing.set()
         self._supervisor.join()
-        for name in PROGRAMS:
+        for name in self.programs:
             self.processes[name].terminate()
-        for name in PROGRAMS:
+        for name in self.programs:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.processes[name].wait(30)
         self.server.stop()
@@ -134,12 +140,13 @@ class Stack:
         values = {PREFIX + key.upper(): str(value) for key, value in self._settings.items()}
         fixed = {
             "PROMPTQ_REDIS_URL": self.proxy.url, "PROMPTQ_API_PORT": str(self.api_port),
-            "PROMPTQ_SCALER_PORT": str(self.scaler_port), "PROMPTQ_DATA_DIR": str(self._data), MARK: self.run,
+            "PROMPTQ_SCALER_PORT": str(self.scaler_port), "PROMPTQ_DISPATCHER_PORT": "0",
+            "PROMPTQ_DATA_DIR": str(self._data), MARK: self.run,
         }  # fmt: skip
-        fixed |= self.clocks[name].environment if self.clocks else {}
+        fixed |= self.clocks[name].environment if name in self.clocks else {}
         environment = child_environment(("PROMETHEUS_MULTIPROC_DIR",), **values, **fixed)
         self.processes[name] = subprocess.Popen(
-            [sys.executable, "-m", name], env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", name.partition("-")[0]], env=environment, cwd=ROOT, stdin=subprocess.DEVNULL,
             stdout=self._log, stderr=self._log, process_group=0,
         )  # fmt: skip
 

@@ -31,7 +31,14 @@ class Service:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.port = free_port()
-        values = {"DATA_DIR": folder, "API_PORT": self.port, "SCALER_PORT": free_port(), "MAX_WORKERS": 1, **settings}
+        values = {
+            "DATA_DIR": folder,
+            "API_PORT": self.port,
+            "SCALER_PORT": free_port(),
+            "DISPATCHER_PORT": 0,
+            "MAX_WORKERS": 1,
+            **settings,
+        }
         environment = child_environment(**{f"PROMPTQ_{name}": str(value) for name, value in values.items()})
         self.process = subprocess.Popen(
             [sys.executable, "-m", "promptq", "up"], cwd=ROOT, env=environment, process_group=0

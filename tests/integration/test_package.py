@@ -83,7 +83,7 @@ def test_up_answers_from_a_folder_with_names_like_ours(environment: Path, tmp_pa
     (tmp_path / "api").mkdir()
     (tmp_path / "api/__init__.py").write_text("raise SystemExit('the wrong api')")
     port = free_port()
-    values = {"ENGINE": "echo", "API_PORT": port, "SCALER_PORT": free_port(), "API_PROCESSES": 1}
+    values = {"ENGINE": "echo", "API_PORT": port, "SCALER_PORT": free_port(), "DISPATCHER_PORT": 0, "API_PROCESSES": 1}
     settings = child_environment(("PYTHONPATH",), **{f"PROMPTQ_{name}": str(value) for name, value in values.items()})
     up = subprocess.Popen(
         [str(environment / "bin/promptq"), "up"], cwd=tmp_path, env=settings, stdout=subprocess.DEVNULL

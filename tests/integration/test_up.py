@@ -34,7 +34,7 @@ class Up:
     """One run of it in a folder of its own, with what it printed."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.ports = {"api_port": free_port(), "scaler_port": free_port()}
+        self.ports = {"api_port": free_port(), "scaler_port": free_port(), "dispatcher_port": free_port()}
         values = {"engine": "echo", "api_processes": 1, "echo_tokens_per_second": 20, **self.ports, **settings}
         environment = child_environment(
             PYTHONPATH=str(ROOT), **{PREFIX + name.upper(): str(value) for name, value in values.items()}

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from promptq.contract.environment import PREFIX
-from promptq.contract.settings import PROGRAMS, ApiSettings, ScalerSettings, WorkerSettings
+from promptq.contract.settings import PROGRAMS, ApiSettings, DispatcherSettings, ScalerSettings, WorkerSettings
 from tests.processes import ROOT
 
-OURS = ("api", "scaler", "locust")
+OURS = ("api", "scaler", "dispatcher", "locust")
 IMAGES = (*OURS, "vllm")
-EVERYONE = {"redis", "api", "scaler", "prometheus", "grafana", "locust"}
+EVERYONE = {"redis", "api", "scaler", "dispatcher", "prometheus", "grafana", "locust"}
 
 
 def config(*files: str, **variables: str) -> dict[str, Any]:
@@ -77,7 +77,8 @@ def test_redis_is_published_nowhere_and_keeps_what_it_has(compose: dict[str, Any
 def test_each_part_waits_for_the_health_of_what_it_needs(compose: dict[str, Any]) -> None:
     needs = {name: service.get("depends_on", {}) for name, service in compose["services"].items()}
     assert {name: sorted(on) for name, on in needs.items() if on} == {
-        "api": ["redis"], "scaler": ["redis"], "prometheus": ["api", "scaler"], "grafana": ["prometheus"],
+        "api": ["redis"], "scaler": ["redis"], "dispatcher": ["redis"],
+        "prometheus": ["api", "dispatcher", "scaler"], "grafana": ["prometheus"],
         "locust": ["api"],
     }  # fmt: skip
     assert {one["condition"] for on in needs.values() for one in on.values()} == {"service_healthy"}
@@ -90,7 +91,9 @@ def test_every_setting_that_is_passed_on_exists(with_gpu: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "programs"), [("api", [ApiSettings]), ("scaler", [ScalerSettings, WorkerSettings])], ids=["api", "scaler"]
+    ("name", "programs"),
+    [("api", [ApiSettings]), ("scaler", [ScalerSettings, WorkerSettings]), ("dispatcher", [DispatcherSettings])],
+    ids=["api", "scaler", "dispatcher"],
 )
 def test_the_programs_accept_what_they_are_given(
     compose: dict[str, Any], name: str, programs: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -20,7 +20,9 @@ from tests.processes import ROOT
 GRAFANA = ROOT / "ops" / "grafana"
 SCHEMA = json.loads((ROOT / "tests/ops/grafana-dashboard.schema.json").read_text())
 BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
-ROWS = ["Overview", "Models", "API", "Queue", "Batching", "Workers", "Autoscaler", "Cache", "GPU", "Load test"]
+ROWS = [
+    "Overview", "Models", "API", "Queue", "Batching", "Workers", "Autoscaler", "Cache", "Batches", "GPU", "Load test",
+]  # fmt: skip
 NOT_OURS = {"up", "time", "vector", "ALERTS"}
 
 
@@ -41,7 +43,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 def exported() -> set[str]:
     """Every name that our programs export, with what Prometheus makes of histograms and counters."""
     registry = CollectorRegistry()
-    for kind in (metrics.ApiMetrics, metrics.WorkerMetrics, metrics.ScalerMetrics):
+    for kind in (metrics.ApiMetrics, metrics.WorkerMetrics, metrics.ScalerMetrics, metrics.DispatcherMetrics):
         kind(registry)
     collected = (
         metrics.QUEUE_JOBS, metrics.QUEUE_OLDEST_AGE, metrics.GPU_UTILIZATION, metrics.GPU_MEMORY_USED,

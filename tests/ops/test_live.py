@@ -39,7 +39,7 @@ class Stack:
     """The service with the echo engine, Locust with its page, and Prometheus."""
 
     def __init__(self, folder: Path) -> None:
-        self.ports = {name: free_port() for name in ("api", "scaler", "locust", "prometheus")}
+        self.ports = {name: free_port() for name in ("api", "scaler", "dispatcher", "locust", "prometheus")}
         self.processes = [self._service(folder), self._prometheus(folder), self._locust()]
 
     def get(self, name: str, path: str, body: bytes | None = None) -> Any:
@@ -67,6 +67,7 @@ class Stack:
     def _service(self, folder: Path) -> subprocess.Popen[bytes]:
         values = {
             "DATA_DIR": folder / "data", "API_PORT": self.ports["api"], "SCALER_PORT": self.ports["scaler"],
+            "DISPATCHER_PORT": self.ports["dispatcher"],
             "ENGINE": "echo", "MAX_WORKERS": 2, "SLOTS": 4, "TARGET_JOBS_PER_WORKER": 3, "UP_DELAY_SECONDS": 0,
             "DOWN_WINDOW_SECONDS": 3,
         }  # fmt: skip
@@ -110,7 +111,20 @@ class Stack:
         text = (ROOT / "ops/prometheus/prometheus.yml").read_text().replace("interval: 5s", "interval: 1s")
         for name, port in (("api", 8000), ("scaler", 9100), ("locust", 8089)):
             text = text.replace(f"{name}:{port}", f"127.0.0.1:{self.ports[name]}")
+        static = f'static_configs: [{{targets: ["127.0.0.1:{self.ports["dispatcher"]}"]}}]'
+        text, count = re.subn(r"dns_sd_configs: \[\{names: \[dispatcher\].*", static, text)
+        assert count == 1
         return text
+
+    def run_batch(self, folder: Path) -> None:
+        """By the command, so that there is something of a batch to be seen."""
+        body = {"model": "echo", "prompt": "x", "max_tokens": 1}
+        line = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}
+        (folder / "in.jsonl").write_text(json.dumps(line))
+        command = [sys.executable, "-m", "promptq", "batch", "run", str(folder / "in.jsonl"), "--url"]
+        where = [f"http://127.0.0.1:{self.ports['api']}", "-o", str(folder / "out.jsonl")]
+        subprocess.run([*command, *where], cwd=ROOT, check=True, timeout=60)
+        assert json.loads((folder / "out.jsonl").read_text())["custom_id"] == "a"
 
     def _is_up(self, name: str, path: str) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}"):
@@ -120,8 +134,10 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    running = Stack(tmp_path_factory.mktemp("live"))
+    folder = tmp_path_factory.mktemp("live")
+    running = Stack(folder)
     try:
+        running.run_batch(folder)
         with contextlib.suppress(OSError):  # a refusal, for the panel of refusals
             running.get("api", "/v1/jobs", b'{"prompt": ""}')
         wait_until(lambda: running.query('promptq_scaler_decisions_total{action="down"} > 0'), 60, "load, and its end")

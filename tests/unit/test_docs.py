@@ -17,7 +17,19 @@ from promptq.queue.server_check import needed
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 PAGES = sorted(path for path in ROOT.rglob("*.md") if not {".venv", ".venvs", ".promptq"} & set(path.parts))
-OURS = ("promptq", "api", "gpu_worker", "scaler", "tests", "docs", "ops", "benchmarks", "experiments", "locustfiles")
+OURS = (
+    "promptq",
+    "api",
+    "gpu_worker",
+    "scaler",
+    "dispatcher",
+    "tests",
+    "docs",
+    "ops",
+    "benchmarks",
+    "experiments",
+    "locustfiles",
+)
 
 
 @pytest.mark.parametrize("key", Keys().catalogue().values(), ids=lambda key: key.start)

@@ -11,13 +11,13 @@ from pydantic_core import to_json
 from api.current import services
 from api.http.blueprints import OpenAIBlueprint, submits_jobs
 from api.http.responses import JsonResponse
-from api.openai.answers import Completions, Kind, whole
-from api.openai.fields import ChatCompletion, Completion
 from api.openai.schemas import ChatCompletionObject, CompletionObject, OpenAIError
-from api.openai.tools import reader
 from api.parameters import KeyHeader
 from api.streaming import event_response
 from api.views.openai import foreground
+from promptq.openai.answers import Completions, Kind, whole
+from promptq.openai.fields import ChatCompletion, Completion
+from promptq.openai.tools import reader
 
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 500, 502, 503, 504), OpenAIError)
 

@@ -8,11 +8,11 @@ from pydantic_core import to_json
 
 from api.http.blueprints import OpenAIBlueprint, submits_jobs
 from api.http.responses import JsonResponse
-from api.openai.embeddings import PARAMS, EmbeddingsRequest, answer
 from api.openai.schemas import EmbeddingList, OpenAIError
 from api.parameters import KeyHeader
 from api.views.openai import foreground
 from promptq.contract.errors import PromptqError
+from promptq.openai.embeddings import PARAMS, EmbeddingsRequest, answer
 
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 500, 502, 503, 504), OpenAIError)
 

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 from api import visible_jobs
 from api.current import client_has_left, services
 from api.errors import Overloaded, RunFailed
-from api.openai.errors import CALLERS_FAULT, failure, status_of_failure
 from api.streaming import Manner, told
 from api.submission import read_request, submit, submit_many
 from api.waiting.streams import View
 from promptq.contract.errors import InvalidRequest, JobAlreadyTerminal, JobNotFound, PromptqError, RedisUnavailable
 from promptq.contract.job import Job, JobError, Result, Status
 from promptq.contract.logprobs import TokenLogprob
+from promptq.openai.errors import CALLERS_FAULT, failure, status_of_failure
 
 log = logging.getLogger(__name__)
 

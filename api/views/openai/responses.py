@@ -16,7 +16,6 @@ from api.errors import ResponseNotFound
 from api.http.blueprints import OpenAIBlueprint, submits_jobs
 from api.http.responses import JsonResponse
 from api.openai.response_events import ResponseEvents
-from api.openai.responses import ID_PREFIX, CreateResponse, resource, turn_of
 from api.openai.schemas import DeletedResponse, OpenAIError, ResponseObject
 from api.parameters import KeyHeader
 from api.streaming import event_response
@@ -24,6 +23,7 @@ from api.submission import read_request, submit
 from api.views.openai import foreground
 from promptq.contract.errors import InvalidRequest, JobNotFound
 from promptq.contract.job import Job, Status
+from promptq.openai.responses import ID_PREFIX, CreateResponse, resource, turn_of
 from promptq.queue.responses import Asked, asked, delete
 
 CANCEL_SECONDS = 2.0

@@ -12,14 +12,14 @@ from flask.testing import FlaskClient
 from pydantic import ValidationError
 
 from api.app import create_app
-from api.openai.answers import Completions, whole
-from api.openai.errors import error_fields, failure, retry_headers, status_for
-from api.openai.fields import ChatCompletion, Completion
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, JobError, Result, Status
 from promptq.contract.queues import QueueName
 from promptq.contract.request import MAX_SEED, JobRequest
 from promptq.contract.settings import ApiSettings
+from promptq.openai.answers import Completions, whole
+from promptq.openai.errors import error_fields, failure, retry_headers, status_for
+from promptq.openai.fields import ChatCompletion, Completion
 from tests.fakes import TimedStore
 from tests.unit.api.conftest import SilentListener
 

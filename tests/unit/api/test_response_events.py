@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.openai.response_events import ResponseEvents
-from api.openai.responses import CreateResponse
 from promptq.contract.job import Job, JobError, Result, Status
 from promptq.contract.queues import QueueName
+from promptq.openai.responses import CreateResponse
 from tests.unit.api.test_tool_calls import GOOD, PIECES
 
 TEXT = "Once upon a time"

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.openai.tool_calls import Call, CallReader, Said
-from api.openai.tools import turn
+from promptq.openai.tool_calls import Call, CallReader, Said
+from promptq.openai.tools import turn
 
 GOOD = '<tool_call>\n{"name": "f", "arguments": {"a":  1}}\n</tool_call>'
 TRICKY = '<tool_call>{"name": "g", "arguments": {"s": "</tool_call>"}}</tool_call>'

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from api.openai.embeddings import EmbeddingsRequest
-from api.openai.fields import ChatCompletion, Completion
 from gpu_worker.engines.upstream.request_body import Dialect
 from promptq.contract.request import GenerateRequest
+from promptq.openai.embeddings import EmbeddingsRequest
+from promptq.openai.fields import ChatCompletion, Completion
 
 DIALECT = Dialect("far", {"polite": "far-polite"})
 ALWAYS = {

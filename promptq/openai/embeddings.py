@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from api.openai.body import Body, WithoutEffect
-from api.openai.fields import Prompt, as_prompts
 from promptq.contract import embeddings
 from promptq.contract.job import Result
 from promptq.contract.queues import Priority
 from promptq.contract.request import Text, TokenIds
+from promptq.openai.body import Body, WithoutEffect
+from promptq.openai.fields import Prompt, as_prompts
 
 MAX_INPUTS = 2048
 """As many as OpenAI takes in one call."""

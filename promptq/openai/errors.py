@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from promptq.contract.errors import IdempotencyConflict
+from promptq.contract.errors import IdempotencyConflict, InvalidRequest, ModelNotFound, PromptqError
 from promptq.contract.job import Job, JobError, Status
 
 TYPES = {
@@ -37,6 +37,21 @@ def status_of_failure(error: JobError) -> HTTPStatus:
     if error.type in CALLERS_FAULT:
         return HTTPStatus.BAD_REQUEST
     return _FAILURES.get(error.type, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def failure_answer(error: JobError) -> tuple[HTTPStatus, dict[str, Any]]:
+    """The status and the body that answer a call whose job has failed."""
+    status = status_of_failure(error)
+    if error.type in CALLERS_FAULT:
+        param = CALLERS_FAULT[error.type]
+        return status, {"error": error_fields(status, InvalidRequest.type, error.message, param)}
+    return status, {"error": error_fields(status, error.type, error.message)}
+
+
+def refusal_answer(error: PromptqError) -> tuple[HTTPStatus, dict[str, Any]]:
+    """The status and the body that answer a call that no job was made for, because of what it asks."""
+    status = HTTPStatus.NOT_FOUND if isinstance(error, ModelNotFound) else HTTPStatus.BAD_REQUEST
+    return status, {"error": error_fields(status, error.type, error.message, error.param)}
 
 
 def status_for(status: HTTPStatus, code: str) -> HTTPStatus:

@@ -6,18 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from api.openai.body import Body, WithoutEffect
-from api.openai.fields import Common, StreamOptions
-from api.openai.formats import ResponseFormat
-from api.openai.response_input import Items, turns_of
-from api.openai.response_items import items_of
-from api.openai.tool_calls import Reader, TextReader
-from api.openai.tools import FlatChoice, FlatNamedTool, FlatTool, chat_call, job_fields, reader, turn
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, Status
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.request import Text
 from promptq.contract.tools import MAX_TOOLS
+from promptq.openai.body import Body, WithoutEffect
+from promptq.openai.fields import Common, StreamOptions
+from promptq.openai.formats import ResponseFormat
+from promptq.openai.response_input import Items, turns_of
+from promptq.openai.response_items import items_of
+from promptq.openai.tool_calls import Reader, TextReader
+from promptq.openai.tools import FlatChoice, FlatNamedTool, FlatTool, chat_call, job_fields, reader, turn
 
 ID_PREFIX = "resp_"
 STATUSES = {

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from api.openai.body import Body, WithoutEffect
-from api.openai.turns import Turn, joining
 from promptq.contract.request import MaybeText, Text
 from promptq.contract.tools import CalledFunction
+from promptq.openai.body import Body, WithoutEffect
+from promptq.openai.turns import Turn, joining
 
 MESSAGE, CALL, OUTPUT = "(message)", "(call)", "(output)"
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from api.openai.body import Body, WithoutEffect
 from promptq.contract.request import ANY_OBJECT, Schema
+from promptq.openai.body import Body, WithoutEffect
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
-from api.openai.tool_calls import Call, CallReader, Said
 from promptq.contract.strict import Strict
 from promptq.contract.tools import Function, FunctionChoice, FunctionName, NamedTool, Tool, ToolChoice
+from promptq.openai.tool_calls import Call, CallReader, Said
 
 
 class FlatTool(Strict):

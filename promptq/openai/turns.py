@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from api.openai.body import Body
 from promptq.contract.request import Text
+from promptq.openai.body import Body
 
 
 class Turn(Body):

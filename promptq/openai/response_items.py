@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from api.openai.tool_calls import Call, Reader, Said
 from promptq.contract.logprobs import TokenLogprob, with_bytes
+from promptq.openai.tool_calls import Call, Reader, Said
 
 
 def message_id(job_id: str, nth: int) -> str:

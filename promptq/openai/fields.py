@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from api.openai.body import Body, WithoutEffect
-from api.openai.formats import ChatFormat
-from api.openai.tools import job_fields
-from api.openai.turns import Turn, joining
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.queues import Priority
 from promptq.contract.request import MAX_SEED, LogitBias, MaybeText, StopStrings, Text, TokenIds
 from promptq.contract.tools import ToolCall, ToolChoice, Tools
+from promptq.openai.body import Body, WithoutEffect
+from promptq.openai.formats import ChatFormat
+from promptq.openai.tools import job_fields
+from promptq.openai.turns import Turn, joining
 
 PRIORITIES: dict[str, Priority] = {"priority": "high", "default": "default", "auto": "default", "flex": "low"}
 """OpenAI's service tiers, as priorities of ours."""

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
-from api.openai.errors import error_fields, failure, status_of_failure
-from api.openai.tool_calls import CallReader, Said
-from api.openai.tools import chat_call, finish_reason, turn
 from promptq.contract.job import Job, JobError, Result
 from promptq.contract.logprobs import TokenLogprob, legacy, with_bytes
+from promptq.openai.errors import error_fields, failure, status_of_failure
+from promptq.openai.tool_calls import CallReader, Said
+from promptq.openai.tools import chat_call, finish_reason, turn
 
 Kind = Literal["chat", "text"]
 ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "text": "cmpl-"}

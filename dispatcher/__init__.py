@@ -1,0 +1,1 @@
+"""Runs what is slow and outside: batches, and what is to be done with files."""

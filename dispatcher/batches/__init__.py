@@ -1,0 +1,1 @@
+"""Batches: their lines become jobs, and the endings of those a file."""

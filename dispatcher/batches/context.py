@@ -1,0 +1,31 @@
+"""What all batches of a dispatcher share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dispatcher.batches.models import Models
+from promptq.contract.metrics import DispatcherMetrics
+from promptq.contract.settings import DispatcherSettings
+from promptq.queue.batches import BatchRecords
+from promptq.queue.files import FileRecords
+from promptq.queue.store import JobStore
+from promptq.storage.storage import Storage
+
+
+@dataclass(slots=True)
+class Context:
+    """Made once for a dispatcher.
+
+    Attributes:
+        now: of this round, by the server's clock, in seconds since the epoch.
+    """
+
+    settings: DispatcherSettings
+    store: JobStore
+    batches: BatchRecords
+    files: FileRecords
+    storage: Storage
+    models: Models
+    metrics: DispatcherMetrics
+    now: float = field(default=0.0)

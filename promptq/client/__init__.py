@@ -1,0 +1,1 @@
+"""What speaks to a running service from the command line."""

@@ -1,0 +1,95 @@
+"""`promptq batch run`: a file of calls goes up, and what comes of them is written beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from promptq.client.api import Api, CallFailed
+from promptq.contract import environment
+from promptq.contract.batches import ENDED
+from promptq.contract.exit_codes import ExitCode
+
+FIRST_POLL_SECONDS = 0.2
+LAST_POLL_SECONDS = 5.0
+BAR_CHARS = 30
+AWAY = (0, 429, 502, 503, 504)
+"""Statuses after which the same call is made again: the batch goes on meanwhile."""
+
+
+def main(given: argparse.Namespace) -> int:
+    """Run it. 0: every line has its answer; 1: some have none, or it could not be run."""
+    api = Api(given.url, environment.secret(given.key_variable) if given.key_variable else "")
+    batch_id = given.batch
+    try:
+        batch_id = batch_id or _start(api, given)
+        batch = _wait(api, batch_id)
+        return _write(api, batch, Path(given.output))
+    except KeyboardInterrupt:
+        print(f"\nThe batch goes on. Wait for it again: promptq batch run --batch {batch_id} -o {given.output}")
+        return ExitCode.KILLED
+    except (CallFailed, OSError, ValueError) as error:
+        print(f"promptq: {error}", file=sys.stderr)
+        return ExitCode.CRASHED
+
+
+def bar(batch: dict[str, Any]) -> str:
+    """How far a batch is, in one line."""
+    counts = batch["request_counts"]
+    done, total = counts["completed"] + counts["failed"], counts["total"]
+    filled = BAR_CHARS * done // total if total else 0
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    return f"{batch['status']:<11} [{'#' * filled}{'.' * (BAR_CHARS - filled)}] {done}/{total}{failed}"
+
+
+def _start(api: Api, given: argparse.Namespace) -> str:
+    if not given.input:
+        raise ValueError("give a file to run, or --batch")
+    path = Path(given.input)
+    body = {"endpoint": given.endpoint or _first_url(path), "completion_window": given.window}
+    made = api.call("POST", "/v1/batches", body | {"input_file_id": api.upload(path)["id"]})
+    print(f"batch {made['id']}", file=sys.stderr)
+    return str(made["id"])
+
+
+def _first_url(path: Path) -> str:
+    with path.open("rb") as file:
+        first = file.readline()
+    try:
+        return str(json.loads(first)["url"])
+    except (ValueError, LookupError, TypeError):
+        raise ValueError(f"{path}: the first line has no url; give --endpoint") from None
+
+
+def _wait(api: Api, batch_id: str) -> dict[str, Any]:
+    pause, shows = FIRST_POLL_SECONDS, sys.stderr.isatty()
+    while True:
+        try:
+            batch = api.call("GET", f"/v1/batches/{batch_id}")
+        except CallFailed as error:
+            if error.status not in AWAY:
+                raise
+            batch = {}
+        if batch and (shows or batch["status"] in ENDED):
+            print(f"\r{bar(batch)}", end="", file=sys.stderr, flush=True)
+        if batch and batch["status"] in ENDED:
+            print(file=sys.stderr)
+            return batch
+        time.sleep(pause)
+        pause = min(LAST_POLL_SECONDS, pause * 1.2)
+
+
+def _write(api: Api, batch: dict[str, Any], output: Path) -> int:
+    for error in (batch["errors"] or {}).get("data", ()):
+        print(f"line {error['line']}: {error['message']}" if error["line"] else error["message"], file=sys.stderr)
+    beside = output.with_name(output.name + ".errors")
+    for file_id, target in ((batch["output_file_id"], output), (batch["error_file_id"], beside)):
+        if file_id:
+            api.download(file_id, target)
+            print(f"wrote {target}", file=sys.stderr)
+    is_whole = batch["status"] == "completed" and not batch["request_counts"]["failed"]
+    return ExitCode.OK if is_whole else ExitCode.CRASHED

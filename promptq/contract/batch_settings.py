@@ -1,0 +1,27 @@
+"""Settings that the API and the dispatcher share: what a call may ask for, and where files are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from promptq.contract.setting_types import Count
+
+
+class BatchSettings(BaseSettings):
+    """Of both programs; a base beside `CommonSettings`."""
+
+    max_prompt_chars: Count = Field(100_000, description="Longer prompts get 422.")
+    max_tokens_limit: Count = Field(2048, description="The largest `max_tokens` accepted.")
+    files_url: str = Field(
+        "", description="Where files are kept, as fsspec names it: `file:///…`, `s3://…`; empty: in the data folder."
+    )
+    max_file_bytes: Count = Field(200 * 2**20, description="Larger files get 413.")
+    max_batch_lines: Count = Field(50_000, description="Lines of a batch's input; more fail the batch.")
+    batch_ttl_seconds: Count = Field(30 * 86_400, description="How long a batch and its files are kept after its end.")
+
+    def storage_url(self, data_dir: Path) -> str:
+        """Where files are kept."""
+        return self.files_url or f"file://{data_dir.resolve()}/files"

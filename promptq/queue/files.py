@@ -1,0 +1,71 @@
+"""The records of files. Their bytes are in the storage, which has them before the record is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from promptq.contract.files import FileRecord
+from promptq.queue.connection import answering
+from promptq.queue.listing import PAGE, Order, ids_after
+from promptq.queue.store import JobStore
+
+EXPIRED_AT_ONCE = 100
+
+
+class FileRecords:
+    """The records of one deployment. All methods raise RedisUnavailable when Redis does not answer or cannot write."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._keys = store.keys
+
+    def put(self, record: FileRecord, keep_seconds: int | None) -> FileRecord:
+        """Write a new record down; gives it with its times.
+
+        Args:
+            keep_seconds: how long the file is kept; None: until it is deleted.
+        """
+        keep = "" if keep_seconds is None else keep_seconds
+        fields = chain.from_iterable(record.as_hash().items())
+        self._store.scripts.run("file_put", [record.id, record.owner, keep, *fields])
+        found = self.get(record.id)
+        assert found, "it was put down a moment ago"
+        return found
+
+    def get(self, file_id: str) -> FileRecord | None:
+        """A record; None where there is none."""
+        (record,) = self.get_many([file_id])
+        return record
+
+    def get_many(self, ids: Sequence[str]) -> list[FileRecord | None]:
+        """Records in one round trip; None for one that is not there."""
+        with answering(), self._store.client.pipeline(transaction=False) as pipe:
+            for file_id in ids:
+                pipe.hgetall(self._keys.file(file_id))
+            hashes: list[Any] = pipe.execute()
+        return [FileRecord.from_hash(one, fields) if fields else None for one, fields in zip(ids, hashes, strict=True)]
+
+    def of(self, owner: str, after: str = "", order: Order = "desc") -> Iterator[FileRecord]:
+        """An owner's files behind one of them, read as far as they are asked for."""
+        ids: list[str] = []
+        for file_id in ids_after(self._store.client, self._keys.files(owner), after, order):
+            ids.append(file_id)
+            if len(ids) == PAGE:
+                yield from filter(None, self.get_many(ids))
+                ids.clear()
+        yield from filter(None, self.get_many(ids))
+
+    def drop(self, record: FileRecord) -> bool:
+        """Forget a file. False: a batch that has not ended reads or writes it."""
+        return bool(self._store.scripts.run("file_drop", [record.id, record.owner]) != -1)
+
+    def expired(self) -> list[FileRecord]:
+        """Some files whose time is over."""
+        now = self._store.now()
+        with answering():
+            ids: Any = self._store.client.zrange(
+                self._keys.file_expiry(), "-inf", f"{now:.6f}", byscore=True, offset=0, num=EXPIRED_AT_ONCE
+            )
+        return [record for record in self.get_many([one.decode() for one in ids]) if record]

@@ -1,0 +1,95 @@
+"""The lines of a batch's input, in chunks of any size; windows, and the bits of lines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptq.contract.batch_lines import MOST_ERRORS, LineCheck, errors_for
+from promptq.contract.batches import is_done, window_seconds
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+
+
+def line(custom_id: Any = "a", **changes: Any) -> bytes:
+    fields = {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": {"model": "m"}} | changes
+    return json.dumps({name: value for name, value in fields.items() if value is not None}).encode() + b"\n"
+
+
+def checked(content: bytes, size: int = 7, most: int = 100) -> LineCheck:
+    check = LineCheck((CHAT, TEXT), most)
+    for start in range(0, len(content), size):
+        check.feed(content[start : start + size])
+    check.end()
+    return check
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "param"),
+    [
+        (b"{\n", "invalid_json_line", None),
+        (b"[1]\n", "invalid_json_line", None),
+        (b"\xff\n", "invalid_json_line", None),
+        (line(body=None)[:-2] + b', "x": NaN}\n', "invalid_json_line", None),
+        (line(None), "missing_required_parameter", "custom_id"),
+        (line(""), "missing_required_parameter", "custom_id"),
+        (line(7), "missing_required_parameter", "custom_id"),
+        (line("x" * 513), "missing_required_parameter", "custom_id"),
+        (line(method="GET"), "invalid_method", "method"),
+        (line(url="/v1/jobs"), "invalid_url", "url"),
+        (line(url=3), "invalid_url", "url"),
+        (line(body=[1]), "invalid_request", "body"),
+        (line("first"), "duplicate_custom_id", "custom_id"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(raw: bytes, code: str, param: str | None) -> None:
+    check = checked(line("first") + b"\n" + raw + line("last", url=TEXT))
+    [error] = check.errors
+    assert (error.line, error.code, error.param) == (3, code, param)
+    assert (check.lines, check.first_lines["/v1/chat/completions"], check.first_lines[TEXT]) == (3, 1, 4)
+
+
+def test_a_last_line_needs_no_end_and_an_empty_file_is_an_error() -> None:
+    assert checked(line("a") + line("b").strip()).lines == 2
+    assert [error.code for error in checked(b"\n  \n").errors] == ["empty_file"]
+
+
+def test_bounds() -> None:
+    many = b"".join(line(str(number)) for number in range(5))
+    assert [(error.code, error.line) for error in checked(many, most=3).errors] == [("too_many_lines", 4)]
+    assert len(checked(b"{\n" * 1000, most=10_000).errors) == MOST_ERRORS
+
+
+def test_a_batch_is_for_one_endpoint() -> None:
+    check = checked(line("a") + line("b", url=TEXT) + b"{\n")
+    errors = errors_for(CHAT, check.first_lines, [error.as_dict() for error in check.errors])
+    assert [(error["line"], error["code"]) for error in errors] == [(2, "mismatched_url"), (3, "invalid_json_line")]
+
+
+@given(
+    st.lists(st.sampled_from([line("a"), line("b"), b"\n", b"{\n", line("c", url=TEXT)]), max_size=12),
+    st.integers(1, 200),
+)
+def test_the_size_of_the_chunks_does_not_matter(lines: list[bytes], size: int) -> None:
+    whole, cut = checked(b"".join(lines), 10**6), checked(b"".join(lines), size)
+    assert (whole.lines, whole.errors, whole.first_lines) == (cut.lines, cut.errors, cut.first_lines)
+
+
+@pytest.mark.parametrize(("window", "seconds"), [("24h", 86_400), ("15m", 900), ("60s", 60), ("7d", 604_800)])
+def test_windows(window: str, seconds: int) -> None:
+    assert window_seconds(window) == seconds
+
+
+@pytest.mark.parametrize("window", ["", "24", "0h", "59s", "31d", "24 h", "-1h", "1h\n", "٢h"])
+def test_what_is_no_window(window: str) -> None:
+    with pytest.raises(ValueError, match=r"give|between"):
+        window_seconds(window)
+
+
+def test_bits_are_those_of_redis() -> None:
+    bitmap = bytes([0b0100_0000, 0b1000_0000])
+    assert [number for number in range(40) if is_done(bitmap, number)] == [1, 8]
