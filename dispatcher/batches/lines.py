@@ -103,6 +103,7 @@ def _job(batch: BatchRecord, number: int, place: int, call: Call, settings: Disp
     return NewJob(
         job_id(batch, number, place), request, entry.name, entry.identity(settings.dtype),
         keep_seconds=settings.result_ttl_seconds, request_id=request_id(batch, number), owner=batch.owner,
+        weight=batch.weight,
     )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ class BatchRecord:
         round: how often lines were run again; part of the ids of jobs, so that an old failure is not found.
         output_file_id, error_file_id: chosen at the beginning; there is such a file once it has a line.
         keep_seconds: how long the files are kept after the end.
+        weight: the owner's share of a queue beside other owners, as of a job.
     """
 
     id: str
@@ -73,6 +74,7 @@ class BatchRecord:
     output_file_id: str = ""
     error_file_id: str = ""
     keep_seconds: int = 0
+    weight: float = 1.0
 
     @classmethod
     def from_hash(cls, batch_id: str, fields: Mapping[bytes, bytes]) -> BatchRecord:
@@ -98,6 +100,7 @@ class BatchRecord:
             text["output_file_id"],
             text["error_file_id"],
             int(text.get("keep_seconds", 0)),
+            float(text.get("weight", 1)),
         )
 
     @property

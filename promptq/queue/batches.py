@@ -58,6 +58,7 @@ class BatchRecords:
             "output_file_id": record.output_file_id,
             "error_file_id": record.error_file_id,
             "keep_seconds": record.keep_seconds,
+            "weight": record.weight,
         }
         head = [record.id, record.owner, window_seconds(record.window), record.input_file_id]
         reply = self._store.scripts.run("batch_create", [*head, *chain.from_iterable(fields.items())])

@@ -29,12 +29,18 @@ def batches(store: TimedStore, files: FileRecords) -> BatchRecords:
     records = BatchRecords(store)
     new = BatchRecord(
         BATCH, "ann", "/v1/completions", "file-in", "1h", "validating", 0.0, output_file_id="file-out",
-        error_file_id="file-err", keep_seconds=1000,
+        error_file_id="file-err", keep_seconds=1000, weight=2.5,
     )  # fmt: skip
     assert [records.create(new), records.create(new)] == ["created", "known"]
     assert hold(store, LEASE + BATCH, "a")
     assert records.move(BATCH, "a", ["validating"], "in_progress", {"total": 5})
     return records
+
+
+def test_a_batch_keeps_its_owners_weight_for_its_jobs(batches: BatchRecords) -> None:
+    record = batches.get(BATCH)
+    assert record is not None
+    assert record.weight == 2.5
 
 
 def commit(mark: str, lines: list[int], failed: int = 0, size: int = 7) -> Commit:
