@@ -132,6 +132,18 @@ class Keys:
             "promptq:totals:", "{model}", "hash", "permanent: one a model",
             "of one model's jobs: submitted, hits, succeeded, failed, cancelled, expired",
         )  # fmt: skip
+        self.outbox = key(
+            "promptq:outbox", "", "stream", "entries leave when the dispatcher has noted their deliveries",
+            "ends of jobs of which somebody asked to be told: job, state, owner, url",
+        )  # fmt: skip
+        self.webhook_jobs = key(
+            "promptq:webhook_jobs", "", "hash", "a field leaves when its job ends",
+            "by id of a live job: the address at which its end is to be told",
+        )  # fmt: skip
+        self.webhook_owners = key(
+            "promptq:webhook_owners", "", "set", "members leave with their last endpoint",
+            "API keys that have webhook endpoints",
+        )  # fmt: skip
         self.drain_rate = key(
             "promptq:drain_rate:", "{model}", "string", "60 s", "its jobs ended a second, by the scaler"
         )

@@ -11,7 +11,7 @@ import redis
 from promptq.contract.keys import Keys, lua_prelude, usage_prelude
 from promptq.queue.connection import answering
 
-_CHANGES = ("base", "jobs", "lifetime", "usage", "totals", "transition", "groups")
+_CHANGES = ("base", "jobs", "lifetime", "usage", "totals", "outbox", "transition", "groups")
 PARTS: Final[Mapping[str, Sequence[str]]] = {
     "submit": (*_CHANGES, "fair", "fair_place", "bound", "cache", "admission"),
     "claim": (*_CHANGES, "expiry", "rq_features", "progress", "candidate", "lines"),
