@@ -84,7 +84,7 @@ class CheckedBackend(httpcore2.NetworkBackend):
         trouble: Exception = httpcore2.ConnectError("the name has no address")
         for address in addresses:
             try:
-                left = max(0.001, deadline - time.monotonic())
+                left = max(0.001, min(timeout or self._seconds, deadline - time.monotonic()))
                 stream = self._sockets.connect_tcp(address, port, left, local_address, socket_options)
                 return DeadlineStream(stream, deadline)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:

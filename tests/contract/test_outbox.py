@@ -166,5 +166,3 @@ def test_the_same_id_with_another_address_is_another_request(store: TimedStore) 
     assert store.submit(new, NOW).outcome == "new"
     assert store.submit(new, NOW).outcome == "repeat"
     assert new.fingerprint() != replace(new, webhook=URL + "2").fingerprint()
-
-
