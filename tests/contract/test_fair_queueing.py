@@ -153,7 +153,8 @@ class TestPlaces:
 
     def test_a_lost_key_costs_the_order_only(self, store: TimedStore) -> None:
         put(store, "a", 4)
-        store.client.delete(*TAGS)
+        store.client.hset(TAGS[1], "b", "99999999000 1000")
+        store.client.delete(TAGS[0])
         put(store, "b", 2)
         assert owners(waiting(store)) == "aaaabb"
         store.client.delete(keys.queue("default"))
@@ -268,7 +269,7 @@ def test_a_full_server_refuses_a_keys_job_before_anything_is_written(
     client.config_set("maxmemory", 1)
     try:
         with pytest.raises(RedisUnavailable):
-            put(store, "b", 1)
+            store.submit(replace(new_job(), owner="b"), NOW)
         assert client.exists(*TAGS) == len(TAGS)
     finally:
         client.config_set("maxmemory", 0)

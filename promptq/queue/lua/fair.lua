@@ -4,7 +4,7 @@
 -- wait where they were put. START_TAGS has tags by job, those of claimed ones until the next submit; a score is the tag
 -- times TIES, and one more for each job that had the same tag before.
 -- Nothing here writes: a script that is going to refuse a job must not have written before.
-local HEADS_AT_MOST, TIES = 1000, 1024
+local HEADS_AT_MOST, STEPS_AT_MOST, TIES = 1000, 10000, 1024
 
 -- The score of the first job that has one; nil: no such job waits.
 local function head_score(queue)
@@ -17,9 +17,11 @@ local function head_score(queue)
 end
 
 -- A queue's virtual time, which is the tag of the job claimed last (or of the head, if none was), and what is known of
--- its keys. Of a queue that is empty nothing is remembered.
+-- its keys. Of a queue that is empty, or has lost its tags, nothing is remembered.
 local function new_flow(queue)
-  if call('EXISTS', QUEUE .. queue) == 0 then return {queue = queue, is_idle = true, now = 0, keys = {}} end
+  if call('EXISTS', QUEUE .. queue) + call('EXISTS', START_TAGS .. queue) < 2 then
+    return {queue = queue, is_idle = true, now = 0, keys = {}}
+  end
   local head = head_score(queue)
   local claimed = call('ZREVRANGEBYSCORE', START_TAGS .. queue, head and '(' .. head or '+inf', '-inf', 'WITHSCORES',
     'LIMIT', 0, 1)
@@ -47,8 +49,10 @@ local function key_of(flow, owner)
   local known = not flow.is_idle and call('HGET', FINISH_TAGS .. flow.queue, owner) or '0 1'
   local finish, cost = string.match(known, '^(%d+) (%d+)$')
   local key = {finish = tonumber(finish), cost = tonumber(cost)}
-  while key.finish - key.cost > flow.now and not has_job_at(flow.queue, owner, key.finish - key.cost) do
-    key.finish = key.finish - key.cost
+  for _ = 1, STEPS_AT_MOST do
+    local before = key.finish - key.cost
+    if before <= flow.now or has_job_at(flow.queue, owner, before) then break end
+    key.finish = before
   end
   flow.keys[owner] = key
   return key
