@@ -32,7 +32,8 @@ test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, 
 	PYTHONPATH=.venvs/lora $(BIN)/python -m pytest -q tests/integration/test_engine_adapters.py $(ARGS)
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 	@if .venvs/vllm/bin/python -c "import vllm" 2>/dev/null; then .venvs/vllm/bin/python -m pytest -W default -k vllm \
-		tests/contract/test_engines.py tests/extras/test_vllm_engine.py $(ARGS); else echo "vLLM is not in .venvs/vllm"; fi
+		$(addprefix tests/,contract/test_engines.py contract/test_embedding_engines.py extras/test_vllm_engine.py \
+		extras/test_vllm_embeddings.py) $(ARGS); else echo "vLLM is not in .venvs/vllm"; fi
 
 lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .

@@ -72,8 +72,8 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     server, thread = start_http_server(settings.worker_metrics_port, host, registry)
     url = f"http://{host_port(host, server.server_port)}/metrics"
     answer_seconds = seconds_within(settings.lease_seconds)
-    registration = WorkerRegistration(connect(settings.redis_url, answer_seconds), settings, engine.info, url)
     store = JobStore(connect(settings.redis_url, answer_seconds), settings)
+    registration = WorkerRegistration(store, settings, engine.info, url)
     upgrade(store)
     try:
         Worker(store, engine, registration, telemetry, settings).run(stop)

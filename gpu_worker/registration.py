@@ -21,7 +21,7 @@ from promptq.contract.queues import queues_of
 from promptq.contract.settings import WorkerSettings
 from promptq.queue import model_facts
 from promptq.queue.connection import answering
-from promptq.queue.scripts import Scripts
+from promptq.queue.store import JobStore
 
 REGISTRATION_LEASES = 3
 """A worker that stops beating is forgotten after this many leases, and RQ's own minute."""
@@ -38,14 +38,14 @@ class WorkerRegistration(BaseWorker):
     by ours too: RQ's own functions know no key prefix, and would write over who has taken the name.
     """
 
-    def __init__(self, client: redis.Redis, settings: WorkerSettings, info: EngineInfo, metrics_url: str) -> None:
+    def __init__(self, store: JobStore, settings: WorkerSettings, info: EngineInfo, metrics_url: str) -> None:
         rq_names = [queue.rq_name(settings.default_model) for queue in queues_of(settings.model_name)]
         with answering():
             super().__init__(
                 rq_names,
                 # In containers hosts may have one name, and every process the id 1.
                 name=settings.worker_name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
-                connection=client,
+                connection=store.client,
                 serializer=JSONSerializer,
                 worker_ttl=max(1, int(REGISTRATION_LEASES * settings.lease_seconds)),
             )
@@ -56,7 +56,7 @@ class WorkerRegistration(BaseWorker):
         self._keys = settings.keys
         self._key = self._keys.worker(self.name)
         self._queues = rq_names
-        self._scripts = Scripts(client, self._keys)
+        self._scripts = store.scripts
         facts = model_facts.ModelFacts.of(info.context_length, info.tokenizer_json)
         self._facts = facts if info.tokenizer_json else None
 

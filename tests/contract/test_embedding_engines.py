@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,6 +31,13 @@ def encoder(folder: Path) -> Engine:
     return create(known, lambda _: None)
 
 
+def vllm(folder: Path) -> Engine:
+    from tests.extras.vllm_engines import vllm_engine
+    from tests.integration.tiny_encoders import save
+
+    return vllm_engine(save(folder / "tiny", "wide bert"), folder, SLOTS)
+
+
 @contextmanager
 def behind_a_server(folder: Path) -> Iterator[Engine]:
     """Before a promptq whose worker embeds with the same model."""
@@ -47,6 +55,8 @@ ENGINES: dict[str, Callable[[Path], AbstractContextManager[Engine]]] = {
     "encoder": lambda folder: nullcontext(encoder(folder)),
     "upstream": behind_a_server,
 }
+if importlib.util.find_spec("vllm"):
+    ENGINES["vllm"] = lambda folder: nullcontext(vllm(folder))
 
 
 @pytest.fixture(scope="module", params=ENGINES)

@@ -6,6 +6,7 @@ import pytest
 
 from promptq.contract.errors import IdempotencyConflict
 from promptq.contract.job import Status
+from promptq.queue.reconcile import reconcile_some
 from tests.fakes import NOW, TimedStore, failure, keys, new_job, submit, success, with_settings
 
 LEASE = 15
@@ -26,6 +27,39 @@ def test_a_job_that_was_started_in_time_expires_no_more(store: TimedStore, how: 
     (again,) = store.claim("w", 1, NOW + 60)
     assert store.finish("w", [success(again)], NOW + 60) == [True]
     assert store.get(job.id).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("looks", ["reap", "claim"])
+def test_one_that_its_server_never_began_expires_as_if_it_had_only_waited(store: TimedStore, looks: str) -> None:
+    job = submit(store, ttl_seconds=20).job
+    for seconds in (1, 15):
+        (claim,) = store.claim("w", 1, NOW + seconds)
+        assert store.reap(NOW + seconds + 7).expired == 0, "while it is claimed it does not wait"
+        assert store.release([claim], NOW + seconds + 7, reason="upstream") == 1
+    if looks == "reap":
+        assert store.reap(NOW + 23).expired == 1
+    assert store.claim("w", 1, NOW + 23) == []
+    assert store.get(job.id).status is Status.EXPIRED
+    assert not store.client.exists(keys.expiry())
+
+
+def test_one_that_began_before_its_server_gave_it_back_expires_no_more(store: TimedStore) -> None:
+    submit(store, ttl_seconds=20)
+    store.release(store.claim("w", 1, NOW), NOW)
+    store.release(store.claim("w", 1, NOW), NOW, reason="upstream")
+    assert store.reap(NOW + 60).expired == 0
+
+
+def test_an_ended_job_that_rq_queues_again_does_not_expire_by_its_first_life(store: TimedStore) -> None:
+    job = submit(store, ttl_seconds=20).job
+    assert store.reap(NOW + 21).expired == 1
+    # As `rq requeue` does it.
+    store.client.zrem(keys.failed("default"), job.id)
+    store.client.hset(keys.job(job.id), "status", "queued")
+    store.client.rpush(keys.queue("default"), job.id)
+    reconcile_some(store)
+    assert store.reap(NOW + 60).expired == 0
+    assert [claim.id for claim in store.claim("w", 1, NOW + 60)] == [job.id]
 
 
 def test_a_client_s_key_is_known_as_long_as_promised_also_when_its_job_failed(store: TimedStore) -> None:

@@ -23,7 +23,7 @@ def old(store: TimedStore) -> WorkerRegistration:
 def registered(store: TimedStore, identity: str) -> WorkerRegistration:
     """A worker that has this identity for its name too, and has just said so."""
     settings = WorkerSettings(_env_file=None, worker_name=identity)
-    registration = WorkerRegistration(store.client, settings, replace(INFO, identity=identity), "")
+    registration = WorkerRegistration(store, settings, replace(INFO, identity=identity), "")
     registration.appear()
     return registration
 
@@ -84,6 +84,6 @@ def test_who_beats_last_says_which_it_is_unless_it_drains(store: TimedStore, old
 
 def test_it_is_known_of_an_engine_without_a_tokenizer_too(store: TimedStore) -> None:
     info = replace(INFO, tokenizer_json="", identity="plain", capabilities=Capabilities(resume=True, penalties=True))
-    WorkerRegistration(store.client, WorkerSettings(_env_file=None), info, "").appear()
+    WorkerRegistration(store, WorkerSettings(_env_file=None), info, "").appear()
     assert store.client.hget(keys.model(INFO.model), "identity") == b"plain"
     assert read_capabilities(store.client, keys.model(INFO.model)) == frozenset({"resume", "penalties", "text"})

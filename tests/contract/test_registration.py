@@ -17,7 +17,7 @@ SETTINGS = WorkerSettings(_env_file=None, worker_name="host-1", lease_seconds=0.
 
 
 def registration(store: TimedStore) -> WorkerRegistration:
-    return WorkerRegistration(store.client, SETTINGS, INFO, "")
+    return WorkerRegistration(store, SETTINGS, INFO, "")
 
 
 def seen(store: TimedStore) -> tuple[Any, Any, Any]:

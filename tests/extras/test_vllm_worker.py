@@ -7,11 +7,16 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
+from torch.nn.functional import normalize
+from transformers import AutoModel
 
 from promptq.contract.job import Status
 from promptq.queue.embedded import EmbeddedServer
@@ -19,6 +24,7 @@ from tests.fakes import TimedStore
 from tests.integration.apis import Api, running
 from tests.integration.streams import Stream, blocks
 from tests.integration.test_resumed_text import Disturbed
+from tests.integration.tiny_encoders import PLACES, WORDS, save, word_pieces
 from tests.processes import ROOT, wait_until, worker
 
 pytestmark = pytest.mark.timeout(900)  # a worker's start is most of it: on a busy machine a minute each
@@ -35,13 +41,18 @@ PROMPT = "Once upon a time, in a small village by the sea,"
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The settings of such a worker."""
+def python() -> Path:
     if not PYTHON.exists() or not list(PYTHON.parent.parent.glob("lib/python3.*/site-packages/vllm")):
         pytest.skip("vLLM is not installed in .venvs/vllm: make test-extras")
+    return PYTHON
+
+
+@pytest.fixture(scope="module")
+def vllm(python: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The settings of such a worker."""
     path = tmp_path_factory.mktemp("vllm") / "models.toml"
     path.write_text(MODELS)
-    return {"python": PYTHON, "engine": "vllm", "models_file": path, "data_dir": ROOT / ".promptq"}
+    return {"python": python, "engine": "vllm", "models_file": path, "data_dir": ROOT / ".promptq"}
 
 
 @pytest.fixture
@@ -110,3 +121,35 @@ def test_a_stream_goes_on_behind_a_killed_worker_of_which_nothing_is_left(
     assert ended.result
     assert (ended.result.text, ended.result.completion_tokens) == (calm.stream.text, 60)
     assert ended.result.resumed_tokens > 0
+
+
+def test_embeddings_are_those_of_the_model_and_outlive_a_killed_worker(
+    server: EmbeddedServer, store: TimedStore, python: Path, tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "tiny", "wide bert")
+    path = tmp_path / "models.toml"
+    options = "{ enforce_eager = true, kv_cache_memory_bytes = 268435456 }"
+    path.write_text(f'[[model]]\nname = "tiny"\nsource = "{folder}"\nengine = "vllm"\noptions = {options}\n')
+    known = {"models_file": path, "python": python, "engine": "vllm", "lease_seconds": 2}
+    texts = [" ".join(words) for words in product(WORDS[:4], WORDS[4:14])]
+    model = AutoModel.from_pretrained(folder)
+    with running(server, tmp_path, 1, models_file=path) as api, ThreadPoolExecutor(1) as pool:
+        asked = {"model": "tiny", "input": texts, "cache": False}
+        with worker(server, "one", **known) as process:
+            first = api.call("POST", "/v1/embeddings", json=asked)
+            assert first.status_code == 200, first.text
+            too_long = api.call("POST", "/v1/embeddings", json=asked | {"input": "a " * PLACES})
+            assert (too_long.status_code, too_long.json()["error"]["param"]) == (400, "input")
+            generated = api.call("POST", "/v1/jobs", json={"model": "tiny", "prompt": "a"})
+            assert (generated.status_code, generated.json()["error"]["type"]) == (422, "invalid_request")
+            process.kill()
+            process.wait()
+        again = pool.submit(api.call, "POST", "/v1/embeddings", json=asked)
+        with worker(server, "two", **known):
+            second = again.result(300)
+    for text, one, other in zip(texts, first.json()["data"], second.json()["data"], strict=True):
+        ids = torch.tensor([word_pieces()(text, truncation=False)["input_ids"]])
+        with torch.no_grad():
+            wanted = normalize(model(ids).last_hidden_state[0].mean(0), dim=0).tolist()
+        assert one["embedding"] == pytest.approx(wanted, abs=1e-5)
+        assert other["embedding"] == pytest.approx(wanted, abs=1e-5)

@@ -52,21 +52,23 @@ def tiny_llama(folder: Path) -> Path:
 
 
 def vllm_settings(
-    source: Path | str, data: Path, slots: int = 4, context: int = CONTEXT, **entry: Any
+    source: Path | str, data: Path, slots: int = 4, context: int = CONTEXT, prefill_tokens: int = 0, **entry: Any
 ) -> WorkerSettings:
     """Those of a worker that serves this model; without torch.compile, whose time tiny models do not earn."""
     options = {"enforce_eager": True, "kv_cache_memory_bytes": 2**28} | entry.pop("options", {})
     fields: dict[str, Any] = {"engine": "vllm", "model": str(source), "data_dir": data, "slots": slots}
-    settings = WorkerSettings(_env_file=None, context_length=context, worker_threads=1, **fields)
+    fields |= {"context_length": context, "prefill_tokens": prefill_tokens}
+    settings = WorkerSettings(_env_file=None, worker_threads=1, **fields)
     settings.serve(Catalogue.of([ModelEntry(name="tiny", source=str(source), engine="vllm", options=options, **entry)]))
     return settings
 
 
-def vllm_engine(source: Path | str, data: Path, **entry: Any) -> Engine:
+def vllm_engine(source: Path | str, data: Path, slots: int = 4, **entry: Any) -> Engine:
     """Started. vLLM has one state for a process, so the engine before it is taken down: a worker's goes with it."""
     while STARTED:
-        STARTED.pop()._core.engine_core.shutdown()
-    STARTED.append(engine := create_engine(vllm_settings(source, data, **entry)))
+        STARTED.pop().engine_core.shutdown()
+    engine: Any = create_engine(vllm_settings(source, data, slots, **entry))
+    STARTED.append(engine._embedder._core if engine.info.capabilities.embeddings else engine._core)
     return engine
 
 

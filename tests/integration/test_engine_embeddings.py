@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,19 @@ def test_the_least_of_all_limits_holds(tmp_path: Path) -> None:
     assert create(folder, context_length=50).info.context_length == 40
 
 
+def test_a_model_that_was_trained_for_it_gives_its_first_numbers(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"matryoshka_dimensions": [8, 16]}))
+    engine = create(folder)
+    (whole,) = ends(engine, ["the river"])
+    engine.add([row("8", "the river", dimensions=8), row("9", "the river", dimensions=9)])
+    found = {event.id: event.end for event in engine.step(0.0).events if event.end}
+    assert found["8"].embedding == pytest.approx(normalize(torch.tensor(whole.embedding)[:8], dim=0).tolist(), abs=NEAR)
+    said = "dimensions: the model's embeddings have 8, 16, 32, and no other number"
+    assert found["9"].error == ("invalid_request", said)
+
+
 def test_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:
     folder = save(tmp_path / "m")
     written, numbered = ends(create(folder), ["the river", tokens("the river")])
@@ -201,7 +215,7 @@ def test_a_model_whose_rows_are_not_apart_is_refused(tmp_path: Path, monkeypatch
             return self.model(input_ids=input_ids, attention_mask=torch.ones_like(attention_mask))
 
     engine = create(save(tmp_path / "m"))
-    encoder = engine._encoder  # type: ignore[attr-defined]
+    encoder = engine._embedder  # type: ignore[attr-defined]
     with pytest.raises(EngineError, match="cannot be batched"):
         Encoder(Leaking(encoder.model), encoder._recipe, 20)
 
@@ -223,7 +237,7 @@ def poison(encoder: Encoder, token: int | None) -> None:
 
 def test_a_row_that_gives_no_number_fails_alone(tmp_path: Path) -> None:
     engine = create(save(tmp_path / "m"))
-    poison(engine._encoder, tokens("wind")[1])  # type: ignore[attr-defined]
+    poison(engine._embedder, tokens("wind")[1])  # type: ignore[attr-defined]
     bad, good = ends(engine, ["the wind", "the sea"])
     assert bad.error == ("engine_error", "the model's output is not a finite number")
     assert good.embedding
@@ -231,6 +245,6 @@ def test_a_row_that_gives_no_number_fails_alone(tmp_path: Path) -> None:
 
 def test_when_every_row_fails_it_is_the_engine(tmp_path: Path) -> None:
     engine = create(save(tmp_path / "m"))
-    poison(engine._encoder, None)  # type: ignore[attr-defined]
+    poison(engine._embedder, None)  # type: ignore[attr-defined]
     with pytest.raises(EngineBroken, match="the device is gone"):
         ends(engine, ["the wind", "the sea"])

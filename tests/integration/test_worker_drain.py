@@ -40,7 +40,7 @@ def test_what_the_claim_brings_is_given_back_at_once(
     settings = settings.model_copy(update={"redis_url": server.url, "drain_seconds": 0.1, "lease_seconds": 60})
     engine, stop, slow = EchoEngine(4, 1000.0), Stop(), SlowStore(client, settings)
     telemetry = Telemetry(WorkerMetrics(CollectorRegistry()), engine)
-    worker = Worker(slow, engine, WorkerRegistration(client, settings, engine.info, "http://x"), telemetry, settings)
+    worker = Worker(slow, engine, WorkerRegistration(store, settings, engine.info, "http://x"), telemetry, settings)
     job = submit(store, cache=False, now=time.time()).job
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
@@ -61,7 +61,7 @@ def test_no_token_is_generated_twice(
     while not all(store.get(job_id).status.is_terminal for job_id in ids):
         engine, stop, registry = EchoEngine(8, 40.0), Stop(), CollectorRegistry()
         telemetry = Telemetry(WorkerMetrics(registry), engine)
-        registration = WorkerRegistration(client, settings, engine.info, "http://x")
+        registration = WorkerRegistration(store, settings, engine.info, "http://x")
         thread = threading.Thread(target=Worker(store, engine, registration, telemetry, settings).run, args=(stop,))
         thread.start()
         time.sleep(0.6)

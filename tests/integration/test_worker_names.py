@@ -16,7 +16,7 @@ from promptq.contract.job import Status
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
-from promptq.queue.store import connect
+from promptq.queue.store import JobStore, connect
 from tests.fakes import TimedStore, keys, submit
 from tests.processes import start, wait_until, worker
 
@@ -75,7 +75,8 @@ def test_names_that_nobody_chose_differ_also_on_one_host_and_process_id(server: 
     """As in two containers with one host name, where every process has the id 1."""
     settings = WorkerSettings(_env_file=None, redis_url=server.url)
     with connect(server.url) as client:
-        names = {WorkerRegistration(client, settings, EchoEngine(1, 1.0).info, "http://x").name for _ in range(3)}
+        store = JobStore(client, settings)
+        names = {WorkerRegistration(store, settings, EchoEngine(1, 1.0).info, "http://x").name for _ in range(3)}
     assert len(names) == 3
 
 

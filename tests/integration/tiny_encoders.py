@@ -15,10 +15,14 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
     MPNetConfig,
     MPNetModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     RobertaConfig,
     RobertaModel,
     XLMRobertaConfig,
@@ -34,8 +38,11 @@ PLACES = 64
 # Wide initial weights: with the usual ones all embeddings of a random model lie close together.
 SHAPE: dict[str, Any] = {"vocab_size": len(VOCABULARY), "pad_token_id": 0, "initializer_range": 0.3}
 DEEP = SHAPE | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDE = SHAPE | {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+"""With heads of 32 numbers, of which vLLM's attention on a CPU wants as many."""
 OFFSET = DEEP | {"max_position_embeddings": PLACES + 2, "pad_token_id": 1}
 """Of those whose first token has the place behind the padding's."""
+WIDE_OFFSET = WIDE | {"max_position_embeddings": PLACES + 2, "pad_token_id": 1}
 
 KINDS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": lambda: BertModel(BertConfig(**DEEP, max_position_embeddings=PLACES)),
@@ -45,6 +52,17 @@ KINDS: dict[str, Callable[[], PreTrainedModel]] = {
     "mpnet": lambda: MPNetModel(MPNetConfig(**OFFSET)),
     "distilbert": lambda: DistilBertModel(
         DistilBertConfig(**SHAPE, dim=32, hidden_dim=48, n_layers=2, n_heads=4, max_position_embeddings=PLACES)
+    ),
+}
+WIDE_KINDS: dict[str, Callable[[], PreTrainedModel]] = {
+    "bert": lambda: BertModel(BertConfig(**WIDE, max_position_embeddings=PLACES)),
+    "roberta": lambda: RobertaModel(RobertaConfig(**WIDE_OFFSET, type_vocab_size=1)),
+    "xlm": lambda: XLMRobertaModel(XLMRobertaConfig(**WIDE_OFFSET, type_vocab_size=1)),
+    "modernbert": lambda: ModernBertModel(
+        ModernBertConfig(**WIDE, max_position_embeddings=PLACES, cls_token_id=2, sep_token_id=3)
+    ),
+    "qwen3": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**WIDE, head_dim=32, num_key_value_heads=1, max_position_embeddings=PLACES)
     ),
 }
 MODULES = ["Transformer", "Pooling", "Normalize"]
@@ -66,11 +84,13 @@ def save(folder: Path, kind: str = "bert", modules: list[str] | None = MODULES, 
     """A model's folder.
 
     Args:
+        kind: one of KINDS, or behind "wide " one of WIDE_KINDS.
         modules: what `modules.json` lists; None: there is none.
         files: `pooling`, `transformer` and `prompts`, each the content of the file of that part.
     """
     torch.manual_seed(7)
-    KINDS[kind]().eval().save_pretrained(folder)
+    kinds = WIDE_KINDS if kind.startswith("wide ") else KINDS
+    kinds[kind.removeprefix("wide ")]().eval().save_pretrained(folder)
     word_pieces().save_pretrained(folder)
     paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     parts = [

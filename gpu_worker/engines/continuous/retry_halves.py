@@ -38,12 +38,14 @@ def run_in_halves(
         The groups that succeeded, in order, each with its result.
 
     Raises:
-        EngineBroken: an item failed alone, by an error of the device: any other would too.
+        EngineBroken: by `run`, or an item failed alone by an error of the device: any other would too.
     """
     if not items:
         return []
     try:
         return [(items, run(items))]
+    except EngineBroken:
+        raise
     except Exception as error:
         log.warning("a step of %d rows failed: %s", len(items), error, exc_info=len(items) == 1)
         reason, is_lost = failure(error), is_device_error(error)

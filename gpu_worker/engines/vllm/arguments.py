@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from gpu_worker.engines.continuous.encoder.recipe import PoolingMode, Recipe
 from gpu_worker.engines.vllm.adapters import Adapters
 from promptq.contract.errors import EngineError
 from promptq.contract.settings import WorkerSettings
@@ -20,6 +21,10 @@ OURS: Final = frozenset({
     "speculative_config", "additional_config", "max_logprobs", "logprobs_mode", "generation_config",
 })  # fmt: skip
 """Arguments that the settings say, or that the engine's promises depend on."""
+OURS_EMBEDDING: Final = OURS | {"pooler_config", "enable_prefix_caching"}
+"""Likewise where the model embeds."""
+POOLING: Final[Mapping[PoolingMode, str]] = {"mean": "MEAN", "cls": "CLS", "lasttoken": "LAST"}
+"""What vLLM calls them."""
 CPU_KV_BYTES: Final = 4 * 2**30
 SLOTS: Final = {"cpu": 64}
 MANY_SLOTS: Final = 256
@@ -49,17 +54,58 @@ def engine_arguments(settings: WorkerSettings, source: str | Path, adapters: Ada
     Raises:
         EngineError: an option that vLLM does not know or that is not free, or a device that this vLLM is not for.
     """
+    device = _checked_device(settings, OURS)
+    choices = {"logits_processors": [CHOICES]}
+    given = _from_settings(settings, source, device) | _always() | choices | adapters.arguments(device)
+    return given | dict(settings.entry.options)
+
+
+def embedding_arguments(
+    settings: WorkerSettings, source: str | Path, recipe: Recipe, config: Any, context: int
+) -> dict[str, Any]:
+    """Likewise those for a model that embeds.
+
+    Nothing of a prompt is kept for others: so what a row gives does not depend on the rows before it.
+
+    Args:
+        config: the model's, of transformers.
+        context: the most tokens of a prompt.
+
+    Raises:
+        EngineError: also for what the model's files ask for, and vLLM cannot do.
+    """
+    if settings.entry.adapters:
+        raise EngineError("adapters: a model that embeds has none")
+    if recipe.pooling not in POOLING:
+        raise EngineError(f"pooling: {recipe.pooling} is not supported by vLLM: only {', '.join(POOLING)}")
+    given = _from_settings(settings, source, _checked_device(settings, OURS_EMBEDDING)) | _always()
+    if "max_num_batched_tokens" in given:  # an encoder's prompt has to fit into one step
+        given["max_num_batched_tokens"] = max(given["max_num_batched_tokens"], context)
+    options = dict(settings.entry.options)
+    overrides = _unwritten(config) | options.pop("hf_overrides", {})
+    pooler = {"seq_pooling_type": POOLING[recipe.pooling], "use_activation": recipe.normalize}
+    ours = {"runner": "pooling", "pooler_config": pooler, "enable_prefix_caching": False, "hf_overrides": overrides}
+    return given | ours | {"max_model_len": context} | options
+
+
+def _unwritten(config: Any) -> dict[str, Any]:
+    """What vLLM reads of a configuration, and transformers no longer writes."""
+    is_silent = config.model_type == "xlm-roberta" and not hasattr(config, "position_embedding_type")
+    return {"position_embedding_type": "absolute"} if is_silent else {}
+
+
+def _checked_device(settings: WorkerSettings, ours: Set[str]) -> str:
+    """What the installed vLLM is for, where it and the entry's options are what was asked for."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
 
     device = str(current_platform.device_type)
     check_device(settings.device, device)
-    check_options(settings.entry.options, {field.name for field in fields(EngineArgs)})
-    given = _from_settings(settings, source, device) | _always() | adapters.arguments(device)
-    return given | dict(settings.entry.options)
+    check_options(settings.entry.options, {field.name for field in fields(EngineArgs)}, ours)
+    return device
 
 
-def check_options(options: Mapping[str, Any], known: set[str]) -> None:
+def check_options(options: Mapping[str, Any], known: Set[str], ours: Set[str] = OURS) -> None:
     """Refuse what vLLM does not know and what is not for the operator to choose.
 
     Raises:
@@ -68,7 +114,7 @@ def check_options(options: Mapping[str, Any], known: set[str]) -> None:
     for name in options:
         if name not in known:
             raise EngineError(f"options.{name}: vLLM's EngineArgs has no such argument")
-        if name in OURS:
+        if name in ours:
             raise EngineError(f"options.{name}: promptq sets it itself")
 
 
@@ -124,7 +170,6 @@ def _memory(device: str) -> dict[str, Any]:
 def _always() -> dict[str, Any]:
     return {
         "scheduling_policy": "priority",
-        "logits_processors": [CHOICES],
         "generation_config": "vllm",  # what it asks of draws is the requests' to say, see model_rules
         "disable_log_stats": True,
         "use_tqdm_on_load": False,

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from gpu_worker.engines.continuous.loading.loader import first_line, model_folder, model_source
+from gpu_worker.engines.base import Engine
+from gpu_worker.engines.continuous.encoder import creation as embeddings
+from gpu_worker.engines.continuous.encoder.engine import STEP_TOKENS, EmbeddingEngine
+from gpu_worker.engines.continuous.encoder.recipe import Recipe
+from gpu_worker.engines.continuous.encoder.sizes import Sizes
+from gpu_worker.engines.continuous.loading.loader import first_line, load_config, model_folder, model_source
 from gpu_worker.engines.vllm.adapters import Adapters
-from gpu_worker.engines.vllm.arguments import ENVIRONMENT, engine_arguments, environment
-from gpu_worker.engines.vllm.describe import describe
+from gpu_worker.engines.vllm.arguments import ENVIRONMENT, embedding_arguments, engine_arguments, environment
+from gpu_worker.engines.vllm.describe import describe, describe_embeddings
+from gpu_worker.engines.vllm.embedder import VllmEmbedder
 from gpu_worker.engines.vllm.engine import VllmEngine
 from gpu_worker.engines.vllm.model_rules import ModelRules
 from gpu_worker.engines.vllm.row_parameters import KEY
@@ -31,7 +39,7 @@ MISSING = (
 )
 
 
-def create(settings: WorkerSettings, done: Callable[[str], None]) -> VllmEngine:
+def create(settings: WorkerSettings, done: Callable[[str], None]) -> Engine:
     """Start vLLM with the model that the settings name; `done` is told of imports, model and memory.
 
     Raises:
@@ -47,15 +55,49 @@ def create(settings: WorkerSettings, done: Callable[[str], None]) -> VllmEngine:
     if settings.log_level != "DEBUG":
         logging.getLogger("vllm").setLevel(logging.WARNING)  # it tells of each of its parts
     _check_version(vllm.__version__)
+    config = _config(settings)
+    recipe = embeddings.recipe_for(settings, config) if config else None
+    return _embedding_engine(settings, recipe, config, done) if recipe else _engine(settings, done)
+
+
+def _engine(settings: WorkerSettings, done: Callable[[str], None]) -> VllmEngine:
     source, options = model_source(settings)
     tokenizer = _tokenizer(settings, source, options)
     adapters = Adapters(settings.entry.adapters)
     given = engine_arguments(settings, source, adapters)
     done("vllm")
-    core, rules = _start(given, tokenizer, done)
+    with _refusing(source):
+        config = _vllm_config(given)
+        rules = ModelRules.of(config.model_config, tokenizer)
+        config.additional_config = {KEY: sorted(rules.ends)}
+        core = _core(config, done)
     info = describe(settings, core, tokenizer, model_folder(settings), adapters)
     done("memory")
     return VllmEngine(core, tokenizer, info, rules, adapters)
+
+
+def _embedding_engine(
+    settings: WorkerSettings, recipe: Recipe, config: Any, done: Callable[[str], None]
+) -> EmbeddingEngine:
+    """Requests, batches and ends are those of the continuous engine; vLLM computes."""
+    log.info("the model embeds: %s", recipe)
+    source, options = model_source(settings)
+    tokenizer = _tokenizer(settings, source, options)
+    if recipe.lower_case:
+        embeddings.lower_case(tokenizer)
+    with _refusing(source):
+        context = embeddings.longest_prompt(_bare(config), tokenizer, recipe, settings.context_length)
+    given = embedding_arguments(settings, source, recipe, config, context)
+    done("vllm")
+    with _refusing(source):
+        core = _core(_vllm_config(given), done)
+        _check_embeds(core)
+        embedder = VllmEmbedder(core, context)
+    info = describe_embeddings(settings, core, tokenizer, model_folder(settings), embedder.size)
+    sizes = Sizes.of(core.vllm_config.model_config.hf_config, embedder.size, recipe.normalize)
+    most = settings.prefill_tokens or STEP_TOKENS.get(info.device, STEP_TOKENS["cuda"])
+    done("memory")
+    return EmbeddingEngine(embedder, tokenizer, info, step_tokens=most, prefix=recipe.prefix, sizes=sizes)
 
 
 def _check_installed() -> None:
@@ -76,22 +118,50 @@ def _tokenizer(settings: WorkerSettings, source: Any, options: dict[str, Any]) -
     return tokenizer
 
 
-def _start(
-    given: dict[str, Any], tokenizer: PreTrainedTokenizerBase, done: Callable[[str], None]
-) -> tuple[Any, ModelRules]:
+def _config(settings: WorkerSettings) -> Any:
+    """What transformers knows of the model; None: nothing, and vLLM may know it all the same."""
+    try:
+        return load_config(settings)
+    except EngineError:
+        return None
+
+
+def _bare(config: Any) -> PreTrainedModel:
+    """The model's parts without their weights."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    return model
+
+
+@contextmanager
+def _refusing(source: str | Path) -> Iterator[None]:
+    """Whatever a model, an option or the memory is at fault for, in one line."""
+    try:
+        yield
+    except Exception as error:
+        log.debug("vLLM does not start", exc_info=True)
+        raise EngineError(f"vLLM cannot run {str(source)!r}: {_reason(error)}") from error
+
+
+def _vllm_config(given: dict[str, Any]) -> Any:
     from vllm.engine.arg_utils import EngineArgs
+
+    return EngineArgs(**given).create_engine_config()
+
+
+def _core(config: Any, done: Callable[[str], None]) -> Any:
+    """Its model loaded and its memory taken."""
     from vllm.v1.engine.llm_engine import LLMEngine
     from vllm.v1.executor import Executor
 
-    try:
-        config = EngineArgs(**given).create_engine_config()
-        rules = ModelRules.of(config.model_config, tokenizer)
-        config.additional_config = {KEY: sorted(rules.ends)}
-        executor = _noting(Executor.get_class(config), lambda: done("model"))
-        return LLMEngine(config, executor, log_stats=False, multiprocess_mode=False), rules
-    except Exception as error:  # whatever a model, an option or the memory is at fault for
-        log.debug("vLLM does not start", exc_info=True)
-        raise EngineError(f"vLLM cannot run {given['model']!r}: {_reason(error)}") from error
+    executor = _noting(Executor.get_class(config), lambda: done("model"))
+    return LLMEngine(config, executor, log_stats=False, multiprocess_mode=False)
+
+
+def _check_embeds(core: Any) -> None:
+    """See that vLLM gives one vector for a prompt: of some models it gives one for each token only."""
+    if "embed" not in (tasks := core.get_supported_tasks()):
+        raise EngineError(f"it makes no embedding with this architecture, only {', '.join(sorted(tasks))}")
 
 
 def _noting(executor: type[Any], loaded: Callable[[], None]) -> type[Any]:

@@ -20,11 +20,11 @@ from gpu_worker.engines.continuous.text.prompts import PromptEncoder
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
 from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
 from gpu_worker.engines.vllm.adapters import Adapters
+from gpu_worker.engines.vllm.core import close, step
 from gpu_worker.engines.vllm.logprobs import describe_all
 from gpu_worker.engines.vllm.model_rules import ModelRules
 from gpu_worker.engines.vllm.row_parameters import grammars_of, sampling_parameters
 from gpu_worker.engines.vllm.rows import FAILED, VllmRow
-from promptq.contract.errors import EngineBroken
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,8 @@ class VllmEngine:
         return StepResult([event for row in live if (event := row.event())], stats)
 
     def close(self) -> None:
-        """End what would outlive this process. The memory goes with it: to collect it takes longer than a drain may."""
-        if self._is_open and self._core.vllm_config.parallel_config.world_size > 1:
-            self._core.engine_core.shutdown()
+        if self._is_open:
+            close(self._core)
         self._is_open = False
         self._rows.clear()
 
@@ -167,10 +166,7 @@ class VllmEngine:
         live = len(self._rows)
         for row in self._rows.values():
             row.sequence.batch_size = max(row.sequence.batch_size, live)
-        try:
-            return list(self._core.step())
-        except Exception as error:  # of which row it was, or whether of any, vLLM does not say
-            raise EngineBroken(f"vLLM failed in a step: {type(error).__name__}: {error}".splitlines()[0]) from error
+        return step(self._core)
 
     def _take(self, outputs: Iterable[Any], started: float) -> StepStats:
         decoded = computed = reused = 0

@@ -42,18 +42,15 @@ local function claimed_row(job, execution, identity, now)
     job.watched and 1 or 0, tonumber(job.preemptions or 0)}
 end
 
--- Lease a job: forget what an earlier life, a cancel that came too late, or RQ left on it, and how long it might wait:
--- that was for this start. Returns its row.
+-- Lease a job: forget what an earlier life, a cancel that came too late, or RQ left on it. It expires no more, unless it
+-- comes back not begun. Returns its row.
 local function lease(job, execution, worker, identity, lease_end, transition)
   local key = JOB .. job.id
   job.status, job.attempts = 'started', job.attempts + 1
   if job.is_from_rq then call('PERSIST', key) end
   if job.cancel_requested then call('HDEL', key, 'cancel_requested') end
-  if job.failed_before then call('HDEL', key, 'error_type', 'error_message') end
-  if job.expires_at then
-    call('HDEL', key, 'expires_at')
-    call('ZREM', EXPIRY, job.id)
-  end
+  if job.failed_before then call('HDEL', key, 'error_type', 'error_message', 'expires_at') end
+  if job.expires_at then call('ZREM', EXPIRY, job.id) end
   call('HSET', key, 'status', 'started', 'started_at', transition.iso, 'worker_name', worker, 'attempts', job.attempts)
   call('ZADD', WIP .. job.queue, stamp(lease_end), job.id .. ':' .. execution)
   return claimed_row(job, execution, identity, transition.now)

@@ -41,6 +41,13 @@ local function drop_start_tag(job)
   call('ZADD', START_TAGS .. job.queue, 'GT', tag, '')
 end
 
+-- How long a job may wait is for its first start: once it has begun, or has ended, that counts no more.
+local function forget_expiry(job)
+  if not job.expires_at then return end
+  call('HDEL', JOB .. job.id, 'expires_at')
+  call('ZREM', EXPIRY, job.id)
+end
+
 -- Put a job that ran, or waited on another, at the front of its queue.
 local function to_front(job)
   drop_start_tag(job)

@@ -34,6 +34,7 @@ local PUT_BACK = {
   queued = restore,
   started = function(job)
     call('HINCRBY', JOB .. job.id, 'attempts', -1)
+    forget_expiry(job)
     restore(job)
   end,
   deferred = function(job)

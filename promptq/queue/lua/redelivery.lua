@@ -7,6 +7,7 @@ local function redeliver(job, transition, max_attempts, loss)
   if not job.cancel_requested and job.attempts < tonumber(max_attempts) then
     call('HINCRBY', TOTALS, 'requeued:' .. kind, 1)
     call('HINCRBY', JOB .. job.id, 'moves', 1)
+    forget_expiry(job)
     to_front(job)
     return 'requeued'
   end

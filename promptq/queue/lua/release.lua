@@ -1,4 +1,5 @@
--- Give running jobs back unharmed: to the front of their queues, with the attempt not counted.
+-- Give running jobs back unharmed: to the front of their queues, with the attempt not counted. One that an upstream
+-- server did not begin may expire by its ttl_seconds as before.
 -- ARGV: time|'', result_ttl, reason ('drain'|'preempted'|'upstream'), then per claim: queue, id, execution;
 --       the last one given ends up first in line.
 -- Reply: the number of jobs put back or, where a cancel was waiting, cancelled.
@@ -19,6 +20,8 @@ for i = 4, #ARGV, 3 do
       call('HINCRBY', JOB .. id, 'moves', 1)
       if reason == 'preempted' then call('HINCRBY', JOB .. id, 'preemptions', 1) end
       call('HINCRBY', TOTALS, 'requeued:' .. reason, 1)
+      if reason ~= 'upstream' then forget_expiry(job) end
+      if reason == 'upstream' and job.expires_at then call('ZADD', EXPIRY, job.expires_at, id) end
       to_front(job)
     end
   elseif holds then

@@ -39,7 +39,7 @@ local function end_job(job, state, transition, outcome)
   keep(key, seconds)
   keep(RESULTS .. job.id, seconds)
   call('ZADD', ending.registry .. job.queue, stamp(transition.now + seconds), job.id)
-  if job.expires_at then call('ZREM', EXPIRY, job.id) end
+  forget_expiry(job)
   if job.has_progress then call('EXPIRE', PROGRESS .. job.id, PROGRESS_SECONDS) end
   count(transition, model_of(job.queue), state, 1)
   note_usage(job, state, outcome, transition.usage)

@@ -45,6 +45,14 @@ def test_a_row_longer_than_a_step_goes_alone() -> None:
     assert next_batch([long, row(600), row(3)], 512) == [long]
 
 
+def test_without_padding_a_batch_is_filled_in_order_whatever_the_lengths() -> None:
+    first, long, last = row(3, "high"), row(300, queued_at=1.0), row(4, queued_at=2.0)
+    assert next_batch([last, long, first], 303, pads=False) == [first, long]
+    assert next_batch([last, long, first], 400, pads=False) == [first, long, last]
+    assert next_batch([last, long], 100, pads=False) == [long], "a row longer than a step goes alone"
+    assert next_batch([], 100, pads=False) == []
+
+
 def test_every_batch_keeps_to_its_bounds_and_all_rows_get_their_turn() -> None:
     rng = random.Random(5)
     for _ in range(50):

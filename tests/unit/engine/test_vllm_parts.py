@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from gpu_worker.engines.continuous.encoder.recipe import Recipe
 from gpu_worker.engines.registry import create_engine, preload
 from gpu_worker.engines.vllm.adapters import Adapters
-from gpu_worker.engines.vllm.arguments import OURS, check_device, check_options, over_gpus
+from gpu_worker.engines.vllm.arguments import OURS, check_device, check_options, embedding_arguments, over_gpus
 from gpu_worker.engines.vllm.logprobs import score
 from gpu_worker.engines.vllm.model_rules import ModelRules
+from promptq.contract.catalogue import Catalogue, ModelEntry
 from promptq.contract.errors import EngineError, InvalidRequest
 from promptq.contract.request import GenerateRequest
 from promptq.contract.settings import WorkerSettings
@@ -54,6 +56,20 @@ def test_a_device_that_vllm_is_not_for_is_refused() -> None:
     for asked in ("cuda", "cuda:1"):
         with pytest.raises(EngineError, match=f"^PROMPTQ_DEVICE={asked}: "):
             check_device(asked, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "adapters", "said"),
+    [
+        (Recipe("max"), {}, "pooling: max is not supported by vLLM: only mean, cls, lasttoken"),
+        (Recipe(), {"sql": "/nowhere"}, "adapters: a model that embeds has none"),
+    ],
+)
+def test_what_a_model_that_embeds_cannot_have_is_named(recipe: Recipe, adapters: dict[str, str], said: str) -> None:
+    settings = WorkerSettings(_env_file=None, engine="vllm")
+    settings.serve(Catalogue.of([ModelEntry(name="a", engine="vllm", adapters=adapters)]))
+    with pytest.raises(EngineError, match=f"^{said}$"):
+        embedding_arguments(settings, "a", recipe, None, 64)
 
 
 def test_the_largest_rank_decides_and_on_a_cpu_there_is_an_empty_place(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous.scheduler.scheduler import AGEING_STEPS
@@ -36,14 +37,25 @@ class WaitingRow:
         return PRIORITIES.index(self.row.priority) - self.passed_over // AGEING_STEPS, self.row.queued_at
 
 
-def next_batch(rows: Sequence[WaitingRow], tokens: int) -> list[WaitingRow]:
-    """The row whose turn it is, and with it those that are nearest in length.
+def next_batch(rows: Sequence[WaitingRow], tokens: int, *, pads: bool = True) -> list[WaitingRow]:
+    """The row whose turn it is, and with it those that are nearest in length; without padding, those in their order.
 
     Args:
         tokens: the most that a step computes, padding included; a longer row goes alone.
+        pads: whether rows are filled up to the longest one's length.
     """
     if not rows:
         return []
+    return _padded(rows, tokens) if pads else _in_order(rows, tokens)
+
+
+def _in_order(rows: Sequence[WaitingRow], tokens: int) -> list[WaitingRow]:
+    ordered = sorted(rows, key=lambda row: row.order)
+    sums = accumulate(len(row.ids) for row in ordered)
+    return [row for at, (row, total) in enumerate(zip(ordered, sums, strict=True)) if at == 0 or total <= tokens]
+
+
+def _padded(rows: Sequence[WaitingRow], tokens: int) -> list[WaitingRow]:
     first = min(rows, key=lambda row: row.order)
     near = sorted(
         (row for row in rows if row is not first), key=lambda row: (abs(len(row.ids) - len(first.ids)), row.order)

@@ -7,21 +7,26 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from tokenizers import normalizers
 from torch import nn
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from gpu_worker.engines.base import EngineInfo
 from gpu_worker.engines.continuous.encoder.encoder import Encoder
-from gpu_worker.engines.continuous.encoder.engine import EmbeddingEngine
+from gpu_worker.engines.continuous.encoder.engine import ABLE, STEP_TOKENS, EmbeddingEngine
 from gpu_worker.engines.continuous.encoder.recipe import Recipe, find_recipe
-from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint
+from gpu_worker.engines.continuous.encoder.sizes import Sizes
+from gpu_worker.engines.continuous.loading.fingerprint import model_fingerprint, model_identity
 from gpu_worker.engines.continuous.loading.loader import limit_context, load, load_config, model_folder, read_json
+from gpu_worker.engines.continuous.text.prompts import tokenizer_json
 from promptq.contract.errors import EngineError
 from promptq.contract.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
+AUTO_SLOTS = {"cpu": 64, "cuda": 256}
 UNUSED = ("pooler.", "encoder.pooler.")
 """Weights that no embedding is made with: checkpoints of models that fill masks have none."""
 
@@ -32,7 +37,12 @@ def recipe_of(settings: WorkerSettings) -> Recipe | None:
     Raises:
         EngineError: the model cannot be read, or asks for what is not supported.
     """
-    return find_recipe(load_config(settings), MODEL_FOR_MASKED_LM_MAPPING_NAMES, partial(read_json, settings))
+    return recipe_for(settings, load_config(settings))
+
+
+def recipe_for(settings: WorkerSettings, config: Any) -> Recipe | None:
+    """Likewise, of a model whose configuration is read."""
+    return find_recipe(config, MODEL_FOR_MASKED_LM_MAPPING_NAMES, partial(read_json, settings))
 
 
 def create(settings: WorkerSettings, recipe: Recipe, done: Callable[[str], None]) -> EmbeddingEngine:
@@ -44,21 +54,37 @@ def create(settings: WorkerSettings, recipe: Recipe, done: Callable[[str], None]
     log.info("the model embeds: %s", recipe)
     model, tokenizer = load(settings, _Whole)
     if recipe.lower_case:
-        _lower_case(tokenizer)
+        lower_case(tokenizer)
     done("model")
     context = longest_prompt(model, tokenizer, recipe, settings.context_length)
+    encoder = Encoder(model, recipe, context)
     engine = EmbeddingEngine(
-        Encoder(model, recipe, context),
+        encoder,
         tokenizer,
-        slots=0 if settings.slots == "auto" else settings.slots,
-        context=context,
-        step_tokens=settings.prefill_tokens,
+        _describe(settings, encoder, tokenizer, context),
+        step_tokens=settings.prefill_tokens or STEP_TOKENS[model.device.type],
         prefix=recipe.prefix,
-        name=settings.model_name,
-        fingerprint=model_fingerprint(model_folder(settings)),
+        sizes=Sizes.of(model.config, encoder.size, recipe.normalize),
     )
     done("memory")
     return engine
+
+
+def _describe(
+    settings: WorkerSettings, encoder: Encoder, tokenizer: PreTrainedTokenizerBase, context: int
+) -> EngineInfo:
+    device, dtype = encoder.model.device, str(encoder.model.dtype).removeprefix("torch.")
+    return EngineInfo(
+        settings.model_name,
+        str(device),
+        dtype,
+        AUTO_SLOTS[device.type] if settings.slots == "auto" else settings.slots,
+        context,
+        {"embedding": str(encoder.size), "torch": torch.__version__},
+        tokenizer_json(tokenizer),
+        ABLE,
+        model_identity(model_fingerprint(model_folder(settings)), context, dtype),
+    )
 
 
 def longest_prompt(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, asked: int) -> int:
@@ -88,7 +114,7 @@ class _Whole:
         return model  # type: ignore[no-any-return]
 
 
-def _lower_case(tokenizer: Any) -> None:
+def lower_case(tokenizer: Any) -> None:
     """Have the tokenizer see small letters, before whatever else it does to a text."""
     backend = tokenizer.backend_tokenizer
     rest = [backend.normalizer] if backend.normalizer else []

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from gpu_worker.engines.base import (
@@ -22,64 +21,48 @@ from gpu_worker.engines.base import (
     check_rows,
 )
 from gpu_worker.engines.continuous.encoder.batches import WaitingRow, next_batch
-from gpu_worker.engines.continuous.encoder.encoder import Encoder
-from gpu_worker.engines.continuous.loading.fingerprint import model_identity
+from gpu_worker.engines.continuous.encoder.embedder import Embedder
+from gpu_worker.engines.continuous.encoder.sizes import Sizes
 from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
-from gpu_worker.engines.continuous.text.prompts import tokenizer_json
 from promptq.contract.errors import EngineBroken, InvalidRequest
 from promptq.contract.request import GenerateRequest
 
 log = logging.getLogger(__name__)
 
-AUTO_SLOTS = {"cpu": 64, "cuda": 256}
+# A row has nothing to go on with, and loses nothing when it is given up.
+ABLE = Capabilities(text=False, embeddings=True, token_prompts=True, resume=True, preempt=True)
 STEP_TOKENS = {"cpu": 512, "cuda": 16_384}
 """The most tokens of a step, unless the settings say it: between two steps rows are cancelled, and come in."""
 NOT_FINITE = ("engine_error", "the model's output is not a finite number")
 
 
 class EmbeddingEngine:
-    """Embeds prompts with an encoder. See `base.Engine` for the contract.
+    """Embeds prompts with one model, whoever computes it. See `base.Engine` for the contract.
 
     Args:
-        slots: rows that are held at once, of which a step computes some; 0: a number of use on the device.
-        context: the most tokens of a prompt.
-        step_tokens: the most tokens of a step, padding included; 0: a number of use on the device.
+        info: its slots are rows that are held at once, of which a step computes some.
+        step_tokens: the most tokens of a step, padding included.
         prefix: what is put before every text.
-        name: what `info` shows as the model.
-        fingerprint: of the model's files; see `loading.fingerprint`.
+        sizes: how many numbers a request may ask for.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        embedder: Embedder,
         tokenizer: PreTrainedTokenizerBase,
+        info: EngineInfo,
         *,
-        slots: int,
-        context: int,
-        step_tokens: int = 0,
-        prefix: str = "",
-        name: str = "",
-        fingerprint: str = "",
+        step_tokens: int,
+        prefix: str,
+        sizes: Sizes,
     ) -> None:
-        model = encoder.model
-        self._encoder = encoder
+        self._embedder = embedder
         self._tokenizer = tokenizer
+        self._info = info
+        self._step_tokens = step_tokens
         self._prefix = prefix
-        self._step_tokens = step_tokens or STEP_TOKENS[model.device.type]
+        self._sizes = sizes
         self._live: dict[str, WaitingRow] = {}
-        dtype = str(model.dtype).removeprefix("torch.")
-        self._info = EngineInfo(
-            name,
-            str(model.device),
-            dtype,
-            slots or AUTO_SLOTS[model.device.type],
-            context,
-            {"embedding": str(encoder.size), "torch": torch.__version__},
-            tokenizer_json(tokenizer),
-            # A row has nothing to go on with, and loses nothing when it is given up.
-            Capabilities(text=False, embeddings=True, token_prompts=True, resume=True, preempt=True),
-            model_identity(fingerprint, context, dtype),
-        )
 
     @property
     def info(self) -> EngineInfo:
@@ -116,7 +99,7 @@ class EmbeddingEngine:
 
     def step(self, now: float) -> StepResult:
         events = [self._end(waiting, *waiting.ending) for waiting in self._ending_at(now) if waiting.ending]
-        batch = next_batch(list(self._live.values()), self._step_tokens)
+        batch = next_batch(list(self._live.values()), self._step_tokens, pads=self._embedder.pads)
         for waiting in self._live.values():
             waiting.passed_over += 1
         started = time.perf_counter()
@@ -127,6 +110,7 @@ class EmbeddingEngine:
 
     def close(self) -> None:
         self._live.clear()
+        self._embedder.close()
 
     def _encode(self, request: GenerateRequest) -> list[int]:
         if request.task != "embed":
@@ -139,11 +123,9 @@ class EmbeddingEngine:
         return ids
 
     def _check(self, request: GenerateRequest, ids: Sequence[int]) -> None:
-        if request.dimensions not in (None, self._encoder.size):
-            message = f"dimensions: the model's embeddings have {self._encoder.size}, and no other number"
-            raise InvalidRequest(message, param="dimensions")
-        if max(ids) >= self._encoder.vocabulary:
-            message = f"the model has no token {max(ids)}; its tokens are 0 to {self._encoder.vocabulary - 1}"
+        self._sizes.check(request.dimensions)
+        if max(ids) >= self._embedder.vocabulary:
+            message = f"the model has no token {max(ids)}; its tokens are 0 to {self._embedder.vocabulary - 1}"
             raise InvalidRequest(f"prompt_token_ids: {message}", param="prompt_token_ids")
 
     def _fit(self, waiting: WaitingRow) -> None:
@@ -165,16 +147,17 @@ class EmbeddingEngine:
         events: list[Event] = []
 
         def embed(rows: list[WaitingRow]) -> list[list[float]]:
-            return self._encoder.embed([waiting.ids for waiting in rows])
+            return self._embedder.embed([waiting.ids for waiting in rows])
 
         for rows, embeddings in run_in_halves(batch, embed, lambda *alone: failed.append(alone)):
             for waiting, embedding in zip(rows, embeddings, strict=True):
                 waiting.batch_size = len(rows)
                 if all(map(math.isfinite, embedding)):
-                    events.append(self._end(waiting, FinishReason.STOP, embedding=embedding))
+                    cut = self._sizes.cut(embedding, waiting.row.request.dimensions)
+                    events.append(self._end(waiting, FinishReason.STOP, embedding=cut))
                 else:
                     failed.append((waiting, NOT_FINITE))
-        if failed and (trouble := self._encoder.trouble()):
+        if failed and (trouble := self._embedder.trouble()):
             raise EngineBroken(f"rows fail, and so does a prompt that is known: {trouble}")
         return events + [self._end(waiting, FinishReason.ERROR, error) for waiting, error in failed]
 
