@@ -88,9 +88,9 @@ class TimedStore(JobStore):
         self.at = now
         return super().cancel(job_id)
 
-    def retry(self, job_id: str, now: float | None = None, weight: float = 1.0) -> None:
+    def retry(self, job_id: str, now: float | None = None, *, weight: float = 1.0) -> None:
         self.at = now
-        super().retry(job_id, weight)
+        super().retry(job_id, weight=weight)
 
 
 def new_job(

@@ -77,7 +77,7 @@ def cancel_job(path: JobPath) -> Response:
 def retry_job(path: JobPath) -> Response:
     """Queue a failed job again, as new"""
     visible_jobs.read(path.id)
-    services().store.retry(path.id, services().access.weight(owner()))
+    services().store.retry(path.id, weight=services().access.weight(owner()))
     return job_response(visible_jobs.read(path.id), HTTPStatus.ACCEPTED)
 
 

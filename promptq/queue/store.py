@@ -181,7 +181,7 @@ class JobStore:
             raise JobAlreadyTerminal(job_id, read_status(details[0].decode(), details[1].decode()))
         return Status.CANCELLED if outcome == b"cancelled" else Status.RUNNING
 
-    def retry(self, job_id: str, weight: float = 1.0) -> None:
+    def retry(self, job_id: str, *, weight: float = 1.0) -> None:
         """Queue a failed job again, as new; `weight` is its owner's, as of a new job.
 
         Raises:
