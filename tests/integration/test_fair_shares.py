@@ -30,7 +30,7 @@ MANY, FEW, SLOTS = 200, 10, 2
 def working(store: JobStore, settings: WorkerSettings) -> Iterator[None]:
     """A worker at work, in a thread of this process."""
     engine, stop = EchoEngine(SLOTS, 500.0), Stop()
-    registration = WorkerRegistration(store.client, settings, engine.info, "http://x")
+    registration = WorkerRegistration(store, settings, engine.info, "http://x")
     telemetry = Telemetry(WorkerMetrics(CollectorRegistry()), engine)
     thread = threading.Thread(target=Worker(store, engine, registration, telemetry, settings).run, args=(stop,))
     thread.start()
