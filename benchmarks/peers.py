@@ -16,6 +16,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from benchmarks.workloads import Request
 from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
+from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 from promptq.contract.request import GenerateRequest
 
@@ -43,7 +44,7 @@ class Ours:
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         self._engine = ContinuousEngine(model, tokenizer, **options)
-        self._engine._rules.ends = frozenset()  # lengths are as drawn
+        self._engine._starts._rules.ends = frozenset()  # type: ignore[misc]  # lengths are as drawn
         self.passes: list[tuple[int, int]] = []
         self._runner = self._engine._runner.run
         self._engine._runner.run = self._noted  # type: ignore[method-assign]
@@ -62,7 +63,7 @@ class Ours:
     def cpu_seconds(self) -> float:
         return time.process_time()
 
-    def _noted(self, chunks: Sequence[Chunk]) -> list[int]:
+    def _noted(self, chunks: Sequence[Chunk]) -> Chosen:
         tokens = sum(chunk.stop - chunk.start for chunk in chunks)
         self.passes.append((tokens, sum(chunk.gives for chunk in chunks)))
         return self._runner(chunks)
@@ -92,7 +93,7 @@ class StaticBatches:
         ids = torch.tensor([[PAD] * (width - len(request.ids)) + request.ids for request in group])
         mask = torch.tensor([[0] * (width - len(request.ids)) + [1] * len(request.ids) for request in group])
         longest = max(request.tokens for request in group)
-        config = GenerationConfig(
+        config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=longest, min_new_tokens=longest, do_sample=False, eos_token_id=None, pad_token_id=PAD
         )
         out = self._model.generate(ids, attention_mask=mask, generation_config=config)
@@ -111,7 +112,9 @@ class GenerateBatch:
         self._settings = ContinuousBatchingConfig(
             page_size=32, num_blocks=rows * columns // 32, max_batch_tokens=512, max_requests_per_batch=rows
         )
-        self._generation = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=PAD, max_new_tokens=columns)
+        self._generation = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False, eos_token_id=-1, pad_token_id=PAD, max_new_tokens=columns
+        )
 
     def run(self, requests: Sequence[Request]) -> int:
         manager: Any = self._model.continuous_batching_context_manager(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import sys
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
@@ -66,7 +65,7 @@ def serve(settings: DispatcherSettings, storage: Storage, timeout: float) -> Non
     store = JobStore(connect(settings.redis_url, timeout), settings)
     listen("PROMPTQ_DISPATCHER_PORT", settings.dispatcher_host, settings.dispatcher_port).close()
     start_http_server(settings.dispatcher_port, settings.dispatcher_host, registry)
-    leases = LeaseKeeper(store, secrets.token_hex(8))
+    leases = LeaseKeeper(store)
     files = FileRecords(store)
     context = Context(settings, store, BatchRecords(store), files, storage, Models(store), metrics)
     batches = BatchesDuty(context, leases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 
 from promptq.contract.errors import RedisUnavailable
@@ -15,44 +16,46 @@ RENEWALS_PER_LEASE = 3
 
 
 class LeaseKeeper:
-    """Takes leases, keeps them, and gives them up. Its token is this process's alone.
+    """Takes leases, keeps them, and gives them up. Each has a token of its own, also where it is taken once more: what
+    still goes on under an earlier one is fenced off.
 
     Whether a lease is held is only what was true at the last renewal: what must not happen twice is fenced by the
     token where it is written.
     """
 
-    def __init__(self, store: JobStore, token: str) -> None:
-        self.token = token
+    def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._held: set[str] = set()
+        self._held: dict[str, str] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
         self._thread.start()
 
-    def take(self, what: str) -> bool:
-        """Take a lease. False: another holds it.
+    def take(self, what: str) -> str:
+        """Take a lease; gives its token. Empty: another holds it.
 
         Raises:
             RedisUnavailable: it is not known who holds it.
         """
-        if not hold(self._store, what, self.token):
-            return False
+        token = secrets.token_hex(8)
+        if not hold(self._store, what, token):
+            return ""
         with self._lock:
-            self._held.add(what)
-        return True
+            self._held[what] = token
+        return token
 
-    def holds(self, what: str) -> bool:
-        """Whether the lease was held at its last renewal."""
+    def holds(self, what: str, token: str) -> bool:
+        """Whether the lease was held under this token at its last renewal."""
         with self._lock:
-            return what in self._held
+            return self._held.get(what) == token
 
     def give_up(self, what: str) -> None:
         """Let others have it."""
         with self._lock:
-            self._held.discard(what)
+            token = self._held.pop(what, "")
         try:
-            let_go(self._store, what, self.token)
+            if token:
+                let_go(self._store, what, token)
         except RedisUnavailable:
             log.info("The lease of %s ends by itself.", what)
 
@@ -72,12 +75,12 @@ class LeaseKeeper:
             RedisUnavailable: some were not renewed.
         """
         with self._lock:
-            held = list(self._held)
-        for what in held:
-            if not hold(self._store, what, self.token):
+            held = dict(self._held)
+        for what, token in held.items():
+            if not hold(self._store, what, token):
                 log.warning("Another dispatcher has taken %s over.", what)
                 with self._lock:
-                    self._held.discard(what)
+                    self._held.pop(what, None)
 
     def _keep(self) -> None:
         while not self._closed.wait(self._store.settings.lease_seconds / RENEWALS_PER_LEASE):

@@ -12,13 +12,12 @@ from pydantic_settings import BaseSettings
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from promptq.contract.batch_settings import BatchSettings  # noqa: E402
+from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings  # noqa: E402
 from promptq.contract.environment import PREFIX  # noqa: E402
+from promptq.contract.scaler_settings import OwnScalerSettings  # noqa: E402
 from promptq.contract.settings import (  # noqa: E402
     ApiSettings,
     CommonSettings,
-    DispatcherSettings,
-    ScalerSettings,
     WorkerSettings,
 )
 
@@ -28,8 +27,8 @@ PROGRAMS: dict[str, type[BaseSettings]] = {
     "API and dispatcher": BatchSettings,
     "API": ApiSettings,
     "Workers": WorkerSettings,
-    "Scaler": ScalerSettings,
-    "Dispatcher": DispatcherSettings,
+    "Scaler": OwnScalerSettings,
+    "Dispatcher": OwnDispatcherSettings,
 }
 HEAD = """# Settings
 

@@ -16,7 +16,7 @@ from gpu_worker.registration import WorkerRegistration
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
 from gpu_worker.worker_loop import LoopLimits, LoopParts, WorkerLoop
-from promptq.contract.errors import EngineBroken, RedisUnavailable, WorkerReplaced
+from promptq.contract.errors import RedisUnavailable, WorkerReplaced
 from promptq.contract.queues import QueueName
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.listener import Listener
@@ -83,8 +83,8 @@ class Worker:
         log.info("ready: %s serves %s", self._registration.name, self._engine.info)
         try:
             self._loop.run(stop)
-        except EngineBroken:
-            # As if the process had died: whatever ran may be what broke it.
+        except Exception:
+            # Broken, or at fault itself. As if the process had died: whatever ran may be what broke it.
             self._holds_nothing = False
             raise
         finally:

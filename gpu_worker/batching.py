@@ -24,12 +24,12 @@ class Batching:
         """The most rows that run together."""
         return 1 if self.mode == "off" else self.slots
 
-    def is_full(self, held: int) -> bool:
-        """Whether `held` rows fill every slot, and one more finds room if another gives way.
+    def is_full(self, held: int, capacity: int) -> bool:
+        """Whether `held` rows are all that the engine takes now, and one more finds room if another gives way.
 
         Where a batch must end before the next begins, none does.
         """
-        return self.mode == "continuous" and held >= self.slots
+        return self.mode == "continuous" and held >= min(self.slots, capacity)
 
     def room(self, held: int, gathering: bool) -> int:
         """Jobs to claim when `held` are claimed and unfinished; `gathering` means none of these has started."""

@@ -65,10 +65,8 @@ class ClaimIO(threading.Thread):
         self._ready: deque[Claim] = deque()
         self._endings: list[Ending] = []
         self._returned: list[Returned] = []
-        self._awake = True
         self._look_for_urgent_at = math.inf
-        self._claiming = True
-        self._closed = False
+        self._awake, self._claiming, self._closed = True, True, False
 
     # Called by the engine's thread.
 
@@ -99,15 +97,17 @@ class ClaimIO(threading.Thread):
             self._wake()
 
     def limit(self, capacity: int) -> None:
-        """Hold no more unfinished claims: the engine takes no more now. Those beyond, if not taken yet, go back."""
+        """Hold no more unfinished claims: the engine takes no more. Those beyond go back, if not taken nor urgent."""
         with self._changed:
             if capacity != self._capacity:
                 self._capacity = capacity
                 self._wake()
             beyond = len(self._unfinished) - capacity if capacity < self._batching.slots else 0
-            surplus = [self._ready.pop() for _ in range(min(beyond, len(self._ready)))]
+            patient = [claim for claim in self._ready if not self._preemption.may_need(claim.priority)]
+            surplus = patient[max(0, len(patient) - beyond) :]
             if surplus:
-                self.put_back([Returned(claim, "upstream") for claim in reversed(surplus)])
+                self._ready = deque(claim for claim in self._ready if claim not in surplus)
+                self.put_back([Returned(claim, "upstream") for claim in surplus])
 
     def deliver(self, endings: Sequence[Ending]) -> None:
         """Hand endings over to be stored. Their slots are free from now on."""
@@ -214,11 +214,11 @@ class ClaimIO(threading.Thread):
 
     def _need(self) -> Need:
         """What to claim though every slot is taken."""
-        if not self._claiming or self._runs_alone() or not self._batching.is_full(len(self._unfinished)):
+        is_full = self._batching.is_full(len(self._unfinished), self._capacity)
+        if not self._claiming or self._runs_alone() or not is_full:
             return NOTHING
-        ready = {claim.execution for claim in self._ready}
-        started = self._unfinished - ready
-        return self._preemption.need((claim for e, claim in self._held.items() if e in started), len(ready))
+        started = self._unfinished - {claim.execution for claim in self._ready}
+        return self._preemption.need((claim for e, claim in self._held.items() if e in started), len(self._ready))
 
     def _runs_alone(self) -> bool:
         """Whether a suspect is here: whatever ran beside it could go down with it."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from gpu_worker.claim_conversion import Run
 from gpu_worker.engines.base import Engine, Event, StepResult
+from gpu_worker.engines.kv_memory import KvTokens
 from gpu_worker.preemption import REASONS
 from promptq.contract.job import Status
 from promptq.contract.metrics import WorkerMetrics
@@ -24,6 +26,7 @@ class Telemetry:
 
     def __init__(self, metrics: WorkerMetrics, engine: Engine) -> None:
         model = engine.info.model
+        self._model = model
         self._metrics = metrics
         self._engine = engine
         self._inter_token = metrics.inter_token_latency.labels(model)
@@ -34,6 +37,7 @@ class Telemetry:
         self._finished = {status: metrics.finished.labels(model, status) for status in ENDS}
         self._resumed = metrics.resumed.labels(model)
         self._reused = metrics.reused.labels(model)
+        self._too_large = metrics.too_large.labels(model)
         self._drafts = {outcome: metrics.drafts.labels(model, outcome) for outcome in ("right", "wrong")}
         self._queue_wait = {name: metrics.queue_wait.labels(name, model) for name in PRIORITIES}
         self._job_duration = {name: metrics.job_duration.labels(name, model) for name in PRIORITIES}
@@ -62,10 +66,17 @@ class Telemetry:
         self._drafts["right"].inc(stats.right_drafts)
         self._drafts["wrong"].inc(stats.wrong_drafts)
         self._reused.inc(stats.reused_tokens)
+        self._memory(stats.kv_tokens)
+        self._too_large.inc(stats.too_large)
         self._tokens["completion"].inc(sum(event.tokens for event in result.events))
         self._tokens["prompt"].inc(stats.prefill_tokens)
         if stats.prefill_tokens and stats.prefill_seconds:
             self._prefill.observe(stats.prefill_seconds)
+
+    def _memory(self, tokens: KvTokens) -> None:
+        if tokens.capacity:
+            for state, count in asdict(tokens).items():
+                self._metrics.kv_tokens.labels(self._model, state).set(count)
 
     def tokens(self, run: Run, event: Event, now: float) -> None:
         """A row got tokens; keeps the times of its first and last one. `stepped` counts them."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gpu_worker import claim_conversion
 from gpu_worker.claim_conversion import Run
 from gpu_worker.claim_io import ClaimIO
 from gpu_worker.engines.base import Engine, Event, RowEnd, StepResult, trouble_of
+from gpu_worker.engines.kv_memory import crowded_out_of
 from gpu_worker.event_sink import EventSink
 from gpu_worker.leases import LeaseKeeper
 from gpu_worker.preemption import NO_PREEMPTION, Preemption
@@ -19,6 +20,7 @@ from gpu_worker.returns import Returned
 from gpu_worker.telemetry import Telemetry
 from gpu_worker.verdicts import Verdicts
 from promptq.contract.errors import EngineBroken, InvalidRequest
+from promptq.contract.queues import Priority
 from promptq.queue.store import Claim, Ending
 from promptq.runtime.lifecycle import Stop
 
@@ -136,12 +138,19 @@ class WorkerLoop:
             self.round(DRAIN_POLL_SECONDS)
 
     def _make_room(self) -> None:
-        """Where jobs were claimed that are more urgent than what runs, let running rows give way to them."""
-        waiting = self._parts.claim_io.waiting()
-        if len(waiting) <= (free := self._engine.free_slots()):
-            return
-        victims = self._limits.preemption.victims(waiting, [run.as_row() for run in self._runs.values()], free)
+        """Let running rows give way to more urgent jobs: those without a slot, and those whose rows wait for memory."""
+        waiting, free = self._parts.claim_io.waiting(), self._engine.free_slots()
+        if len(waiting) > free:
+            self._preempt(waiting, self._runs.values(), free)
+        if crowded := self._runs.keys() & set(crowded_out_of(self._engine)):
+            others = [run for job_id, run in self._runs.items() if job_id not in crowded]
+            self._preempt([self._runs[job_id].claim.priority for job_id in crowded], others, 0)
+
+    def _preempt(self, waiting: Sequence[Priority], runs: Iterable[Run], free: int) -> None:
+        victims = self._limits.preemption.victims(waiting, [run.as_row() for run in runs], free)
         reasons = {victim.id: victim.reason for victim in victims}
+        if not reasons:
+            return
         gone = self._engine.preempt(reasons)
         self._parts.claim_io.put_back([Returned(self._runs.pop(job_id).claim, "preempted") for job_id in gone])
         self._parts.telemetry.preempted([reasons[job_id] for job_id in gone])

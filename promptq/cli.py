@@ -21,6 +21,14 @@ PROGRAMS = {
 """By subcommand: the module that this process becomes, and what it is."""
 
 
+class _Help(argparse.HelpFormatter):
+    """Leaves room for the longest command: argparse does not count that commands stand further in than options."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        self._action_max_length = max(self._action_max_length, 2 + max(map(len, PROGRAMS)) + self._indent_increment)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says. The exit codes are those of `promptq.contract.exit_codes`."""
     given = _parser().parse_args(arguments)
@@ -36,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("promptq", description="Text generation as asynchronous jobs, on your own GPUs.")
+    parser = argparse.ArgumentParser(
+        "promptq", description="Text generation as asynchronous jobs, on your own GPUs.", formatter_class=_Help
+    )
     parser.add_argument("--version", action="version", version=f"promptq {promptq.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("up", help="the whole service on this machine; Ctrl-C drains and stops")

@@ -51,9 +51,11 @@ def serve(settings: ScalerSettings) -> None:
     """Serve the metrics and scale until a stop is requested.
 
     Raises:
-        SettingsError: the port is taken.
+        SettingsError: the port is taken, or the user's numbers of GPUs say too little.
     """
-    gpus = Gpus(allowed=environment.child_environment().get("CUDA_VISIBLE_DEVICES"))
+    given = environment.child_environment()
+    gpus = Gpus(allowed=given.get("CUDA_VISIBLE_DEVICES"))
+    gpus.check_order(given.get("CUDA_DEVICE_ORDER"))
     assembly = Assembly(settings, gpus)
     fleet = LocalFleet(assembly.fleet_settings(), gpus if assembly.places_on_gpus else None)
     stop = KillingStop(fleet.kill).install()

@@ -15,6 +15,10 @@ from scaler.fleets.local import SPARE_COMMAND, WORKER_COMMAND, Launch, LocalFlee
 from scaler.policy import Limits
 from scaler.pools import PoolSpec
 
+UNSEEN_SLOTS = {"cpu": 16, "gpu": 256}
+"""What a worker is taken to have before one has registered: too few start workers that are not needed, too many only
+start them a moment later."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -68,6 +72,8 @@ class Assembly:
         changes = {"PROMPTQ_WORKER_METRICS_PORT": "0"} if workers > 1 else {}
         if not self.places_on_gpus and not environment.is_set("worker_threads"):
             changes["PROMPTQ_WORKER_THREADS"] = str(max(1, processors() // machine.cpu))
+        # NVML counts GPUs along the PCI bus, and CUDA does by itself from the fastest on.
+        changes["CUDA_DEVICE_ORDER"] = environment.child_environment().get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         # A child that inherited the API's multiprocess folder would show up in the API's metrics.
         inherited = programs.environment(("PROMETHEUS_MULTIPROC_DIR",), **changes)
         return LocalFleetSettings(
@@ -80,7 +86,9 @@ class Assembly:
         resource, units = self._needs(entry)
         least = entry.min_workers if self.settings.models_file else self.settings.min_workers
         most = entry.max_workers or (max(1, least) if not units else max(1, self.machine.rooms[resource] // units))
-        return PoolSpec(entry.name, Limits.of(self.settings, least, most), resource, units)
+        follows = self.settings.target_jobs_per_worker == "auto"
+        slots = entry.slots if isinstance(entry.slots, int) else UNSEEN_SLOTS[resource]
+        return PoolSpec(entry.name, Limits.of(self.settings, least, most, slots), resource, units, follows)
 
     def _launch(self, entry: ModelEntry) -> Launch:
         resource, units = self._needs(entry)

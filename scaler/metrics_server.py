@@ -178,7 +178,7 @@ def _per_gpu(
     name, text, labels = metric
     family = GaugeMetricFamily(name, text, labels=labels)
     for gpu in gpus:
-        family.add_metric([str(gpu.index)], value(gpu))
+        family.add_metric([gpu.label], value(gpu))
     return family
 
 

@@ -56,10 +56,11 @@ class Limits:
     zero_delay_seconds: float = 300
 
     @classmethod
-    def of(cls, settings: ScalerSettings, min_workers: int, max_workers: int) -> Limits:
-        """The limits in the settings, for a pool with these bounds."""
+    def of(cls, settings: ScalerSettings, min_workers: int, max_workers: int, slots: float = 16) -> Limits:
+        """The limits in the settings, for a pool with these bounds whose workers have so many slots."""
+        target = slots if settings.target_jobs_per_worker == "auto" else settings.target_jobs_per_worker
         return cls(
-            min_workers, max_workers, settings.target_jobs_per_worker, settings.target_wait_seconds,
+            min_workers, max_workers, target, settings.target_wait_seconds,
             settings.up_delay_seconds, settings.down_window_seconds, settings.zero_delay_seconds,
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from promptq.queue.observe import PoolRecord, Snapshot, WorkerRecord
 from scaler.allocation import Claimant, Grant, Share, Tenure, stay_seconds
@@ -21,12 +21,14 @@ class PoolSpec:
     Attributes:
         resource: what its workers share with others: cpu or gpu.
         units: of that, for each worker; 0: they take none.
+        follows_slots: whether a worker is for as many jobs as it has slots, once one has said how many these are.
     """
 
     name: str
     limits: Limits
     resource: str = "cpu"
     units: int = 1
+    follows_slots: bool = False
 
 
 class Pool:
@@ -49,6 +51,7 @@ class Pool:
         self.wanted = 0
         self.waits_for: tuple[str, ...] = ()
         self._history = History()
+        self._slots = 0.0
 
     @property
     def name(self) -> str:
@@ -57,12 +60,22 @@ class Pool:
 
     def decide(self, snapshot: Snapshot, roster: Sequence[WorkerRecord], at: float) -> Decision:
         """How many workers its policy wants, whatever others need."""
-        self.load = load_of(snapshot.of(self.name), [worker for worker in roster if worker.model == self.name])
-        decision = decide(self.load, self._history, self.spec.limits, at)
+        workers = [worker for worker in roster if worker.model == self.name]
+        self.load = load_of(snapshot.of(self.name), workers)
+        decision = decide(self.load, self._history, self._limits(workers), at)
         if self.leaving:
             decision = Decision(self.load.workers if self.load.demand else 0, Reason.LEAVING, decision.history)
         self._history = decision.history
         return decision
+
+    def _limits(self, workers: Sequence[WorkerRecord]) -> Limits:
+        """As the spec has them, for workers with as many slots as the last ones had."""
+        if slots := [worker.slots for worker in workers if worker.slots]:
+            self._slots = sum(slots) / len(slots)
+        limits = self.spec.limits
+        return (
+            replace(limits, target_jobs_per_worker=self._slots) if self.spec.follows_slots and self._slots else limits
+        )
 
     def forget(self) -> None:
         """Nothing can be seen: what was not seen cannot be said to have lasted."""

@@ -1,6 +1,7 @@
 """`python -m tests.breaking_worker`: an echo worker that breaks when it has a prompt that begins with "break".
 
-As a CUDA context does: from then on every step fails, whatever it is given.
+As a CUDA context does: from then on every step fails, whatever it is given. With a prompt that begins with "crash" it
+fails in a way that nobody has thought of.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class BreakableEngine(EchoEngine):
 
     def add(self, rows: Sequence[Row]) -> None:
         super().add(rows)
+        if any((row.request.prompt or "").startswith("crash") for row in rows):
+            raise KeyError("a fault of ours")
         self.is_broken = self.is_broken or any((row.request.prompt or "").startswith("break") for row in rows)
 
     def step(self, now: float) -> StepResult:

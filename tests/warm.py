@@ -22,10 +22,10 @@ def link_made(folder: Path) -> None:
 def _make() -> list[Path]:
     import torch  # most tests do without
 
-    from gpu_worker.engines.continuous.kernels.library import load_kernels
+    from gpu_worker.engines.continuous.kernels.library import load_all, usable_targets
     from gpu_worker.engines.continuous.loading import packaged
 
     packaged.folder(DATA)
-    load_kernels(DATA / "kernels", torch.device("cpu"), torch.float32)
+    load_all(DATA / "kernels", usable_targets(torch.device("cpu"), torch.float32))
     (DATA / "checks").mkdir(exist_ok=True)
     return [folder for name in ("models", "kernels", "checks") if (folder := DATA / name).is_dir()]

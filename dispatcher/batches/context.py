@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 from dispatcher.batches.models import Models
@@ -13,12 +14,17 @@ from promptq.queue.store import JobStore
 from promptq.storage.storage import Storage
 
 
+class Stopping(Exception):
+    """The process is about to stop: what goes on is another's to do again."""
+
+
 @dataclass(slots=True)
 class Context:
     """Made once for a dispatcher.
 
     Attributes:
         now: of this round, by the server's clock, in seconds since the epoch.
+        stopping: the process is about to stop, so nothing waits any more.
     """
 
     settings: DispatcherSettings
@@ -28,4 +34,5 @@ class Context:
     storage: Storage
     models: Models
     metrics: DispatcherMetrics
-    now: float = field(default=0.0)
+    now: float = 0.0
+    stopping: threading.Event = field(default_factory=threading.Event)

@@ -7,10 +7,10 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import get_args
 
-from dispatcher.batches.context import Context
+from dispatcher.batches.context import Context, Stopping
 from dispatcher.batches.run import BatchRun, BeginAnew
 from dispatcher.batches.submitter import Submitter
 from dispatcher.lease_keeper import LeaseKeeper
@@ -78,6 +78,7 @@ class BatchesDuty:
 
     def close(self) -> None:
         """Write what has ended; the leases are given up by their keeper."""
+        self._context.stopping.set()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._each(BatchRun.flush)
 
@@ -90,14 +91,15 @@ class BatchesDuty:
         ids = self._context.batches.live()
         found = self._context.batches.get_many(ids)
         records = {record.id: record for record in found if record and record.status not in ENDED}
-        for batch_id in [one for one in self._runs if one not in records or not self._leases.holds(LEASE + one)]:
-            self._drop(batch_id)
+        for batch_id, run in list(self._runs.items()):
+            if batch_id not in records or not self._leases.holds(LEASE + batch_id, run.token):
+                self._drop(batch_id)
         for batch_id, record in records.items():
-            if run := self._runs.get(batch_id):
-                run.refresh(record)
-            elif len(self._runs) < MOST_HELD and self._leases.take(LEASE + batch_id):
+            if batch_id in self._runs:
+                self._runs[batch_id].refresh(record)
+            elif len(self._runs) < MOST_HELD and (token := self._leases.take(LEASE + batch_id)):
                 log.info("Batch %s is run here: %s, %d lines done.", batch_id, record.status, record.done)
-                self._runs[batch_id] = BatchRun(self._context, record, self._leases.token, self._executor)
+                self._runs[batch_id] = BatchRun(self._context, record, token, self._executor)
         counts = Counter(record.status for record in records.values())
         for status in set(get_args(BatchStatus)) - ENDED:
             self._context.metrics.batches.labels(status).set(counts[status])
@@ -142,6 +144,8 @@ class BatchesDuty:
         """One batch's trouble is not the others'."""
         try:
             act(run)
+        except (Stopping, CancelledError):
+            log.info("Batch %s is another dispatcher's to end.", batch_id)
         except LeaseLost:
             log.warning("Batch %s is another dispatcher's.", batch_id)
             self._drop(batch_id)
@@ -153,9 +157,9 @@ class BatchesDuty:
             self._drop(batch_id)
         except (RedisUnavailable, StorageUnavailable) as error:
             self._pause(batch_id, error)
-        except ObjectMissing:
-            log.error("The input of batch %s is gone.", batch_id)
+        except ObjectMissing as error:
             self._guard(batch_id, run, BatchRun.fail)
+            self._pause(batch_id, error)
         except Exception as error:
             log.exception("Batch %s failed in this round.", batch_id)
             self._pause(batch_id, error)

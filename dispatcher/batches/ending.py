@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 
-from dispatcher.batches.context import Context
+from dispatcher.batches.context import Context, Stopping
 from dispatcher.batches.in_flight import all_ended
 from dispatcher.batches.lines import MESSAGES, Entry, Line, ended, prepare, unfinished
 from dispatcher.batches.writer import Writer
@@ -15,8 +16,13 @@ from promptq.contract.chunks import chunks
 from promptq.contract.errors import JobAlreadyTerminal, JobNotFound
 from promptq.contract.files import part_path, path_of
 from promptq.contract.job import Job, Status
+from promptq.queue.batches import LEASE, LeaseLost
 from promptq.queue.endings import ended as ended_ids
+from promptq.queue.leases import holds
 from promptq.queue.scripts import JOBS_PER_SCRIPT
+from promptq.storage.storage import ObjectMissing
+
+log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
 """How long what runs may still run when a batch is cancelled, or its window ends."""
@@ -29,12 +35,16 @@ def end(context: Context, batch: BatchRecord, token: str) -> None:
 
     Raises:
         LeaseLost: another dispatcher holds the batch.
+        Stopping: the process is about to stop.
         RedisUnavailable, StorageUnavailable: something does not answer.
     """
     if batch.closing in MESSAGES and batch.total:
-        _write_the_rest(context, batch, token)
+        try:
+            _write_the_rest(context, batch, token)
+        except ObjectMissing:
+            log.error("The input of batch %s is gone, and what its other lines were nobody knows.", batch.id)
     for kind in KINDS:
-        _assemble(context, batch, kind)
+        _assemble(context, batch, token, kind)
     ends: dict[str, BatchStatus] = {"expired": "expired", "cancelled": "cancelled", "failed": "failed"}
     keep = batch.keep_seconds or context.settings.batch_ttl_seconds
     before: list[BatchStatus] = ["cancelling", "finalizing"]
@@ -42,12 +52,19 @@ def end(context: Context, batch: BatchRecord, token: str) -> None:
         context.storage.delete(part_path(batch.id, ""))
 
 
-def _assemble(context: Context, batch: BatchRecord, kind: Kind) -> None:
+def _assemble(context: Context, batch: BatchRecord, token: str, kind: Kind) -> None:
     """One file of the parts that were committed: whoever does it, and however often, it is the same."""
     parts = [part for part in context.batches.parts(batch.id) if part.kind == kind]
+
+    def pieces() -> Iterator[bytes]:
+        for part in parts:
+            yield from context.storage.read(part_path(batch.id, part.name))
+        # The file is put into its place next. Who was stopped for long must not put it over that of a later round.
+        if not holds(context.store, LEASE + batch.id, token):
+            raise LeaseLost(batch.id)
+
     if parts:
-        chunks = (chunk for part in parts for chunk in context.storage.read(part_path(batch.id, part.name)))
-        context.storage.write(path_of(batch.file_id(kind)), chunks)
+        context.storage.write(path_of(batch.file_id(kind)), pieces())
 
 
 def _write_the_rest(context: Context, batch: BatchRecord, token: str) -> None:
@@ -73,7 +90,8 @@ def _stop_jobs(context: Context, batch: BatchRecord) -> None:
                 running.append(job.id)
     deadline = time.monotonic() + GRACE_SECONDS
     while running and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
+        if context.stopping.wait(LOOK_SECONDS):
+            raise Stopping
         running = list(set(running).difference(ended_ids(context.store, running)))
     for job_id in running:
         _cancel(context, job_id)

@@ -33,12 +33,18 @@ Able = Mapping[str, frozenset[str] | None]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is written about a line, and whether it has its answer."""
+    """What is written about a line, and whether it has its answer.
+
+    Attributes:
+        job_ids: of its jobs, which are needed no more once it is written.
+        is_shared: the cache may answer others with their texts.
+    """
 
     line: int
     kind: Kind
     text: bytes
     job_ids: tuple[str, ...] = ()
+    is_shared: bool = False
 
 
 @dataclass(slots=True)
@@ -65,6 +71,11 @@ class Line:
     def model(self) -> str:
         """All of its jobs' model."""
         return self.jobs[0].model
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the cache may answer others with what its jobs give."""
+        return self.jobs[0].request.cache and self.jobs[0].request.is_deterministic
 
     def with_priority(self, priority: Priority) -> list[NewJob]:
         """The jobs, to be queued with this priority."""
@@ -115,7 +126,7 @@ def ended(batch: BatchRecord, line: Line, jobs: Sequence[Job]) -> Entry:
             status, body = failure_answer(error)
             return Entry(line.number, "error", _answered(batch, line.number, line.custom_id, status, body), ids)
     body = line.call.answer(jobs, [job.result for job in jobs if job.result])
-    return Entry(line.number, "output", _answered(batch, line.number, line.custom_id, 200, body), ids)
+    return Entry(line.number, "output", _answered(batch, line.number, line.custom_id, 200, body), ids, line.is_shared)
 
 
 def unfinished(batch: BatchRecord, number: int, custom_id: str, ids: Sequence[str] = ()) -> Entry:

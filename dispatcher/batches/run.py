@@ -11,8 +11,9 @@ from concurrent.futures import Executor, Future
 
 from dispatcher.batches.context import Context
 from dispatcher.batches.ending import end
+from dispatcher.batches.forgetting import forget
 from dispatcher.batches.in_flight import InFlight, all_ended
-from dispatcher.batches.lines import Line, ended, prepare
+from dispatcher.batches.lines import Entry, Line, ended, prepare
 from dispatcher.batches.pace import priority
 from dispatcher.batches.redrive import reopen
 from dispatcher.batches.writer import Writer
@@ -149,7 +150,7 @@ class BatchRun:
         try:
             for some in chunks(whole, JOBS_PER_SCRIPT):
                 self._collect(some)
-        except RedisUnavailable:
+        except Exception:
             for line in whole:  # to be seen to end again
                 if line.ids[0] in self.in_flight:
                     line.live = set(line.ids)
@@ -239,12 +240,9 @@ class BatchRun:
         if now - since >= RATE_SECONDS:
             self._rate, self._rate_from = (done - before) / (now - since), (now, done)
 
-    def _forget(self, ids: list[str]) -> None:
-        """Jobs whose ends are committed are of no use to anybody any more, and take up the server's memory."""
-        store = self._context.store
+    def _forget(self, entries: list[Entry]) -> None:
         try:
-            for some in chunks(ids, JOBS_PER_SCRIPT):
-                store.scripts.run_together([("delete", [job_id]) for job_id in some])
+            forget(self._context.store, entries)
         except RedisUnavailable:
             log.info("Some jobs of %s are left to their lifetimes.", self.record.id)
 

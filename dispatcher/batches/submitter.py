@@ -40,8 +40,10 @@ class Submitter:
         Raises:
             RedisUnavailable: what was submitted is found again by its ids; no line is lost.
         """
-        turns = list(self._turns({run.record.id: run for run in runs}))
+        turns: list[_Turn] = []
         try:
+            for turn in self._turns({run.record.id: run for run in runs}):
+                turns.append(turn)  # what was taken is put back if the next one cannot be looked at
             while turns:
                 self._send(turns)
         finally:
@@ -93,16 +95,22 @@ class Submitter:
             admitted += self._context.store.submit_many(some)
         del turns[: len(sent)]
         results = iter(admitted)
+        over: list[tuple[BatchRun, str]] = []
         for turn in sent:
-            self._admit(turn, [next(results) for _ in turn.news])
+            over += _taken_in(turn, [next(results) for _ in turn.news])
+        for run in {id(run): run for run, _ in over}.values():
+            run.note_ended([job_id for one, job_id in over if one is run])
 
-    def _admit(self, turn: _Turn, admissions: Sequence[Admission]) -> None:
-        if not all(map(_is_there, admissions)):
-            turn.run.put_back(turn.line)
-            return
-        turn.run.in_flight.add(turn.line)
-        over = [one.job.id for one in admissions if isinstance(one, Submitted) and one.job.status.is_terminal]
-        turn.run.note_ended(over)
+
+def _taken_in(turn: _Turn, admissions: Sequence[Admission]) -> Iterator[tuple[BatchRun, str]]:
+    """A line's jobs are under way, or it is next again; gives those that have ended already."""
+    if not all(map(_is_there, admissions)):
+        turn.run.put_back(turn.line)
+        return
+    turn.run.in_flight.add(turn.line)
+    for one in admissions:
+        if isinstance(one, Submitted) and one.job.status.is_terminal:
+            yield turn.run, one.job.id
 
 
 def _is_there(admission: Admission) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from itertools import chain
 
 from dispatcher.batches.lines import Entry
 from dispatcher.batches.pace import is_due
@@ -55,8 +54,8 @@ class Writer:
         now = time.monotonic()
         return is_due(now - self._began, now - self._since, len(self._entries), self._size)
 
-    def flush(self) -> list[str]:
-        """Write and commit all entries; gives the ids of their jobs, which are needed no more.
+    def flush(self) -> list[Entry]:
+        """Write and commit all entries; gives those that were.
 
         Raises:
             LeaseLost, WrittenTwice: nothing was written, and nothing more will be.
@@ -72,7 +71,7 @@ class Writer:
         self._metrics.lines.labels("failed").inc(self._commit.failed)
         self._commit, self._entries = None, self._entries[len(committed) :]
         self._size = sum(len(entry.text) for entry in self._entries)
-        return list(chain.from_iterable(entry.job_ids for entry in committed))
+        return committed
 
     def _write(self) -> Commit:
         self._number += 1

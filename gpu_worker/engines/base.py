@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from gpu_worker.engines.kv_memory import UNKNOWN, KvTokens
 from promptq.contract.logprobs import TokenLogprob
 from promptq.contract.queues import Priority
 from promptq.contract.request import GenerateRequest
@@ -100,6 +101,8 @@ class StepStats:
         prefill_seconds: how long the step took, if it computed prompt tokens, else 0.
         decode_seconds: how long the step took, if rows decoded in it, else 0.
         right_drafts, wrong_drafts: guessed tokens that stood, and those that did not.
+        kv_tokens: how full the memory is behind it.
+        too_large: passes over the model that the memory was too short for.
     """
 
     rows: int = 0
@@ -109,6 +112,8 @@ class StepStats:
     decode_seconds: float = 0.0
     right_drafts: int = 0
     wrong_drafts: int = 0
+    kv_tokens: KvTokens = UNKNOWN
+    too_large: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,8 @@ class Capabilities:
 
     Attributes:
         text: generates; false of an engine that has `embeddings` alone.
-        resume: continues a row from token ids that were generated earlier, to the text it would have had.
+        resume: continues a row from token ids that were generated earlier, to the text it would have had; in 16-bit
+            formats two tokens that are as good as equally likely may change places.
         preempt: gives up a running row with its progress.
         logprobs, json_schema, penalties, logit_bias: these parameters of a request.
         token_prompts: takes a prompt as token ids.

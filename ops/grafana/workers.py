@@ -60,6 +60,10 @@ WORKERS: dict[str, tuple[Panel, ...]] = {
                 Query("sum by (state) (promptq_slots)", "{{state}} slots"),
             ),
         ),
+        Panel(
+            "KV memory", "Tokens of the rows' keys and values: capacity, of it reserved, of that used.", "short",
+            (Query("sum by (state) (promptq_kv_tokens)", "{{state}}"),),
+        ),
         Panel("Decode step", "One step of all running rows.", "s", quantiles("promptq_decode_step_seconds")),
         Panel("Prefill", "A step's share of prefill.", "s", quantiles("promptq_prefill_seconds")),
         Panel("First token", "From claim to the first token.", "s", quantiles("promptq_time_to_first_token_seconds")),

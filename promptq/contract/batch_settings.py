@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from promptq.contract.setting_types import Count
+from promptq.contract.setting_types import Count, Host, Port, Share
 
 
 class BatchSettings(BaseSettings):
@@ -25,3 +25,13 @@ class BatchSettings(BaseSettings):
     def storage_url(self, data_dir: Path) -> str:
         """Where files are kept."""
         return self.files_url or f"file://{data_dir.resolve()}/files"
+
+
+class OwnDispatcherSettings(BatchSettings):
+    """Of the dispatcher alone; a base beside `CommonSettings`."""
+
+    dispatcher_host: Host = Field("127.0.0.1", description="Address of the dispatcher's /metrics.")
+    dispatcher_port: Port = Field(9101, description="Port of the dispatcher's /metrics; 0 picks a free one.")
+    batch_queue_share: Share = Field(
+        0.5, description="Batches leave the rest of `max_queue_jobs` to others: over this share of it they add no jobs."
+    )

@@ -52,7 +52,7 @@ class BatchRecord:
         round: how often lines were run again; part of the ids of jobs, so that an old failure is not found.
         output_file_id, error_file_id: chosen at the beginning; there is such a file once it has a line.
         keep_seconds: how long the files are kept after the end.
-        weight: the owner's share of a queue beside other owners, as of a job.
+        weight: the owner's share of a queue beside other owners, as of jobs.
     """
 
     id: str

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from promptq.contract.errors import ModelNotFound, SettingsError
 from promptq.contract.queues import PRIORITIES, QueueName, queues_of
@@ -27,13 +27,24 @@ def _engine_name(value: Any) -> Any:
 OURS: Final = ("continuous", "echo")
 """The engines whose options are ours."""
 EngineName = Annotated[Literal["continuous", "vllm", "upstream", "echo"], BeforeValidator(_engine_name)]
+
+
+def _kernels_name(value: Any) -> Any:
+    """It was yes or no in 0.2."""
+    try:
+        return "auto" if TypeAdapter(bool).validate_python(value) else "off"
+    except ValidationError:
+        return value
+
+
+KernelsName = Annotated[Literal["auto", "avx512", "avx2", "neon", "off"], BeforeValidator(_kernels_name)]
 # Without a colon, which parts a model from its adapter, and in RQ's names from the priority.
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
 _Count = Annotated[int, Field(ge=1, le=10**9)]
 OWN_OPTIONS: Final = frozenset(
     [
-        "adapter", "batching", "drafts", "echo_tokens_per_second", "kernels", "max_preemptions", "max_wait_ms",
-        "prefill_tokens", "preemption", "prefixes",
+        "adapter", "batching", "drafts", "echo_tokens_per_second", "gpu_memory_share", "kernels",
+        "max_preemptions", "max_wait_ms", "prefill_tokens", "preemption", "prefixes",
     ]
 )  # fmt: skip
 """The options of our own engines: settings of workers, by name."""

@@ -72,11 +72,18 @@ class WorkerMetrics:
         )
         self.prefill = histogram("promptq_prefill_seconds", "One step's share of prefill.", ["model"], STEP_BUCKETS)
         self.slots = Gauge("promptq_slots", "Rows that fit, by state: busy, free.", ["state"], registry=registry)
+        self.kv_tokens = Gauge(
+            "promptq_kv_tokens", "Tokens of the rows' KV memory: capacity; of it reserved by rows; of that used.",
+            ["model", "state"], registry=registry,
+        )  # fmt: skip
         self.finished = counter("promptq_jobs_finished_total", "Jobs this worker ended.", ["model", "status"])
         self.tokens = counter("promptq_tokens_total", "Tokens, by type: prompt, completion.", ["model", "type"])
         self.drafts = counter("promptq_draft_tokens_total", "Guessed tokens: right, wrong.", ["model", "outcome"])
         self.reused = counter(
             "promptq_prompt_tokens_reused_total", "Prompt tokens that were in memory, and not computed.", ["model"]
+        )
+        self.too_large = counter(
+            "promptq_passes_too_large_total", "Passes over the model that the memory was too short for.", ["model"]
         )
         self.preemptions = counter(
             "promptq_preemptions_total", "Running rows that gave way, by who to: high_over_low.", ["model", "reason"]

@@ -186,7 +186,9 @@ class GenerateRequest(Strict):
     parallel_tool_calls: bool = Field(
         True, exclude_if=absent, description="false: a text that is held to calls has one call."
     )
-    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="The same seed gives the same text.")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="The same seed gives the same text; in 16-bit formats but for ties."
+    )
     stop: StopStrings = Field(
         default_factory=list,
         description="Up to 16 strings, or special tokens by their texts, that end the text; they are not part of it.",
@@ -234,7 +236,7 @@ class GenerateRequest(Strict):
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether the same request always gives the same text."""
+        """Whether nothing is drawn at random: the same request gives the same text, in 16 bits but for ties."""
         return self.temperature == 0 or self.seed is not None
 
     @property

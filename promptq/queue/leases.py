@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from promptq.queue.connection import answering
 from promptq.queue.store import JobStore
 
 
@@ -16,6 +17,16 @@ def hold(store: JobStore, what: str, token: str) -> bool:
         RedisUnavailable: it is not known who holds it.
     """
     return bool(store.scripts.run("lease", [what, token, store.settings.lease_seconds]) == 1)
+
+
+def holds(store: JobStore, what: str, token: str) -> bool:
+    """Whether a lease is held now, under this token.
+
+    Raises:
+        RedisUnavailable: it is not known who holds it.
+    """
+    with answering():
+        return bool(store.client.get(store.keys.lease(what)) == token.encode())
 
 
 def let_go(store: JobStore, what: str, token: str) -> None:

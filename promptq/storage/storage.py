@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
@@ -38,44 +40,33 @@ class Sink(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-def _call(action: Callable[[], Any]) -> Any:
-    return action()
+class Objects(ABC):
+    """Objects by their paths: each is written as a whole or not at all."""
 
-
-class Storage:
-    """The objects of one deployment. Paths are relative to its URL.
-
-    Args:
-        url: of fsspec, such as `file:///var/lib/promptq/files` or `s3://bucket/folder`.
-        blocking: calls what may take long, where the caller's thread has others to serve.
-
-    Raises:
-        SettingsError: the URL's kind is unknown, or what it needs is not installed.
-    """
-
-    def __init__(self, url: str, blocking: Callable[[Callable[[], Any]], Any] = _call) -> None:
-        self._blocking = blocking
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError, OSError) as error:
-            raise SettingsError(f"PROMPTQ_FILES_URL: {error}", param="PROMPTQ_FILES_URL") from None
-        self._is_local = isinstance(self._fs, LocalFileSystem)
-
-    @contextlib.contextmanager
-    def writing(self, path: str) -> Iterator[Sink]:
+    @abstractmethod
+    def writing(self, path: str) -> AbstractContextManager[Sink]:
         """Write an object. It is there, for good, when the block ends, and not at all if that raises.
 
         Raises:
             StorageUnavailable: it cannot be written.
         """
-        with _available():
-            target = self._path(path)
-            if self._is_local:
-                with self._writing_locally(target) as file:
-                    yield file
-            else:
-                with self._writing_remotely(target) as file:
-                    yield file
+
+    @abstractmethod
+    def read(self, path: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes of an object from `start` up to `stop`, in chunks.
+
+        Raises:
+            ObjectMissing: there is none.
+            StorageUnavailable: it cannot be read.
+        """
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Delete an object, or a folder with all in it; one that is not there is deleted already.
+
+        Raises:
+            StorageUnavailable: it cannot be deleted.
+        """
 
     def write(self, path: str, chunks: Iterable[bytes]) -> int:
         """Write an object of these chunks; returns its size in bytes.
@@ -89,23 +80,6 @@ class Storage:
                 sink.write(chunk)
                 size += len(chunk)
         return size
-
-    def read(self, path: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The bytes of an object from `start` up to `stop`, in chunks.
-
-        Raises:
-            ObjectMissing: there is none.
-            StorageUnavailable: it cannot be read.
-        """
-        with _available(), self._fs.open(self._path(path), "rb", block_size=PIECE_BYTES) as file:
-            file.seek(start)
-            left = None if stop is None else stop - start
-            while left is None or left > 0:
-                chunk: bytes = file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left))
-                if not chunk:
-                    return
-                left = None if left is None else left - len(chunk)
-                yield chunk
 
     def lines(self, path: str) -> Iterator[bytes]:
         """The lines of an object, without their ends.
@@ -123,12 +97,59 @@ class Storage:
         if rest:
             yield bytes(rest)
 
-    def delete(self, path: str) -> None:
-        """Delete an object, or a folder with all in it; one that is not there is deleted already.
 
-        Raises:
-            StorageUnavailable: it cannot be deleted.
-        """
+def _call(action: Callable[[], Any]) -> Any:
+    return action()
+
+
+class Storage(Objects):
+    """The objects of one deployment. Paths are relative to its URL.
+
+    Args:
+        url: of fsspec, such as `file:///var/lib/promptq/files` or `s3://bucket/folder`.
+        blocking: calls what may take long, where the caller's thread has others to serve.
+
+    Raises:
+        SettingsError: the URL's kind is unknown, or what it needs is not installed.
+
+    Attributes:
+        is_local: the objects are files in a folder.
+    """
+
+    def __init__(self, url: str, blocking: Callable[[Callable[[], Any]], Any] = _call) -> None:
+        self._blocking = blocking
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError, OSError) as error:
+            raise SettingsError(f"PROMPTQ_FILES_URL: {error}", param="PROMPTQ_FILES_URL") from None
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[Sink]:
+        """As of `Objects`."""
+        with _available():
+            target = self._path(path)
+            if self.is_local:
+                with self._writing_locally(target) as file:
+                    yield file
+            else:
+                with self._writing_remotely(target) as file:
+                    yield file
+
+    def read(self, path: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """As of `Objects`."""
+        with _available(), self._fs.open(self._path(path), "rb", block_size=PIECE_BYTES) as file:
+            file.seek(start)
+            left = None if stop is None else stop - start
+            while left is None or left > 0:
+                chunk: bytes = file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left))
+                if not chunk:
+                    return
+                left = None if left is None else left - len(chunk)
+                yield chunk
+
+    def delete(self, path: str) -> None:
+        """As of `Objects`."""
         with _available(), contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._path(path), recursive=True)
 

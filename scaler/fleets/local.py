@@ -190,7 +190,7 @@ class LocalFleet:
         child = spare or Child(name, command, self.settings.environment | own, now, placed)
         child.pool = pool
         self._children[name] = child
-        where = f" on GPU {', '.join(str(gpu.index) for gpu in gpus)}" if gpus else ""
+        where = f" on GPU {', '.join(gpu.label for gpu in gpus)}" if gpus else ""
         log.info("Started %s of %s%s%s.", name, pool, where, " from the spare" if spare else "")
 
     def _judge(self, child: Child, end: Exit, now: float) -> None:

@@ -34,6 +34,7 @@ def batches(store: TimedStore, files: FileRecords) -> BatchRecords:
     assert [records.create(new), records.create(new)] == ["created", "known"]
     assert hold(store, LEASE + BATCH, "a")
     assert records.move(BATCH, "a", ["validating"], "in_progress", {"total": 5})
+    assert records.get(BATCH).weight == 2.5
     return records
 
 
@@ -111,10 +112,8 @@ def test_an_end_frees_the_input_and_gives_all_its_lifetime(
 def test_a_retry_opens_it_again(batches: BatchRecords, files: FileRecords, store: TimedStore) -> None:
     assert batches.retry(batches.get(BATCH), "*") == "refused"
     batches.commit(BATCH, "a", commit("m1", [1, 2], failed=1))
-    for before, after in (("in_progress", "finalizing"), ("finalizing", "completed")):
-        before_, after_ = before, after  # names of states
-        keep: Any = 1000 if after == "completed" else None
-        assert batches.move(BATCH, "a", [before_], after_, keep_seconds=keep)
+    assert batches.move(BATCH, "a", ["in_progress"], "finalizing")
+    assert batches.move(BATCH, "a", ["finalizing"], "completed", keep_seconds=1000)
     assert batches.retry(batches.get(BATCH), "*") == "done"
     record = batches.get(BATCH)
     assert (record.status, record.redrive, record.expires_at) == ("in_progress", "*", NOW + 3600)

@@ -150,7 +150,7 @@ def test_without_cuda_auto_is_the_cpu_in_float32():
 def test_slots_that_do_not_fit_say_how_many_would(monkeypatch):
     monkeypatch.setattr(slots, "free_bytes", lambda device: 10 * 2**20)
     with pytest.raises(EngineError, match=r"192 slots fit") as caught:
-        tiny_engine(tiny_model("llama"), slots=1000, context=CONTEXT)
+        tiny_engine(tiny_model("llama"), slots=1000, context=CONTEXT, layout="slots")
     assert "PROMPTQ_SLOTS" in caught.value.message
 
 

@@ -122,7 +122,7 @@ def test_a_seed_gives_the_same_text_in_any_company(model, build):
 
 
 def test_rows_close_up_when_one_before_them_has_ended(model, build):
-    engine, width = build(model, prefill_tokens=200), []
+    engine, width = build(model, prefill_tokens=200, layout="slots"), []
     intercept(engine, lambda chunks: width.append(max(chunk.slot for chunk in chunks) + 1))
     recorder = run(engine, [row("a", max_tokens=2), row("b", max_tokens=3), row("c", PROMPTS[1]), row("d", PROMPTS[2])])
     assert width[:4] == [4, 4, 3, 2]
@@ -193,7 +193,9 @@ def test_nan_while_decoding_fails_that_row_and_its_slot_serves_again(model, buil
     recorder = Recorder()
     engine.add([row(prompt, prompt) for prompt in PROMPTS])
     recorder.take(engine.step(0.0))
-    engine._runner.cache.layers[0].keys[1].fill_(math.nan)
+    second = engine._scheduler.live[1]
+    keys, _ = engine._runner.cache.read(0, second.slot, 1, second.most_tokens)
+    keys.fill_(math.nan)
     while engine.live_rows():
         recorder.take(engine.step(0.0))
     assert recorder.ends[PROMPTS[1]].error[0] == "engine_error"

@@ -63,13 +63,13 @@ def test_the_wheel_has_everything_that_is_tracked(wheel: Path) -> None:
 def test_the_command_says_what_it_is(environment: Path, tmp_path: Path) -> None:
     assert run(environment, tmp_path, "--version").stdout.strip() == f"promptq {promptq.__version__}"
     text = run(environment, tmp_path, "--help").stdout
-    assert all(f"    {name} " in text for name in ("up", "api", "worker", "scaler", "key"))
+    assert all(f"    {name} " in text for name in ("up", "api", "worker", "scaler", "dispatcher", "batch", "key"))
     wrong = run(environment, tmp_path, "serve")
     assert (wrong.returncode, "invalid choice: 'serve'" in wrong.stderr) == (2, True)
     assert len(run(environment, tmp_path, "key", "ann").stdout.splitlines()) == 2
 
 
-@pytest.mark.parametrize("program", ["api", "worker", "scaler"])
+@pytest.mark.parametrize("program", ["api", "worker", "scaler", "dispatcher"])
 def test_a_wrong_setting_is_the_programs_own_line_and_code(environment: Path, tmp_path: Path, program: str) -> None:
     (tmp_path / ".env").write_text("PROMPTQ_LEASE_SECONDS=-1\n")
     ended = run(environment, tmp_path, program)

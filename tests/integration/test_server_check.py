@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import openai
 import pytest
 import redis
 from prometheus_client import CollectorRegistry
@@ -27,7 +29,8 @@ from promptq.queue.server_check import examine, look, needed
 from promptq.queue.store import connect
 from scaler.metrics_server import ServerCollector
 from tests.fakes import SETTINGS, keys
-from tests.integration.apis import running
+from tests.integration.apis import Api, running
+from tests.integration.batches import create, dispatcher, line, write
 from tests.integration.test_redis_refuses import serving, without_rights
 from tests.processes import ROOT, start, wait_until
 from tests.proxy import Proxy
@@ -177,10 +180,21 @@ def test_the_rights_that_are_looked_for_are_all_that_is_needed(own_server: Embed
                     wait_until(
                         lambda m=method, p=path: api.call(m, p, headers=headers).status_code in (200, 409), 20, path
                     )
+                run_a_batch(admin, narrow, api, tmp_path)
         finally:
             scaler.terminate()
             scaler.wait(30)
         assert admin.acl_log() == []
+
+
+def run_a_batch(admin: redis.Redis, narrow: Any, api: Api, folder: Path) -> None:
+    with (
+        dispatcher(narrow, folder),
+        openai.OpenAI(base_url=f"http://127.0.0.1:{api.port}/v1", api_key="key", max_retries=9) as sdk,
+    ):
+        made = create(sdk, write(folder, [line("a")]))
+        # Not by the API, which lets this key ask once a second.
+        wait_until(lambda: admin.hget(keys.batch(made.id), "status") == b"completed", 30, "the end of the batch")
 
 
 def test_readiness_follows_what_the_server_is_like(own_server: EmbeddedServer) -> None:

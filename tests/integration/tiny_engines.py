@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,13 +27,22 @@ from transformers import (
 
 from gpu_worker.engines.base import Row
 from gpu_worker.engines.continuous.engine import ContinuousEngine
-from gpu_worker.engines.continuous.kernels.library import load_kernels
+from gpu_worker.engines.continuous.kernels.library import load_all, usable_targets
+from gpu_worker.engines.continuous.kvcache import memory, slots
+from gpu_worker.engines.continuous.kvcache.slots import MEMORY_SHARE
+from gpu_worker.engines.continuous.runners.layer_shapes import layer_shapes
+from gpu_worker.engines.continuous.scheduler.spans import SPAN_BUCKET
 from tests.processes import ROOT
 
-# As a worker has them; None on a processor that they are not for.
-KERNELS = load_kernels(ROOT / ".promptq" / "kernels", torch.device("cpu"), torch.float32)
+# All that run here, the widest vectors first, and what most tests take; None on a processor that they are not for.
+ALL_KERNELS = load_all(ROOT / ".promptq" / "kernels", usable_targets(torch.device("cpu"), torch.float32))
+KERNELS = ALL_KERNELS[0] if ALL_KERNELS else None
 # The three ways through a model, as options of an engine.
-WAYS = {"kernels": {"kernels": KERNELS}, "operators": {"kernels": None}, "transformers": {"packed": False}}
+WAYS: dict[str, dict[str, Any]] = {
+    "kernels": {"kernels": KERNELS},
+    "operators": {"kernels": None},
+    "transformers": {"packed": False},
+}
 NEAR_TIE = 1e-4
 CONTEXT = 96
 EOS = 256
@@ -121,6 +131,14 @@ def round_model():
 def tiny_engine(model, **options) -> ContinuousEngine:
     options = {"slots": 4, "context": CONTEXT, "prefill_tokens": 24, "kernels": KERNELS} | options
     return ContinuousEngine(model, byte_tokenizer(), **options)
+
+
+def limit_memory(monkeypatch, model, tokens: int) -> None:
+    """Let engines of this model find memory for so many tokens."""
+    per_token = sum(shape.token_bytes for shape in layer_shapes(model, CONTEXT))
+    free = math.ceil((tokens + SPAN_BUCKET) * per_token / MEMORY_SHARE)
+    for module in (memory, slots):
+        monkeypatch.setattr(module, "free_bytes", lambda _device: free)
 
 
 @dataclass

@@ -12,7 +12,7 @@ COMPOSE="$PWD/.venv/bin/docker-compose"
 export COMPOSE_PROJECT_NAME=promptq-smoke DOCKER_BUILDKIT=0 API_PORT=${API_PORT:-18180} PROMETHEUS_PORT=${PROMETHEUS_PORT:-18190}
 export GRAFANA_PORT=${GRAFANA_PORT:-18130} LOCUST_PORT=${LOCUST_PORT:-18189}
 API=http://127.0.0.1:$API_PORT
-SERVICES=(redis api scaler prometheus grafana locust)
+SERVICES=(redis api scaler dispatcher prometheus grafana locust)
 mkdir -p "$WORK"
 
 say() { echo "compose-smoke: $* ($SECONDS s)"; }
@@ -34,7 +34,7 @@ start_engine() {
 # One Debian root with python, redis and prometheus in it, under the names that the shipped files use.
 stand_ins() {
   docker image inspect promptq-smoke-root >/dev/null 2>&1 || ! docker pull -q python:3.11-slim >/dev/null 2>&1 || return 0
-  SERVICES=(redis api scaler prometheus locust)
+  SERVICES=(redis api scaler dispatcher prometheus locust)
   TORCH_INDEX=https://pypi.org/simple
   ! docker image inspect promptq-smoke-root >/dev/null 2>&1 || return 0
   say "no registry: making stand-ins from Debian's packages"
@@ -60,7 +60,7 @@ FILE
 }
 
 build() {
-  for name in api locust scaler; do
+  for name in api locust dispatcher scaler; do
     docker build -q --network host ${TORCH_INDEX:+--build-arg TORCH_INDEX=$TORCH_INDEX} -t "promptq-$name" \
       -f "ops/docker/Dockerfile.$name" . >/dev/null 2>"$WORK/build.log" || die "build of $name"
     say "built promptq-$name: $(docker image inspect -f '{{.Size}}' "promptq-$name" | awk '{printf "%d MB", $1 / 1e6}')"
@@ -94,7 +94,7 @@ say "a worker is ready"
 job=$(submit "Once upon a time" 8)
 until_ok 300 "the job" has_ended "$job"
 say "a job went through: $(curl -fsS "$API/v1/jobs/$job" | field output.text | head -c 60)"
-for series in 'up{job="api"} == 1' 'up{job="scaler"} == 1' 'up{job="worker"} == 1' 'up{job="locust"} == 1' \
+for series in 'up{job="api"} == 1' 'up{job="scaler"} == 1' 'up{job="dispatcher"} == 1' 'up{job="worker"} == 1' 'up{job="locust"} == 1' \
     'promptq_jobs_finished_total' 'promptq_queue_jobs' 'promptq_http_requests_total'; do
   until_ok 60 "Prometheus to have $series" knows "$series"
 done

@@ -123,6 +123,23 @@ def test_the_gpu_file_adds_all_gpus_to_the_scaler_alone(with_gpu: dict[str, Any]
     assert with_gpu["services"]["scaler"]["environment"]["PROMPTQ_MAX_WORKERS"] == "0"
 
 
+def test_the_gpu_image_has_a_compiler_for_what_is_built_where_it_runs(
+    compose: dict[str, Any], with_gpu: dict[str, Any]
+) -> None:
+    """Triton compiles a launcher with it, and keeps what it has compiled on the volume."""
+    runtime = dockerfile("scaler").split("FROM python:3.11-slim")[2]
+    assert with_gpu["services"]["scaler"]["build"]["args"]["RUNTIME_PACKAGES"].split() == ["gcc", "libc6-dev"]
+    assert "apt-get install -y --no-install-recommends $RUNTIME_PACKAGES" in runtime
+    assert 'ARG RUNTIME_PACKAGES=""' in runtime
+    assert "RUNTIME_PACKAGES" not in compose["services"]["scaler"]["build"]["args"]
+    assert {"TRITON_CACHE_DIR=/data/triton", "TORCHINDUCTOR_CACHE_DIR=/data/inductor"} <= set(runtime.split())
+
+
+def test_a_gpu_has_as_many_slots_as_fit(with_gpu: dict[str, Any]) -> None:
+    environment = with_gpu["services"]["scaler"]["environment"]
+    assert (environment["PROMPTQ_SLOTS"], environment["PROMPTQ_GPU_MEMORY_SHARE"]) == ("auto", "0.9")
+
+
 def test_the_vllm_file_changes_the_engine_and_the_image_of_the_workers_alone() -> None:
     files = ("docker-compose.yml", "docker-compose.gpu.yml")
     before, after = config(*files)["services"], config(*files, "docker-compose.vllm.yml")["services"]

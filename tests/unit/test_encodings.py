@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from tests.processes import ROOT
 
-PRODUCT = ("api", "docs", "gpu_worker", "locustfiles", "ops", "promptq", "scaler")
+PRODUCT = ("api", "dispatcher", "docs", "gpu_worker", "locustfiles", "ops", "promptq", "scaler")
 TEXT = {"open", "read_text", "write_text", "fdopen", "TextIOWrapper", "NamedTemporaryFile", "TemporaryFile"}
 PROCESSES = {"text", "universal_newlines"}
-NOT_FILES = {"direct.open"}
-"""urllib's opener."""
+NOT_FILES = {"direct.open", "self._opener.open", "os.open"}
+"""urllib's openers, and descriptors."""
 
 
 def test_every_text_names_its_encoding() -> None:

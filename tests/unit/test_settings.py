@@ -34,6 +34,8 @@ def test_variables_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPatch, tm
         ("PROMPTQ_SLOT", "3", "PROMPTQ_SLOT: unknown setting; did you mean PROMPTQ_SLOTS?"),
         ("PROMPTQ_SLOTS", "many", "PROMPTQ_SLOTS: Input should be a valid integer"),
         ("PROMPTQ_SLOTS", "0", "PROMPTQ_SLOTS: Input should be greater than or equal to 1"),
+        ("PROMPTQ_GPU_MEMORY_SHARE", "0", "PROMPTQ_GPU_MEMORY_SHARE: Input should be greater than 0"),
+        ("PROMPTQ_GPU_MEMORY_SHARE", "1.1", "PROMPTQ_GPU_MEMORY_SHARE: Input should be less than or equal to 1"),
         ("PROMPTQ_CACHE_TTL_SECONDS", "9" * 16, "PROMPTQ_CACHE_TTL_SECONDS: Input should be less than or equal to"),
         ("PROMPTQ_REDIS_URL", "localhost:6379", "PROMPTQ_REDIS_URL: use redis://host:port/db"),
         ("PROMPTQ_REDIS_URL", "redis://:my/pw@host", "PROMPTQ_REDIS_URL: no host and port; in a password write"),
@@ -46,6 +48,7 @@ def test_variables_and_the_env_file_are_read(monkeypatch: pytest.MonkeyPatch, tm
         ("PROMPTQ_LEASE_SECONDS", "inf", "PROMPTQ_LEASE_SECONDS: Input should be less than or equal to"),
         ("PROMPTQ_MAX_WAIT_MS", "nan", "PROMPTQ_MAX_WAIT_MS: Input should be"),
         ("PROMPTQ_BATCHING", "dynamic", "PROMPTQ_BATCHING: Input should be 'continuous', 'static' or 'off'"),
+        ("PROMPTQ_KERNELS", "sse", "PROMPTQ_KERNELS: Input should be 'auto', 'avx512', 'avx2', 'neon' or 'off'"),
     ],
 )
 def test_a_wrong_setting_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str) -> None:
@@ -54,6 +57,14 @@ def test_a_wrong_setting_ends_in_one_line(monkeypatch: pytest.MonkeyPatch, name:
         WorkerSettings.load()
     assert caught.value.message.startswith(says)
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [("true", "auto"), ("1", "auto"), (True, "auto"), ("false", "off"), ("off", "off"), ("avx512", "avx512")],
+)
+def test_kernels_may_be_yes_or_no_as_in_0_2(value: str | bool, means: str) -> None:
+    assert WorkerSettings(kernels=value).kernels == means
 
 
 def test_impossible_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,8 +135,7 @@ def _record(body: CreateBatch, key: str) -> BatchRecord:
     return BatchRecord(
         f"batch_{token}", owner(), body.endpoint, body.input_file_id, body.completion_window, "validating", 0.0,
         metadata=body.metadata, output_file_id=f"file-{secrets.token_hex(16)}",
-        error_file_id=f"file-{secrets.token_hex(16)}", keep_seconds=kept,
-        weight=services().access.weight(owner()),
+        error_file_id=f"file-{secrets.token_hex(16)}", keep_seconds=kept, weight=services().access.weight(owner()),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from api.upload import UploadForm
 from promptq.contract.batches import Part
 from promptq.contract.files import FileRecord, Purpose, part_path, path_of
 from promptq.queue.listing import Order
-from promptq.storage.storage import Storage
+from promptq.storage.storage import Objects
 
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 429, 503), OpenAIError)
 _BYTES = {"description": "The bytes.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
@@ -99,9 +99,8 @@ def read_file_content(path: FilePath) -> Response:
     size = sum(length for _, length in places)
     start, stop = _range(size)
     is_part = (start, stop) != (0, size)
-    response = Response(
-        _read(services().storage, places, start, stop), HTTPStatus.PARTIAL_CONTENT if is_part else HTTPStatus.OK
-    )
+    status = HTTPStatus.PARTIAL_CONTENT if is_part else HTTPStatus.OK
+    response = Response(_begun(_read(services().storage, places, start, stop)), status)
     response.headers["Content-Type"] = "application/octet-stream"
     response.headers["Content-Length"] = str(stop - start)
     response.headers["Accept-Ranges"] = "bytes"
@@ -144,7 +143,18 @@ def _range(size: int) -> tuple[int, int]:
     return found
 
 
-def _read(storage: Storage, places: list[tuple[str, int]], start: int, stop: int) -> Iterator[bytes]:
+def _begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same, of which the first is there: what keeps it from being read is an error, and no answer that breaks."""
+    first = next(chunks, b"")
+
+    def all_of_them() -> Iterator[bytes]:
+        yield first
+        yield from chunks
+
+    return all_of_them()
+
+
+def _read(storage: Objects, places: list[tuple[str, int]], start: int, stop: int) -> Iterator[bytes]:
     before = 0
     for path, length in places:
         first, last = max(0, start - before), min(length, stop - before)

@@ -25,6 +25,11 @@ class Canary:
         """How many tokens the logits have; more, with some models, than the tokenizer."""
         return self._known.shape[-1]
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many tokens the logits have, and how many the model can be given."""
+        return self.vocabulary, len(self._model.get_input_embeddings().weight)
+
     def trouble(self) -> str:
         """What is wrong with the engine; an empty string: nothing."""
         try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -15,25 +13,27 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gpu_worker.engines.base import EngineInfo, FinishReason, Row, RowEnd, StepResult, check_rows
 from gpu_worker.engines.continuous.canary import Canary
+from gpu_worker.engines.continuous.device_errors import ends_with_the_device
 from gpu_worker.engines.continuous.generation_config import GenerationRules
 from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_one
 from gpu_worker.engines.continuous.kernels.library import Kernels
-from gpu_worker.engines.continuous.kvcache.slots import allocate
-from gpu_worker.engines.continuous.logprobs import Score, TokenTexts
-from gpu_worker.engines.continuous.retry_halves import failure, run_in_halves
+from gpu_worker.engines.continuous.kvcache.memory import KvMemory, Layout, room_of
+from gpu_worker.engines.continuous.logprobs import Chosen, Score, TokenTexts
+from gpu_worker.engines.continuous.retry_halves import row_failure
 from gpu_worker.engines.continuous.row_starts import RowStarts
 from gpu_worker.engines.continuous.runners.checks import Checks
-from gpu_worker.engines.continuous.runners.choice import choose_runner
+from gpu_worker.engines.continuous.runners.choice import choose_runner, lay_out
 from gpu_worker.engines.continuous.runners.layer_shapes import layer_shapes
 from gpu_worker.engines.continuous.sampling import NOT_FINITE
 from gpu_worker.engines.continuous.scheduler.drafts import confirmed
 from gpu_worker.engines.continuous.scheduler.scheduler import Scheduler
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, Failure, SequenceState
-from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+from gpu_worker.engines.continuous.step_passes import StepPasses
 from gpu_worker.engines.continuous.step_report import RowReport, describe, step_stats
+from gpu_worker.engines.continuous.text.decoding import decode_of
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder, tokenizer_json
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
-from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
+from gpu_worker.engines.continuous.text.text_stream import TextStream
 from gpu_worker.engines.continuous.vocabulary import Vocabulary
 from promptq.contract.errors import EngineBroken
 
@@ -56,10 +56,11 @@ class ContinuousEngine:
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
         kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
         checks_folder: where it is kept that a model was compared with `generate`; None: nowhere.
+        layout: of the rows' memory; see `KvMemory`.
 
     Raises:
         EngineError: the model cannot be batched, gives other logits in company than alone, has a generation config that
-            cannot be followed, or the slots do not fit into the device's memory.
+            cannot be followed, or its rows do not fit into the device's memory.
     """
 
     def __init__(
@@ -77,25 +78,25 @@ class ContinuousEngine:
         prefixes: bool = True,
         kernels: Kernels | None = None,
         checks_folder: Path | None = None,
+        layout: Layout = "auto",
     ) -> None:
         rules = GenerationRules(model, tokenizer)
-        cache = allocate(layer_shapes(model, context), slots, context, model.device)
+        shapes = layer_shapes(model, context)
+        weights = lay_out(model, shapes, packed=packed, kernels=kernels)
+        memory = KvMemory(shapes, slots, context, model.device, layout)
         checks = Checks(model, context, fingerprint, checks_folder)
-        self._runner = choose_runner(model, cache, checks, packed=packed, kernels=kernels)
-        self._scheduler = Scheduler(
-            cache.slots, _step_cost(self._runner.step_cost, prefill_tokens, drafts), reuse=prefixes
-        )
+        self._runner = choose_runner(model, memory, checks, weights=weights, packed=packed, kernels=kernels)
+        cache, cost = self._runner.cache, self._runner.step_cost.limited(prefill_tokens, drafts=drafts)
+        self._scheduler = Scheduler(cache.slots, cost, room=room_of(cache), reuse=prefixes)
         self._canary = Canary(model)
         special = SpecialTokens.of(tokenizer)
         vocabulary = Vocabulary(tokenizer, self._canary.vocabulary, rules.ends)
         self._grammars = Grammars(vocabulary)
         prompts = PromptEncoder(tokenizer, special)
-        self._starts = RowStarts(context, rules, special, prompts, self._grammars, self._canary.vocabulary)
+        self._starts = RowStarts(context, rules, special, prompts, self._grammars, *self._canary.sizes)
         self._token_texts = TokenTexts(vocabulary)
         self._skipped = frozenset(special.ids.values())
-        self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
-            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        self._decode = decode_of(tokenizer)
         counted, tools = tokenizer_json(tokenizer), prompts.knows_tools
         self._info = describe(model, self._runner, name, context, counted, fingerprint, tools=tools)
         self._texts: dict[str, TextStream] = {}
@@ -113,6 +114,10 @@ class ContinuousEngine:
     def live_rows(self) -> int:
         return len(self._scheduler.live)
 
+    def crowded_out(self) -> list[str]:
+        return [row.row.id for row in self._scheduler.kept_out]
+
+    @ends_with_the_device
     def add(self, rows: Sequence[Row]) -> None:
         check_rows(rows, self.free_slots(), self._texts.keys())
         for row in rows:
@@ -128,6 +133,7 @@ class ContinuousEngine:
             if sequence.row.id in wanted:
                 sequence.end(FinishReason.CANCELLED)
 
+    @ends_with_the_device
     def preempt(self, ids: Iterable[str]) -> list[str]:
         wanted = set(ids)
         gone = [row for row in self._scheduler.live if row.row.id in wanted and row.ending is None]
@@ -136,6 +142,7 @@ class ContinuousEngine:
             self._vacate(sequence, sound=sequence.is_prefilled)
         return [sequence.row.id for sequence in gone]
 
+    @ends_with_the_device
     def step(self, now: float) -> StepResult:
         self._reports, self._right_drafts = {}, 0
         self._end_rows(now)
@@ -146,8 +153,8 @@ class ContinuousEngine:
         for copy in plan.copies:
             self._runner.cache.move(copy.source, copy.target, copy.columns)
         started = time.perf_counter()
-        self._run(plan.chunks)
-        stats = step_stats(plan.chunks, self._right_drafts, time.perf_counter() - started)
+        passes = self._run(plan.chunks)
+        stats = step_stats(passes, self._right_drafts, time.perf_counter() - started, self._scheduler.kv_tokens)
         events = [report.event(row_id) for row_id, report in self._reports.items()]
         return StepResult(events, stats)
 
@@ -161,7 +168,7 @@ class ContinuousEngine:
             for token in tokens:
                 stream.push(token)
         except Exception as error:
-            sequence.end(FinishReason.ERROR, failure(error))
+            sequence.end(FinishReason.ERROR, row_failure(error))
         sequence.resume(tokens)
         if stream.stopped:
             sequence.end(FinishReason.STOP)
@@ -191,23 +198,24 @@ class ContinuousEngine:
             self._finish(sequence, FinishReason.STOP)
 
     def _close_up(self) -> None:
-        """Fill a slot that was left with the row furthest behind; one a step, as a long row takes a while to copy."""
-        if move := self._scheduler.plan_move():
+        """Move rows, so that they lie together, or a row that waits for room has it."""
+        for move in self._scheduler.plan_moves():
             self._runner.cache.move(move.source, move.target, move.sequence.computed)
             self._scheduler.moved(move)
 
-    def _run(self, chunks: list[Chunk]) -> None:
-        failed: list[tuple[Chunk, Failure]] = []
+    def _run(self, chunks: list[Chunk]) -> StepPasses[Chosen]:
+        passes = StepPasses(lambda chunks: self._runner.run(chunks), self._scheduler.memory)
         self._is_in_doubt = False
-        for done, chosen in run_in_halves(chunks, self._runner.run, lambda *alone: failed.append(alone)):
+        for done, chosen in passes.run(chunks):
             positions = count()
             for chunk in done:
                 places = list(islice(positions, chunk.gives))
                 self._take(chunk, [chosen.tokens[at] for at in places], [chosen.scores.get(at) for at in places])
-        if (failed or self._is_in_doubt) and (trouble := self._canary.trouble()):
+        if (passes.failed or self._is_in_doubt) and (trouble := self._canary.trouble()):
             raise EngineBroken(f"rows fail, and so does a prompt of one token: {trouble}")
-        for chunk, reason in failed:
+        for chunk, reason in passes.failed:
             self._fail(chunk.sequence, reason)
+        return passes
 
     def _take(self, chunk: Chunk, tokens: list[int], scores: list[Score | None]) -> None:
         sequence, standing = chunk.sequence, confirmed(chunk.drafts, tokens)
@@ -226,7 +234,7 @@ class ContinuousEngine:
             act(sequence, *args)
         except Exception as error:
             log.exception("row %s failed", sequence.row.id)
-            self._fail(sequence, failure(error))
+            self._fail(sequence, row_failure(error))
 
     def _take_token(self, sequence: SequenceState, token: int, score: Score | None) -> None:
         if token == NOT_FINITE:
@@ -234,6 +242,8 @@ class ContinuousEngine:
             self._fail(sequence, ("engine_error", "the model's output is not a finite number"))
         elif token in sequence.ends:
             self._finish(sequence, FinishReason.STOP)
+        elif wrong := self._starts.unknown([token]):
+            self._fail(sequence, ("engine_error", f"of what it chose {wrong}"))
         else:
             self._append(sequence, token, score)
 
@@ -276,20 +286,13 @@ class ContinuousEngine:
         self._vacate(sequence, sound=error is None and sequence.is_prefilled)
 
     def _vacate(self, sequence: SequenceState, *, sound: bool) -> None:
-        """Free the row's slot. Before its first token nobody knows whether the numbers in it are finite."""
+        """Free the row's memory. Before its first token nobody knows whether the numbers in it are finite."""
         if sequence.grammar:
             sequence.grammar.cancel()
         if sequence.slot is not None and not sound:
-            self._runner.cache.clear(sequence.slot)
+            self._runner.cache.clear(sequence.slot, sequence.most_tokens)
             self._scheduler.prefixes.forget(sequence.slot)
         self._scheduler.remove(sequence)
 
     def _report(self, sequence: SequenceState) -> RowReport:
         return self._reports.setdefault(sequence.row.id, RowReport())
-
-
-def _step_cost(cost: StepCost, prefill_tokens: int, drafts: bool) -> StepCost:
-    """The runner's, with what the settings say of it; `prefill_tokens` 0 says nothing."""
-    if prefill_tokens:
-        cost = replace(cost, prefill_tokens=prefill_tokens, beside=None)
-    return cost if drafts else replace(cost, free_tokens=0)

@@ -11,7 +11,7 @@ import torch
 from gpu_worker.engines.base import FinishReason, Row
 from gpu_worker.engines.continuous import penalties
 from gpu_worker.engines.continuous.grammar import Grammars
-from gpu_worker.engines.continuous.retry_halves import failure
+from gpu_worker.engines.continuous.retry_halves import row_failure
 from gpu_worker.engines.continuous.scheduler.sequence import SequenceState
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
@@ -38,6 +38,7 @@ class RowStarts:
     Args:
         context: the most tokens of a row, prompt and text.
         vocabulary: how many tokens the logits have.
+        embedded: how many tokens the model can be given. A GPU that is given another one is lost to the process.
 
     Attributes:
         stops: strings that end every text.
@@ -51,6 +52,7 @@ class RowStarts:
         prompts: PromptEncoder,
         grammars: Grammars,
         vocabulary: int,
+        embedded: int,
     ) -> None:
         self._context = context
         self._rules = rules
@@ -58,6 +60,7 @@ class RowStarts:
         self._prompts = prompts
         self._grammars = grammars
         self._vocabulary = vocabulary
+        self._embedded = embedded
         self.stops = rules.stops
 
     def sequence(self, row: Row) -> SequenceState:
@@ -67,14 +70,21 @@ class RowStarts:
         sequence = SequenceState(row, [], request.max_tokens, seed)
         try:
             sequence.prompt = self._prompts.encode(request)
-            self._check_ids(request.prompt_token_ids or ())
+            self._check_ids(sequence)
             sequence.drafter.extend(sequence.prompt)
             sequence.ends = self._rules.ends | self._special.ends(request.stop)
             self._fit(sequence)
             self._edit_logits(sequence)
         except Exception as error:
-            sequence.end(FinishReason.ERROR, failure(error))
+            sequence.end(FinishReason.ERROR, row_failure(error))
         return sequence
+
+    def unknown(self, ids: Sequence[int]) -> str:
+        """What is wrong with token ids that the model is to be given; an empty string: nothing."""
+        if not ids or (min(ids) >= 0 and max(ids) < self._embedded):
+            return ""
+        wrong = next(token for token in ids if not 0 <= token < self._embedded)
+        return f"the model has no token {wrong}; its tokens are 0 to {self._embedded - 1}"
 
     def _edit_logits(self, sequence: SequenceState) -> None:
         """Note what is done to its logits: what the model asks for, then what the request does."""
@@ -86,10 +96,15 @@ class RowStarts:
         if request.logprobs and IS_AVAILABLE:
             self._grammars.read_vocabulary()
 
-    def _check_ids(self, ids: Sequence[int]) -> None:
-        if ids and max(ids) >= self._vocabulary:
-            message = f"the model has no token {max(ids)}; its tokens are 0 to {self._vocabulary - 1}"
-            raise InvalidRequest(f"prompt_token_ids: {message}", param="prompt_token_ids")
+    def _check_ids(self, sequence: SequenceState) -> None:
+        """Whoever they come from: a tokenizer, too, may have tokens that were added and never embedded."""
+        request = sequence.row.request
+        if wrong := self.unknown(sequence.prompt):
+            fields = ("prompt_token_ids", "messages")
+            name = next((field for field in fields if getattr(request, field) is not None), "prompt")
+            raise InvalidRequest(f"{name}: {wrong}", param=name)
+        if wrong := self.unknown(sequence.row.progress):
+            raise ValueError(f"an earlier run's tokens: {wrong}")
 
     def _fit(self, sequence: SequenceState) -> None:
         length = len(sequence.prompt)

@@ -10,8 +10,10 @@ from transformers import PreTrainedModel
 from gpu_worker.engines.base import EngineInfo, Event, RowEnd, StepStats
 from gpu_worker.engines.continuous.able import capabilities
 from gpu_worker.engines.continuous.loading.fingerprint import model_identity
+from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.runners.base import Runner
-from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.step_passes import StepPasses
+from gpu_worker.engines.kv_memory import KvTokens
 from promptq.contract.logprobs import TokenLogprob
 
 
@@ -29,8 +31,9 @@ class RowReport:
         return Event(row_id, self.text, self.tokens, self.end, self.logprobs)
 
 
-def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
-    """What a step of these chunks cost, of whose drafts so many were right."""
+def step_stats(passes: StepPasses[Chosen], right: int, seconds: float, memory: KvTokens) -> StepStats:
+    """What a step cost, of whose drafts so many were right, and how full it left the memory."""
+    chunks = [*passes.computed, *(chunk for chunk, _ in passes.failed)]
     rows = sum(chunk.decodes for chunk in chunks)
     prompts = [chunk for chunk in chunks if not chunk.decodes]
     return StepStats(
@@ -42,6 +45,8 @@ def step_stats(chunks: list[Chunk], right: int, seconds: float) -> StepStats:
         decode_seconds=seconds if rows else 0.0,
         right_drafts=right,
         wrong_drafts=sum(len(chunk.drafts) for chunk in chunks) - right,
+        kv_tokens=memory,
+        too_large=passes.too_large,
     )
 
 
@@ -53,6 +58,8 @@ def describe(
         "runner": type(runner).__name__,
         "attention": str(model.config._attn_implementation),
         "linear": runner.linear_kind,
+        "kv_layout": runner.cache.layout,
+        "kv_tokens": str(runner.cache.tokens),
         "kv_bytes": str(runner.cache.bytes),
         "torch": torch.__version__,
     }

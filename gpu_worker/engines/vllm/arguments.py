@@ -139,7 +139,7 @@ def _from_settings(settings: WorkerSettings, source: str | Path, device: str) ->
         given |= {"revision": settings.model_revision, "tokenizer_revision": settings.model_revision}
     if settings.prefill_tokens:
         given["max_num_batched_tokens"] = max(settings.prefill_tokens, slots)
-    return given | _context(settings, source) | _memory(device) | over_gpus(settings.entry.gpus)
+    return given | _context(settings, source) | memory(settings, device) | over_gpus(settings.entry.gpus)
 
 
 def _context(settings: WorkerSettings, source: str | Path) -> dict[str, Any]:
@@ -160,11 +160,11 @@ def over_gpus(gpus: int | None) -> dict[str, Any]:
     return {"tensor_parallel_size": gpus} if gpus and gpus > 1 else {}
 
 
-def _memory(device: str) -> dict[str, Any]:
-    """On a CPU vLLM would take most of the machine's memory for keys and values."""
-    return (
-        {"kv_cache_memory_bytes": min(CPU_KV_BYTES, psutil.virtual_memory().available // 4)} if device == "cpu" else {}
-    )
+def memory(settings: WorkerSettings, device: str) -> dict[str, Any]:
+    """What vLLM may take. On a CPU it would take most of the machine's for keys and values."""
+    if device == "cpu":
+        return {"kv_cache_memory_bytes": min(CPU_KV_BYTES, psutil.virtual_memory().available // 4)}
+    return {"gpu_memory_utilization": settings.gpu_memory_share}
 
 
 def _always() -> dict[str, Any]:

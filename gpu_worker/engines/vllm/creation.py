@@ -18,6 +18,7 @@ from gpu_worker.engines.continuous.encoder.engine import STEP_TOKENS, EmbeddingE
 from gpu_worker.engines.continuous.encoder.recipe import Recipe
 from gpu_worker.engines.continuous.encoder.sizes import Sizes
 from gpu_worker.engines.continuous.loading.loader import first_line, load_config, model_folder, model_source
+from gpu_worker.engines.gpu_turns import gpu_names, gpu_turn
 from gpu_worker.engines.vllm.adapters import Adapters
 from gpu_worker.engines.vllm.arguments import ENVIRONMENT, embedding_arguments, engine_arguments, environment
 from gpu_worker.engines.vllm.describe import describe, describe_embeddings
@@ -25,7 +26,7 @@ from gpu_worker.engines.vllm.embedder import VllmEmbedder
 from gpu_worker.engines.vllm.engine import VllmEngine
 from gpu_worker.engines.vllm.model_rules import ModelRules
 from gpu_worker.engines.vllm.row_parameters import KEY
-from promptq.contract.environment import publish_defaults, publish_to_environment
+from promptq.contract.environment import child_environment, publish_defaults, publish_to_environment
 from promptq.contract.errors import EngineError
 from promptq.contract.settings import WorkerSettings
 from promptq.runtime.cgroups import processors
@@ -57,7 +58,8 @@ def create(settings: WorkerSettings, done: Callable[[str], None]) -> Engine:
     _check_version(vllm.__version__)
     config = _config(settings)
     recipe = embeddings.recipe_for(settings, config) if config else None
-    return _embedding_engine(settings, recipe, config, done) if recipe else _engine(settings, done)
+    with gpu_turn(settings.data_dir / "locks", _gpus(settings)):
+        return _embedding_engine(settings, recipe, config, done) if recipe else _engine(settings, done)
 
 
 def _engine(settings: WorkerSettings, done: Callable[[str], None]) -> VllmEngine:
@@ -74,6 +76,14 @@ def _engine(settings: WorkerSettings, done: Callable[[str], None]) -> VllmEngine
     info = describe(settings, core, tokenizer, model_folder(settings), adapters)
     done("memory")
     return VllmEngine(core, tokenizer, info, rules, adapters)
+
+
+def _gpus(settings: WorkerSettings) -> list[str]:
+    """Names of the GPUs that vLLM is to use. CUDA itself is not asked: vLLM starts it, in processes of its own too."""
+    from vllm.platforms import current_platform
+
+    count = (settings.entry.gpus or 1) if current_platform.device_type == "cuda" else 0
+    return gpu_names(child_environment().get("CUDA_VISIBLE_DEVICES"), count)
 
 
 def _embedding_engine(

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -16,9 +15,10 @@ from gpu_worker.engines.continuous.grammar import wait_for_one
 from gpu_worker.engines.continuous.logprobs import TokenTexts
 from gpu_worker.engines.continuous.retry_halves import failure
 from gpu_worker.engines.continuous.row_starts import RowStarts
+from gpu_worker.engines.continuous.text.decoding import decode_of
 from gpu_worker.engines.continuous.text.prompts import PromptEncoder
 from gpu_worker.engines.continuous.text.special_tokens import SpecialTokens
-from gpu_worker.engines.continuous.text.text_stream import Decode, TextStream
+from gpu_worker.engines.continuous.text.text_stream import TextStream
 from gpu_worker.engines.vllm.adapters import Adapters
 from gpu_worker.engines.vllm.core import close, step
 from gpu_worker.engines.vllm.logprobs import describe_all
@@ -55,12 +55,10 @@ class VllmEngine:
         vocabulary = int(core.vllm_config.model_config.get_vocab_size())
         special = SpecialTokens.of(tokenizer)
         prompts = PromptEncoder(tokenizer, special)
-        self._starts = RowStarts(info.context_length, rules, special, prompts, self._grammars, vocabulary)
+        self._starts = RowStarts(info.context_length, rules, special, prompts, self._grammars, vocabulary, vocabulary)
         self._token_texts = TokenTexts(self._grammars.vocabulary)
         self._skipped = frozenset(special.ids.values())
-        self._decode: Decode = partial(  # type: ignore[assignment]  # a str for a list of ids
-            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        self._decode = decode_of(tokenizer)
         self._rows: dict[str, VllmRow] = {}
         self._is_open = True
 

@@ -116,6 +116,13 @@ def test_content_and_ranges_of_it(http: ReadingClient, asked: str | None, status
         assert "X-Incomplete" not in answer.headers
 
 
+def test_bytes_that_the_storage_has_lost_are_404(http: ReadingClient) -> None:
+    file_id = upload(http).json["id"]
+    (services_of(http.application).settings.data_dir / "files/files" / file_id).unlink()
+    answer = http.get(f"/v1/files/{file_id}/content", headers=ANN)
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "object_missing")
+
+
 def test_files_and_batches_are_their_keys_own(http: ReadingClient) -> None:
     file_id = upload(http).json["id"]
     body = {"input_file_id": file_id, "endpoint": "/v1/completions", "completion_window": "1h"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import random
 from functools import partial
 from typing import Any
 
 import pytest
 
+from gpu_worker.engines.continuous.text.decoding import decode_of
 from gpu_worker.engines.continuous.text.text_stream import Detokenizer, TextStream
 from tests.small_tokenizers import KINDS
 
@@ -58,3 +61,28 @@ def test_a_row_that_is_continued_takes_its_tokens_again(tokenizer: Any, decode: 
         again = Detokenizer(decode, prompt=before)
         assert [again.push(token) for token in after[:kept]] == pieces[:kept]
         assert [again.push(token) for token in after[kept:]] == pieces[kept:]
+
+
+def test_the_short_way_to_a_text_is_the_tokenizers_own(tokenizer: Any, decode: Any) -> None:
+    """Random ids: unfinished characters, special tokens, bytes in a fallback."""
+    rng, short = random.Random(5), decode_of(tokenizer)
+    for _ in range(300):
+        ids = [rng.randrange(len(tokenizer)) for _ in range(rng.randint(0, 12))]
+        assert short(ids) == decode(ids)
+
+
+def test_the_short_way_does_without_transformers_method(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tokenizer("Hello there", add_special_tokens=False)["input_ids"]
+    short = decode_of(tokenizer)
+    monkeypatch.setattr(type(tokenizer), "decode", None)
+    assert short(ids) == "Hello there"
+
+
+def test_a_class_that_decodes_in_its_own_way_is_asked(tokenizer: Any) -> None:
+    class Own(type(tokenizer)):
+        def _decode(self, *_: object, **__: object) -> str:
+            return "its own"
+
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.__class__ = Own
+    assert decode_of(tokenizer)([1, 2]) == "its own"

@@ -119,8 +119,7 @@ def test_a_row_that_moves_takes_what_it_holds_along():
     scheduler.add(high)
     step(scheduler)
     scheduler.remove(low)
-    move = scheduler.plan_move()
-    assert move is not None
+    (move,) = scheduler.plan_moves()
     scheduler.moved(move)
     assert scheduler.prefixes.best([*SYSTEM, 2]) == (0, 40)
 

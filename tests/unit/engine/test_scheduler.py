@@ -89,16 +89,15 @@ def test_the_last_row_fills_a_slot_that_was_left():
     for row in rows:
         scheduler.add(row)
     compute(scheduler)
-    assert scheduler.plan_move() is None
+    assert scheduler.plan_moves() == []
     scheduler.remove(rows[1])
-    move = scheduler.plan_move()
-    assert move is not None
+    (move,) = scheduler.plan_moves()
     assert (move.sequence, move.source, move.target) == (rows[3], 3, 1)
     scheduler.moved(move)
     assert [row.slot for row in scheduler.running()] == [0, 1, 2]
-    assert scheduler.plan_move() is None
+    assert scheduler.plan_moves() == []
     scheduler.remove(rows[2])
-    assert scheduler.plan_move() is None
+    assert scheduler.plan_moves() == []
 
 
 def test_a_slot_is_left_to_a_row_that_has_none_and_a_prompt_is_not_moved():
@@ -108,11 +107,11 @@ def test_a_slot_is_left_to_a_row_that_has_none_and_a_prompt_is_not_moved():
         scheduler.add(row)
     compute(scheduler)
     scheduler.remove(first)
-    assert scheduler.plan_move() is None
+    assert scheduler.plan_moves() == []
     while not long.is_prefilled:
         compute(scheduler)
     scheduler.add(sequence("new"))
-    assert scheduler.plan_move() is None
+    assert scheduler.plan_moves() == []
     compute(scheduler)
     assert [row.slot for row in scheduler.live] == [1, 0]
 
@@ -170,7 +169,7 @@ def test_never_above_slots_or_budget_and_everyone_is_served(rows, slots, budget)
             tokens, rank, queued_at, generate, _ = todo.pop(id)
             scheduler.add(sequence(id, tokens, rank, queued_at))
             left[id] = generate
-        if move := scheduler.plan_move():
+        for move in scheduler.plan_moves():
             assert move.target < move.source
             scheduler.moved(move)
         chunks = scheduler.plan_prefill().chunks

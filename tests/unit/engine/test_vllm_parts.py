@@ -13,7 +13,14 @@ import pytest
 from gpu_worker.engines.continuous.encoder.recipe import Recipe
 from gpu_worker.engines.registry import create_engine, preload
 from gpu_worker.engines.vllm.adapters import Adapters
-from gpu_worker.engines.vllm.arguments import OURS, check_device, check_options, embedding_arguments, over_gpus
+from gpu_worker.engines.vllm.arguments import (
+    OURS,
+    check_device,
+    check_options,
+    embedding_arguments,
+    memory,
+    over_gpus,
+)
 from gpu_worker.engines.vllm.logprobs import score
 from gpu_worker.engines.vllm.model_rules import ModelRules
 from promptq.contract.catalogue import Catalogue, ModelEntry
@@ -56,6 +63,12 @@ def test_a_device_that_vllm_is_not_for_is_refused() -> None:
     for asked in ("cuda", "cuda:1"):
         with pytest.raises(EngineError, match=f"^PROMPTQ_DEVICE={asked}: "):
             check_device(asked, "cpu")
+
+
+def test_a_gpus_memory_is_shared_as_the_settings_say() -> None:
+    settings = WorkerSettings(_env_file=None, gpu_memory_share=0.4)
+    assert memory(settings, "cuda") == {"gpu_memory_utilization": 0.4}
+    assert memory(settings, "cpu").keys() == {"kv_cache_memory_bytes"}
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from prometheus_client import CollectorRegistry
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Status
 from promptq.contract.metrics import ScalerMetrics
+from promptq.contract.queues import QueueName
 from promptq.contract.settings import ScalerSettings
-from promptq.queue.observe import Observer
+from promptq.queue.observations import QueueState
+from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from scaler.fleets.base import FleetCapabilities
 from scaler.loop import ScalerLoop
 from scaler.policy import Limits
-from scaler.pools import PoolSpec
+from scaler.pools import Pool, PoolSpec
 from scaler.scaling import Scaling
 from tests.fakes import NOW, TimedStore, fake_redis, submit
 from tests.memory_fleet import MemoryFleet
@@ -138,3 +140,16 @@ def test_at_its_end_every_worker_is_retired(bench: Bench) -> None:
     bench.loop.shutdown()
     assert bench.fleet.roster() == []
     assert bench.metrics.worker_exits.labels("retired")._value.get() == 1
+
+
+@pytest.mark.parametrize(("target", "wanted"), [("auto", 3), (5, 4)])
+def test_the_number_of_workers_follows_the_slots_that_they_register(target: float | str, wanted: int) -> None:
+    """Six slots each, where one of sixteen was expected."""
+    settings = ScalerSettings(_env_file=None, target_jobs_per_worker=target)
+    pool = Pool(PoolSpec("m", Limits.of(settings, 0, 9), follows_slots=target == "auto"))
+    there = WorkerRecord("w", "idle", model="m", slots=6)
+    snapshot = Snapshot([QueueState(QueueName("m", "default"), 18, 0, 0, 0, 0, 0.0)], [there])
+    for at in (0.0, 1.0):
+        pool.decide(snapshot, [there], at)
+    assert pool.decide(snapshot, [there], 2.0).workers == wanted
+    assert pool.decide(snapshot, [], 3.0).workers == wanted, "what they had is remembered"

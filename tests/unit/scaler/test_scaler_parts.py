@@ -136,6 +136,12 @@ class FakeNvml:
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return f"GPU-{handle}abc"
 
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "H100"
+
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
+        raise self.NVMLError("not supported")
+
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
         if handle == 0:
             raise self.NVMLError("not supported")

@@ -250,7 +250,14 @@ def test_limits_come_from_the_settings() -> None:
     settings = ScalerSettings(_env_file=None, up_delay_seconds=7)
     limits = Limits.of(settings, 2, 5)
     assert (limits.min_workers, limits.max_workers, limits.up_delay_seconds) == (2, 5, 7)
-    assert limits.target_jobs_per_worker == settings.target_jobs_per_worker
+    assert limits.target_jobs_per_worker == 16
+
+
+def test_a_worker_is_for_as_many_jobs_as_it_has_slots_unless_the_settings_say_otherwise() -> None:
+    settings = ScalerSettings(_env_file=None)
+    assert Limits.of(settings, 2, 5, slots=256).target_jobs_per_worker == 256
+    given = ScalerSettings(_env_file=None, target_jobs_per_worker=4)
+    assert Limits.of(given, 2, 5, slots=256).target_jobs_per_worker == 4
 
 
 def test_a_decision_stays_cheap_for_ten_thousand_workers() -> None:

@@ -155,6 +155,21 @@ def test_urgent_jobs_are_claimed_for_slots_that_less_urgent_ones_have(start: Sta
     assert claim_io.take(9, 0.1) == [], "urgent jobs do not give way to each other"
 
 
+def test_urgent_jobs_are_claimed_where_memory_and_not_slots_are_short(start: Start, fake_store: TimedStore) -> None:
+    """And they stay, beyond what the engine takes, until others have given way; patient ones go back."""
+    claim_io, claims = full_of("low", start, fake_store)
+    claim_io.deliver([success(claim) for claim in claims[2:]])
+    claim_io.limit(2)
+    wait_until(lambda: claim_io.waiting() == [])
+    urgent = submit(fake_store, cache=False, priority="high").job.id
+    claim_io.wake("high")
+    wait_until(lambda: claim_io.waiting() == ["high"])
+    claim_io.limit(2)
+    assert claim_io.waiting() == ["high"]
+    claim_io.put_back([Returned(claims[0], "preempted")])
+    assert [claim.id for claim in claim_io.take(1)] == [urgent]
+
+
 @pytest.mark.parametrize(("running", "comes"), [("low", "default"), ("high", "high")])
 def test_others_wait_for_a_free_slot(start: Start, fake_store: TimedStore, running: str, comes: str) -> None:
     claim_io, _ = full_of(running, start, fake_store)

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from gpu_worker.engines.base import StepResult, StepStats
+from gpu_worker.engines.echo import EchoEngine
+from gpu_worker.engines.kv_memory import KvTokens
 from gpu_worker.preemption import Preemption
 from promptq.contract.job import Status
 from tests.fakes import TimedStore, submit
@@ -183,6 +186,46 @@ def test_a_row_gives_way_to_a_more_urgent_job_and_goes_on_later(bench: Callable[
     assert [(job.attempts, job.result.moves) for job in jobs if job.result] == [(1, 0), (1, 1), (1, 0)]
     labels = {"model": "echo", "reason": "high_over_low"}
     assert it.registry.get_sample_value("promptq_preemptions_total", labels) == 1
+
+
+class Measured(EchoEngine):
+    """Says how full its memory is."""
+
+    def step(self, now: float) -> StepResult:
+        return replace(super().step(now), stats=StepStats(kv_tokens=KvTokens(640, 96, 41)))
+
+
+def test_how_full_the_engine_s_memory_is(bench: Callable[..., Bench]) -> None:
+    it = bench()
+    it.until(it.submit("a"))
+    assert it.registry.get_sample_value("promptq_kv_tokens", {"model": "echo", "state": "capacity"}) is None
+    it = bench(engine=Measured)
+    it.until(it.submit("a"))
+    states = {"capacity": 640, "reserved": 96, "used": 41}
+    assert states == {
+        state: it.registry.get_sample_value("promptq_kv_tokens", {"model": "echo", "state": state}) for state in states
+    }
+
+
+class Narrow(EchoEngine):
+    """Has memory for one row at a time, however many slots it has: the others wait."""
+
+    def crowded_out(self) -> list[str]:
+        return list(self._live)[1:]
+
+    def free_slots(self) -> int:
+        return 0 if self.crowded_out() else super().free_slots()
+
+
+def test_a_row_gives_way_to_an_urgent_one_that_waits_for_memory(bench: Callable[..., Bench]) -> None:
+    it = bench(slots=8, pace=1.0, preemption=Preemption("high"), engine=Narrow)
+    patient = it.submit("a b c d e f", priority="low")
+    wait_until(lambda: it.loop.round(0.0) or it.sink.texts.get(patient))
+    urgent = it.submit("at once", priority="high")
+    wait_until(lambda: it.loop.round(0.0) or it.sink.given_up)
+    assert it.sink.given_up == [patient]
+    assert it.until(urgent, patient) == [Status.SUCCEEDED] * 2
+    assert it.sink.given_up == [patient], "nobody gives way to a row that is less urgent"
 
 
 def test_a_row_that_is_being_cancelled_keeps_its_partial_text(bench: Callable[..., Bench]) -> None:

@@ -33,10 +33,10 @@ INLINE void turn(const float *from, const float *cosine, const float *sine, long
     }
 }
 
-/* Turn queries where they are; turn keys, and put them and the values into their columns of the slots.
+/* Turn queries where they are; turn keys, and put them and the values into their columns of the tokens' rows.
  * States: [tokens][heads + 2 * key_heads][dim], queries, keys, values. cosine, sine: [tokens][dim]. See attention.c. */
-void promptq_place(long threads, long tokens, long heads, long key_heads, long dim, long width, float *states,
-                   const float *cosine, const float *sine, const long *slots, const long *columns, float *keys,
+void promptq_place(long threads, long tokens, long heads, long key_heads, long dim, long head_stride, float *states,
+                   const float *cosine, const float *sine, const long *starts, const long *columns, float *keys,
                    float *values)
 {
 #pragma omp parallel for num_threads(threads) if (tokens > ALONE)
@@ -45,7 +45,7 @@ void promptq_place(long threads, long tokens, long heads, long key_heads, long d
         const float *cosines = cosine + token * dim, *sines = sine + token * dim;
         for (long h = 0; h < heads; h++) turn(query + h * dim, cosines, sines, dim, query + h * dim);
         for (long h = 0; h < key_heads; h++) {
-            long place = ((slots[token] * key_heads + h) * width + columns[token]) * dim;
+            long place = (starts[token] + h * head_stride + columns[token]) * dim;
             turn(key + h * dim, cosines, sines, dim, keys + place);
             memcpy(values + place, key + (key_heads + h) * dim, dim * sizeof(float));
         }

@@ -19,6 +19,9 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from gpu_worker.engines.continuous.device_errors import is_memory_error
+from gpu_worker.engines.continuous.kvcache.base import LayerShape
+from gpu_worker.engines.continuous.kvcache.gpu_memory import gpu_bytes_left
 from gpu_worker.engines.continuous.rounding import round_up
 from promptq.contract.errors import EngineError
 from promptq.runtime import cgroups
@@ -31,27 +34,6 @@ MEMORY_SHARE = 0.9
 AUTO_SLOTS = {"cpu": 64, "cuda": 256}
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerShape:
-    """What one layer keeps per token: key heads and size, value heads and size, of a number format.
-
-    Attributes:
-        kind: of layer, as transformers names it.
-        window: how many tokens, its own included, a token sees; None: all of its row.
-    """
-
-    key: tuple[int, int]
-    value: tuple[int, int]
-    dtype: torch.dtype
-    kind: str = "full_attention"
-    window: int | None = None
-
-    @property
-    def token_bytes(self) -> int:
-        numbers = self.key[0] * self.key[1] + self.value[0] * self.value[1]
-        return numbers * self.dtype.itemsize
 
 
 class KvAccess(Protocol):
@@ -116,8 +98,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def __init__(self, shape: LayerShape, slots: int, columns: int, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         (heads, size), (value_heads, value_size) = shape.key, shape.value
-        self.keys = _zeros((slots, heads, columns, size), shape.dtype, device)
-        self.values = _zeros((slots, value_heads, columns, value_size), shape.dtype, device)
+        self.keys = zeros((slots, heads, columns, size), shape.dtype, device)
+        self.values = zeros((slots, value_heads, columns, value_size), shape.dtype, device)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -148,6 +130,8 @@ class SlotCache(Cache):
     """
 
     access: KvAccess
+    layout = "slots"
+    has_neighbours = True
 
     def __init__(self, shapes: Sequence[LayerShape], slots: int, context: int, device: torch.device) -> None:
         self.columns = round_up(context, COLUMN_BUCKET)
@@ -155,6 +139,28 @@ class SlotCache(Cache):
         self.shapes = shapes
         self.stores = [SlotLayer(shape, slots, self.columns, device) for shape in shapes]
         super().__init__(layers=list(self.stores))
+
+    @property
+    def key_heads(self) -> int:
+        return self.shapes[0].key[0]
+
+    @property
+    def head_stride(self) -> int:
+        return self.columns
+
+    @property
+    def tokens(self) -> int:
+        return self.slots * self.columns
+
+    def whole_rows(self) -> Sequence[int]:
+        return range(self.slots)
+
+    def start(self, slot: int) -> int:
+        return slot * self.key_heads * self.columns
+
+    def read(self, layer: int, slot: int, rows: int, width: int) -> tuple[Tensor, Tensor]:
+        store, slots = self.stores[layer], slice(slot, slot + rows)
+        return store.keys[slots, :, :width], store.values[slots, :, :width]
 
     @property
     def bytes(self) -> int:
@@ -174,14 +180,16 @@ class SlotCache(Cache):
             for states in (store.keys, store.values):
                 states[target, :, :columns] = states[source, :, :columns]
 
-    def clear(self, slot: int) -> None:
-        """Overwrite a slot with zeros, after a row that may have left NaN in it."""
+    def clear(self, slot: int, _columns: int = 0) -> None:
+        """Overwrite a slot with zeros, after a row that may have left NaN in it: all of it, as slots that do not decode
+        take part in steps too, and what they read they write to their last column.
+        """
         for store in self.stores:
             store.keys[slot].zero_()
             store.values[slot].zero_()
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros, not empty: a masked column has weight 0, and 0 × NaN would still be NaN.
 
     On a CPU they are pages that the system fills when they are first written, so a slot costs memory only as far as
@@ -196,6 +204,8 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 def allocate(shapes: Sequence[LayerShape], slots: int, context: int, device: torch.device) -> SlotCache:
     """Take the memory for so many rows of so many tokens; 0 slots: as many as are of use on the device and fit.
 
+    The weights lie as the runner reads them by now: what that takes is no longer free.
+
     Raises:
         EngineError: the device has too little; says how many slots fit.
     """
@@ -203,23 +213,32 @@ def allocate(shapes: Sequence[LayerShape], slots: int, context: int, device: tor
     per_slot = round_up(context, COLUMN_BUCKET) * sum(shape.token_bytes for shape in shapes)
     wanted = slots or max(1, min(AUTO_SLOTS[device.type], free // per_slot))
     if wanted * per_slot > free:
-        raise EngineError(_too_large(wanted, context, per_slot, free, device))
+        raise too_large(wanted, context, per_slot, free, device)
     log.info("%d slots of %d tokens: up to %.2f GiB of KV memory", wanted, context, wanted * per_slot / 2**30)
-    return SlotCache(shapes, wanted, context, device)
+    try:
+        return SlotCache(shapes, wanted, context, device)
+    except Exception as error:
+        if not is_memory_error(error):
+            raise
+    # Outside the handler: what was taken so far is free again. In pieces, all of it need not be of use.
+    free = min(int(free_bytes(device) * MEMORY_SHARE), wanted * per_slot - 1)
+    raise too_large(wanted, context, per_slot, free, device)
 
 
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device now, and that this process may take."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return gpu_bytes_left(device)
     left = cgroups.memory_left()
     available = psutil.virtual_memory().available
     return available if left is None else min(left, available)
 
 
-def _too_large(slots: int, context: int, per_slot: int, free: int, device: torch.device) -> str:
+def too_large(slots: int, context: int, per_slot: int, free: int, device: torch.device) -> EngineError:
+    """What to raise when so many rows of the whole context do not fit into so many free bytes."""
     needed, has, fits = slots * per_slot / 2**30, free / 2**30, free // per_slot
-    return (
+    return EngineError(
         f"{slots} slots of {context} tokens need {needed:.2f} GiB of KV memory and {device} has {has:.2f} GiB for it: "
         f"{fits} slots fit; lower PROMPTQ_SLOTS or PROMPTQ_CONTEXT_LENGTH"
+        + (", or raise PROMPTQ_GPU_MEMORY_SHARE" if device.type == "cuda" else "")
     )

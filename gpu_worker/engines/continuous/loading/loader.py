@@ -23,6 +23,8 @@ from transformers import (
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
+from gpu_worker.engines.continuous.device_errors import is_memory_error
+from gpu_worker.engines.continuous.kvcache.gpu_memory import limit_share
 from gpu_worker.engines.continuous.loading import packaged
 from gpu_worker.engines.continuous.loading.adapters import adapter_folder, merged
 from gpu_worker.engines.continuous.loading.fingerprint import adapted_fingerprint, model_fingerprint
@@ -54,6 +56,7 @@ def load(settings: WorkerSettings, auto: Any = None) -> tuple[PreTrainedModel, P
     source, options = model_source(settings)
     started = time.monotonic()
     with _named(f"model {settings.model!r}"):
+        limit_share(device, settings.gpu_memory_share)
         tokenizer = _tokenizer(source, options)
         model = _model(source, dtype, options) if auto is None else _made_by(auto, source, dtype, options)
     if adapter:
@@ -72,8 +75,9 @@ def _named(what: str) -> Iterator[None]:
         yield
     except EngineError as error:
         raise EngineError(f"{what} cannot be loaded: {error.message}") from error
-    except Exception as error:  # OSError, ValueError, ImportError, a bad file
-        raise EngineError(f"{what} cannot be loaded: {first_line(error)}") from error
+    except Exception as error:  # OSError, ValueError, ImportError, a bad file, too little memory
+        hint = "; workers on one GPU share it by PROMPTQ_GPU_MEMORY_SHARE" if is_memory_error(error) else ""
+        raise EngineError(f"{what} cannot be loaded: {first_line(error)}{hint}") from error
 
 
 def _tokenizer(source: str | Path, options: dict[str, Any]) -> PreTrainedTokenizerBase:

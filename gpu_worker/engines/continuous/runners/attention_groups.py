@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from gpu_worker.engines.continuous.rounding import round_up
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.scheduler.spans import SPAN_BUCKET
 
-# Columns are read in multiples of this.
-READ_BUCKET = 16
+# Columns are read in multiples of this: of spans never another's.
+READ_BUCKET = SPAN_BUCKET
 # What one more call costs, in columns of one row; as measured on a CPU.
 CALL_COLUMNS = 400
 
@@ -35,14 +36,17 @@ class AttentionGroup:
     live: list[int]
 
 
-def attention_groups(chunks: Iterable[Chunk]) -> list[AttentionGroup]:
+def attention_groups(chunks: Iterable[Chunk], *, alone: bool = False) -> list[AttentionGroup]:
     """Cover the chunks, in their order. Those of as many tokens share a group where it pays; only those of one token
     may have slots between them that are read in vain.
+
+    Args:
+        alone: each has a group of its own, as where rows do not lie in slots.
     """
     found: list[AttentionGroup] = []
     for chunk in chunks:
         one = AttentionGroup(chunk.slot, 1, chunk.stop - chunk.start, round_up(chunk.stop, READ_BUCKET), [0])
-        if found and _pays(found[-1], one):
+        if found and not alone and _pays(found[-1], one):
             _extend(found[-1], one)
         else:
             found.append(one)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.kvcache.base import KvCache
 from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
@@ -21,12 +21,16 @@ class Runner(Protocol):
 
     Attributes:
         step_cost: how long its steps take; free_tokens is 0 if chunks of running rows may have no drafts.
-        linear_kind: what multiplies with the weights: `kernels`, `onednn` or `torch`.
+        linear_kind: what multiplies with the weights: `kernels-` and what they are compiled for, `onednn` or `torch`.
     """
 
-    cache: SlotCache
     step_cost: StepCost
     linear_kind: str
+
+    @property
+    def cache(self) -> KvCache:
+        """What it computes in."""
+        ...
 
     def run(self, chunks: Sequence[Chunk]) -> Chosen:
         """Compute chunks, of running rows first and by slot; returns the tokens that each gives, in order.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedModel
 
+from gpu_worker.engines.continuous import kept_results
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.runners.load_check import difference
 from gpu_worker.engines.continuous.runners.short_copy import difference_in_float32
@@ -40,14 +39,15 @@ class Checks:
     def difference(self, runner: Runner) -> str | None:
         """What the runner computes otherwise than `generate`; None: nothing. See `load_check.difference`."""
         path = self._folder and self._folder / f"{self._name(runner)}.json"
-        kept = path and _read(path)
-        if kept:
-            return kept["difference"]
+        kept = (path and kept_results.read(path)) or {}
+        result: str | int | None = kept.get("difference", 0)
+        if not isinstance(result, int):
+            return result
         started = time.perf_counter()
         found = self._compare(runner)
         log.info("compared %s with generate in %.2f s", type(runner).__name__, time.perf_counter() - started)
         if path:
-            _write(path, {"difference": found})
+            kept_results.write(path, {"difference": found}, "the comparison with generate")
         return found
 
     def _compare(self, runner: Runner) -> str | None:
@@ -61,7 +61,7 @@ class Checks:
         parts = [
             self._fingerprint, _version(), torch.__version__, transformers.__version__, type(runner).__name__,
             runner.linear_kind, model.dtype, model.config._attn_implementation, _device(model.device), self._context,
-            runner.cache.slots,
+            runner.cache.layout, runner.cache.slots, runner.cache.tokens,
         ]  # fmt: skip
         return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
@@ -82,23 +82,3 @@ def _version() -> str:
 def _sources() -> Iterator[Path]:
     for suffix in ("py", "c", "h"):
         yield from PACKAGE.rglob(f"*.{suffix}")
-
-
-def _read(path: Path) -> dict[str, str | None] | None:
-    """What is kept; None if nothing is, or nothing whole."""
-    try:
-        kept: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return kept if isinstance(kept, dict) and isinstance(kept.get("difference", 0), str | None) else None
-
-
-def _write(path: Path, result: dict[str, str | None]) -> None:
-    """Keep a result. A folder that cannot be written is no reason to fail: the next start compares anew."""
-    partial = path.with_suffix(f".{time.monotonic_ns()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(result), encoding="utf-8")
-        partial.rename(path)
-    except OSError as error:
-        log.warning("the comparison with generate is not kept: %s", error)

@@ -10,7 +10,7 @@ import torch
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin, get_layer_types_and_kwargs
 
-from gpu_worker.engines.continuous.kvcache.slots import LayerShape
+from gpu_worker.engines.continuous.kvcache.base import LayerShape
 from gpu_worker.engines.continuous.runners.model_runner import run
 from promptq.contract.errors import EngineError
 

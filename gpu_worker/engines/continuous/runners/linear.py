@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gpu_worker.engines.continuous.kernels.library import Kernels, packed
+from gpu_worker.engines.continuous.kernels.library import Kernels
 
 # For how many rows oneDNN's layout is chosen; one layout serves all numbers of rows.
 LAYOUT_ROWS = 32
@@ -82,7 +82,7 @@ class KernelLinear:
 
     def __init__(self, kernels: Kernels, weight: Tensor, bias: Tensor | None = None) -> None:
         self._kernels, self._outputs = kernels, len(weight)
-        self._weights = packed(weight)
+        self._weights = kernels.packed(weight)
         self._bias = None if bias is None else bias.detach().contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def gated(gate: Tensor, up: Tensor, kernels: Kernels | None = None, biases: Bias
     Our kernel that computes both at once has no biases, so products with biases are two of its products.
     """
     if kernels and biases == (None, None):
-        both = packed(gate, up)
+        both = kernels.packed(gate, up)
         return lambda x: kernels.gated(x, both, len(gate))
     if kernels is None and has_onednn(gate.device, gate.dtype):
         first, second = OneDnnLinear(gate, biases[0]), OneDnnLinear(up, biases[1])

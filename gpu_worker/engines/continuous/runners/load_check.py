@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from gpu_worker.engines.base import Row
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.kvcache.base import KvCache
 from gpu_worker.engines.continuous.runners.base import Runner
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 from promptq.contract.request import GenerateRequest
@@ -59,9 +59,10 @@ def difference(model: PreTrainedModel, runner: Runner, context: int) -> str | No
     return found
 
 
-def checked_slots(cache: SlotCache) -> Sequence[int]:
+def checked_slots(cache: KvCache) -> Sequence[int]:
     """The slots that the comparison writes to: one of each row, and last that of the longest."""
-    return SLOTS if cache.slots > max(SLOTS) else range(cache.slots)
+    slots = cache.whole_rows()
+    return [slots[index] for index in SLOTS] if len(slots) > max(SLOTS) else slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class _Row:
     text: list[int]
 
 
-def _longest(cache: SlotCache, context: int) -> int:
+def _longest(cache: KvCache, context: int) -> int:
     """Prompt tokens of the longest row: more than a window has, so that its beginning is out of sight."""
     windows = [shape.window for shape in cache.shapes if shape.window and shape.window <= MOST_WINDOW]
     return max(2, min(max([LENGTHS[0], *(window + NEW for window in windows)]), context - NEW))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import sliding_window_overlay
 
-from gpu_worker.engines.continuous.kvcache.slots import LayerShape
+from gpu_worker.engines.continuous.kvcache.base import LayerShape
 
 Mask = Tensor | dict[str, Tensor]
 

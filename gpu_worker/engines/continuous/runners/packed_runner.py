@@ -13,7 +13,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from gpu_worker.engines.continuous.kernels.library import Kernels, fits_attention
-from gpu_worker.engines.continuous.kvcache.slots import SlotCache
+from gpu_worker.engines.continuous.kvcache.base import KvCache, LayerShape
+from gpu_worker.engines.continuous.kvcache.places import Places
 from gpu_worker.engines.continuous.logprobs import Chosen
 from gpu_worker.engines.continuous.runners.attention_groups import AttentionGroup, attention_groups
 from gpu_worker.engines.continuous.runners.linear import has_onednn
@@ -22,6 +23,7 @@ from gpu_worker.engines.continuous.sampling import choose
 from gpu_worker.engines.continuous.scheduler import step_cost
 from gpu_worker.engines.continuous.scheduler.drafts import MOST_DRAFTS
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 
 # Up to so many tokens a row, running rows with their drafts, attention is computed as plain products.
 FEW_TOKENS = MOST_DRAFTS + 1
@@ -30,22 +32,31 @@ WARM_ROWS = 16
 
 
 class PackedRunner:
-    """Computes chunks in the slots of one cache. See `base.Runner` for the contract."""
+    """Computes chunks in the slots of one cache. See `base.Runner` for the contract.
 
-    def __init__(self, model: PreTrainedModel, cache: SlotCache, kernels: Kernels | None = None) -> None:
+    Args:
+        kernels: our own, for a CPU; None: torch's operators alone.
+        weights: of the model, laid out with the kernels that are `usable`; None: it lays them out itself.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        cache: KvCache,
+        kernels: Kernels | None = None,
+        weights: PackedModel | None = None,
+    ) -> None:
         self.cache = cache
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
         self._dtype = model.dtype
-        self._key_heads = cache.stores[0].keys.shape[1]
+        self._key_heads = cache.key_heads
         self._groups = model.config.num_attention_heads // self._key_heads
-        self._kernels = kernels if fits_attention(cache.stores[0].keys.shape[3]) else None
-        self._model = PackedModel(model, self._kernels)
+        self._kernels = usable(kernels, cache.shapes[0])
+        self._model = weights or PackedModel(model, self._kernels)
         onednn = has_onednn(model.device, model.dtype)
-        self.linear_kind = "kernels" if self._kernels else "onednn" if onednn else "torch"
-        self.step_cost = (
-            step_cost.CUDA if model.device.type == "cuda" else step_cost.CPU_KERNELS if self._kernels else step_cost.CPU
-        )
+        self.linear_kind = f"kernels-{self._kernels.target}" if self._kernels else "onednn" if onednn else "torch"
+        self.step_cost = _step_cost(model.device, self._kernels)
         if self.linear_kind == "onednn":
             self._warm_up(min(WARM_ROWS, cache.slots))
 
@@ -55,11 +66,15 @@ class PackedRunner:
 
     @torch.inference_mode()
     def logits(self, chunks: Sequence[Chunk]) -> Tensor:
-        lines = zip(*map(_line, chunks), strict=True)
-        ids, slots, columns = self._tensor([list(chain.from_iterable(line)) for line in lines])
-        attend = self._attention(chunks, slots, columns)
+        lines = zip(*map(self._line, chunks), strict=True)
+        ids, starts, columns = self._tensor([list(chain.from_iterable(line)) for line in lines])
+        attend = self._attention(chunks, Places(starts, columns, self.cache.head_stride, self._key_heads))
         padding = 0 if all(chunk.decodes for chunk in chunks) else -len(ids) % self.step_cost.bucket
         return self._model(_padded(ids, padding), _padded(columns, padding), self._tensor(_kept(chunks)), attend)
+
+    def _line(self, chunk: Chunk) -> tuple[list[int], list[int], range]:
+        """Id, start of its row and column of each of the chunk's tokens."""
+        return chunk.tokens, [self.cache.start(chunk.slot)] * (chunk.stop - chunk.start), range(chunk.start, chunk.stop)
 
     @torch.inference_mode()
     def _warm_up(self, rows: int) -> None:
@@ -69,18 +84,18 @@ class PackedRunner:
             ids = self._tensor(range(count))
             self._model(ids, ids, ids, lambda _layer, states, _rope: states[:, :heads].flatten(1), layers=1)
 
-    def _attention(self, chunks: Sequence[Chunk], slots: Tensor, columns: Tensor) -> Attend:
+    def _attention(self, chunks: Sequence[Chunk], places: Places) -> Attend:
         if self._kernels is None:
-            return _Attention(self.cache, slots, columns, self._parts(chunks, columns))
+            return _Attention(self.cache, places, places.vectors(), self._parts(chunks, places.columns))
         running = list(takewhile(lambda chunk: chunk.decodes, chunks))
         tokens = sum(chunk.stop - chunk.start for chunk in running)
-        parts = self._parts(chunks[len(running) :], columns, tokens)
-        return _KernelAttention(self._kernels, self.cache, slots, columns, tokens, parts)
+        parts = self._parts(chunks[len(running) :], places.columns, tokens)
+        return _KernelAttention(self._kernels, self.cache, places, tokens, parts)
 
     def _parts(self, chunks: Sequence[Chunk], columns: Tensor, start: int = 0) -> list[_Part]:
         """What is attended to by torch's operators: the tokens of these chunks, the first of which is `start`."""
         parts = []
-        for group in attention_groups(chunks):
+        for group in attention_groups(chunks, alone=not self.cache.has_neighbours):
             stop = start + len(group.live) * group.tokens
             live = self._tensor(group.live) if len(group.live) < group.rows else None
             parts.append(_Part(slice(start, stop), group, live, self._mask(group, live, columns[start:stop])))
@@ -105,6 +120,17 @@ class PackedRunner:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 
 
+def usable(kernels: Kernels | None, shape: LayerShape) -> Kernels | None:
+    """The kernels, if they take heads of this size."""
+    return kernels if fits_attention(shape.key[1]) else None
+
+
+def _step_cost(device: torch.device, kernels: Kernels | None) -> StepCost:
+    if device.type == "cuda":
+        return step_cost.CUDA
+    return step_cost.CPU_KERNELS[kernels.target] if kernels else step_cost.CPU
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A group, where its tokens lie in the line, and its mask.
@@ -118,28 +144,32 @@ class _Part:
     live: Tensor | None
     mask: Tensor
 
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """What it reads: the first slot, how many rows, and how many columns of each."""
+        return self.group.first, self.group.rows, self.group.width
+
 
 @dataclass(frozen=True, slots=True)
 class _Attention:
-    """One step's attention over the slots.
+    """One step's attention over the rows' keys and values.
 
     Attributes:
-        slots, columns: where each token's keys and values are written, [tokens].
+        vectors: of the stores, where those of the tokens are written; see `Places.vectors`.
     """
 
-    cache: SlotCache
-    slots: Tensor
-    columns: Tensor
+    cache: KvCache
+    places: Places
+    vectors: Tensor
     parts: list[_Part]
 
     def __call__(self, layer: int, states: Tensor, rope: Rope) -> Tensor:
-        store, tokens = self.cache.stores[layer], len(self.slots)
-        key_heads = store.keys.shape[1]
+        store, tokens, key_heads = self.cache.stores[layer], len(self.places), self.places.key_heads
         turned, value = rope(states[:, :-key_heads]), states[:, -key_heads:]
         query, key = turned[:, :-key_heads], turned[:, -key_heads:]
-        store.keys[self.slots, :, self.columns] = key[:tokens]
-        store.values[self.slots, :, self.columns] = value[:tokens]
-        attended = [_attend(part, query[part.tokens], store.keys, store.values) for part in self.parts]
+        _write(store.keys, self.vectors, key[:tokens])
+        _write(store.values, self.vectors, value[:tokens])
+        attended = [_attend(part, query[part.tokens], *self.cache.read(layer, *part.rows)) for part in self.parts]
         if padding := len(query) - tokens:
             attended.append(query.new_zeros(padding, attended[0].shape[1]))
         return attended[0] if len(attended) == 1 else torch.cat(attended)
@@ -155,33 +185,35 @@ class _KernelAttention:
     """
 
     kernels: Kernels
-    cache: SlotCache
-    slots: Tensor
-    columns: Tensor
+    cache: KvCache
+    places: Places
     running: int
     parts: list[_Part]
 
     def __call__(self, layer: int, states: Tensor, rope: Rope) -> Tensor:
         keys, values = self.cache.stores[layer].keys, self.cache.stores[layer].values
-        heads = states.shape[1] - 2 * keys.shape[1]
-        self.kernels.place(states, rope.cosine, rope.sine, self.slots, self.columns, keys, values)
+        heads = states.shape[1] - 2 * self.places.key_heads
+        self.kernels.place(states, rope.cosine, rope.sine, self.places, keys, values)
         out = states.new_empty(len(states), heads * states.shape[2])
-        self.kernels.attend(states, keys, values, self.slots, self.columns, self.running, out)
+        self.kernels.attend(states, self.places, keys, values, self.running, out)
         for part in self.parts:
-            out[part.tokens] = _attend(part, states[part.tokens, :heads], keys, values)
+            out[part.tokens] = _attend(part, states[part.tokens, :heads], *self.cache.read(layer, *part.rows))
         return out
 
 
+def _write(store: Tensor, vectors: Tensor, new: Tensor) -> None:
+    """Put the tokens' states [tokens, key heads, dim] where they belong."""
+    store.view(-1, store.shape[-1]).index_copy_(0, vectors, new.flatten(0, 1))
+
+
 def _attend(part: _Part, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Query [rows · tokens, heads, dim] over the part's slots; returns [rows · tokens, heads · dim].
+    """Query [rows · tokens, heads, dim] over keys and values [rows, key heads, width, dim]; returns [rows · tokens,
+    heads · dim].
 
     The query heads that share a key head are put side by side with the tokens, so that keys and values are read as
     they lie: no head is repeated.
     """
-    group = part.group
-    slots = slice(group.first, group.first + group.rows)
-    keys, values = keys[slots, :, : group.width], values[slots, :, : group.width]
-    act = _attend_few if group.tokens <= FEW_TOKENS else _attend_prompts
+    act = _attend_few if part.group.tokens <= FEW_TOKENS else _attend_prompts
     return act(part, query, keys, values)
 
 
@@ -224,11 +256,6 @@ def _spread(states: Tensor, live: Tensor | None, rows: int) -> Tensor:
 def _padded(values: Tensor, padding: int) -> Tensor:
     """Zeros behind a step's tokens. Attention leaves them out; products compute them, and nobody reads that."""
     return functional.pad(values, (0, padding)) if padding else values
-
-
-def _line(chunk: Chunk) -> tuple[list[int], list[int], range]:
-    """Id, slot and column of each of the chunk's tokens."""
-    return chunk.tokens, [chunk.slot] * (chunk.stop - chunk.start), range(chunk.start, chunk.stop)
 
 
 def _kept(chunks: Sequence[Chunk]) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the slots hold, so that a prompt which begins like another one need not be computed from its beginning.
+"""What the cache holds, so that a prompt which begins like another one need not be computed from its beginning.
 
 Keys and values of a token depend on the tokens before it alone. So those of a shared beginning (a system prompt, the
 earlier turns of a conversation) are copied out of the slot that has them, of a row that runs or one that has left.
@@ -26,8 +26,24 @@ class Copy:
     columns: int
 
 
+# So many texts are remembered, the newest ones: each is looked at when a row begins.
+MOST_TEXTS = 512
+
+
+@dataclass(slots=True)
+class _Held:
+    """A row whose keys and values are in memory, those of its first `whole` tokens at least."""
+
+    sequence: SequenceState
+    whole: int
+
+    @property
+    def tokens(self) -> int:
+        return min(self.sequence.computed, self.whole)
+
+
 class Prefixes:
-    """Which tokens' keys and values lie in which slot.
+    """Which tokens' keys and values lie where.
 
     Args:
         reuse: False: nothing is ever found.
@@ -35,11 +51,14 @@ class Prefixes:
 
     def __init__(self, *, reuse: bool = True) -> None:
         self._reuse = reuse
-        self._rows: dict[int, SequenceState] = {}
+        self._rows: dict[int, _Held] = {}
 
     def hold(self, slot: int, sequence: SequenceState) -> None:
-        """The slot is this row's from now on; when the row leaves, its tokens stay."""
-        self._rows[slot] = sequence
+        """The slot is this row's from now on; when the row leaves, its tokens stay until others lie over them."""
+        self._rows.pop(slot, None)
+        self._rows[slot] = _Held(sequence, sequence.most_tokens)
+        if len(self._rows) > MOST_TEXTS:
+            del self._rows[next(iter(self._rows))]
 
     def forget(self, slot: int) -> None:
         """What lies in the slot is of no use."""
@@ -51,7 +70,7 @@ class Prefixes:
         The prompt's last token is always left to compute: its output is what the first new token is chosen by.
         """
         rows = self._rows.items() if self._reuse else ()
-        found = ((shared(prompt, row.text, row.computed), -slot) for slot, row in rows)
+        found = ((shared(prompt, held.sequence.text, held.tokens), -slot) for slot, held in rows)
         columns, slot = max(found, default=(0, 1))  # of equals the lowest slot
         return (-slot, columns) if columns else (-1, 0)
 
@@ -61,6 +80,21 @@ class Prefixes:
             return 0
         rows = (chunk.sequence for chunk in chunks)
         return max((shared(prompt, row.prompt, len(row.prompt)) for row in rows), default=0)
+
+
+class SpanPrefixes(Prefixes):
+    """The same where rows lie anywhere in one pool: a row may come to lie over the end of a text that is remembered,
+    and its beginning is still whole, or over its beginning, and the rest is of no use.
+    """
+
+    def hold(self, slot: int, sequence: SequenceState) -> None:
+        stop = slot + sequence.most_tokens
+        for start, held in list(self._rows.items()):
+            if slot <= start < stop:
+                self.forget(start)
+            elif start < slot < start + held.whole:
+                held.whole = slot - start
+        super().hold(slot, sequence)
 
 
 def shared(prompt: list[int], text: list[int], computed: int) -> int:

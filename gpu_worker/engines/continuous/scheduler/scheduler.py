@@ -1,29 +1,25 @@
-"""Who gets a slot, and whose prompt is computed next. Decides without torch, clock or I/O."""
+"""Who gets memory, and whose prompt is computed next. Decides without torch, clock or I/O."""
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 
 from gpu_worker.engines.continuous.rounding import round_up
 from gpu_worker.engines.continuous.scheduler.drafts import DraftBudget
-from gpu_worker.engines.continuous.scheduler.prefixes import Copy, Prefixes
+from gpu_worker.engines.continuous.scheduler.memory_limits import MemoryLimits
+from gpu_worker.engines.continuous.scheduler.prefixes import Copy, Prefixes, SpanPrefixes
+from gpu_worker.engines.continuous.scheduler.room import Move, Room, SlotRoom, by_slot
 from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
+from gpu_worker.engines.continuous.scheduler.spans import Spans
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
+from gpu_worker.engines.kv_memory import KvTokens
 from promptq.contract.queues import PRIORITIES
 
 # A row that waited this many steps counts as one rank higher, and again after as many more: so
 # a stream of urgent short prompts cannot hold back a patient one for ever.
 AGEING_STEPS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A row that is to leave its slot for a vacant one."""
-
-    sequence: SequenceState
-    source: int
-    target: int
+# For so many steps a row waits for others to leave, before rows are moved to make room for it: most often one does.
+MOVING_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,57 +36,82 @@ class Plan:
 
 
 class Scheduler:
-    """Holds the live sequences in order of arrival, and hands out slots and prefill tokens.
+    """Holds the live sequences in order of arrival, and hands out memory and prefill tokens.
 
     Args:
-        slots: rows that fit.
+        slots: the most rows at once.
         step_cost: how long steps take.
-        reuse: whether a prompt's beginning may be copied from a slot that holds it.
+        room: their memory; None: a slot for each.
+        reuse: whether a prompt's beginning may be copied from where it lies.
 
     Attributes:
         drafts: how far rows guess ahead, while no prompt is computed.
-        prefixes: what the slots hold.
+        prefixes: what the rows' memory holds.
+        memory: how much a pass may have, once one was too large.
     """
 
-    def __init__(self, slots: int, step_cost: StepCost, *, reuse: bool = True) -> None:
+    def __init__(self, slots: int, step_cost: StepCost, *, room: Room | None = None, reuse: bool = True) -> None:
         self.slots = slots
         self.step_cost = step_cost
+        self.room = room or SlotRoom(slots, 1)
         self.drafts = DraftBudget(step_cost.free_tokens, step_cost.double_tokens)
-        self.prefixes = Prefixes(reuse=reuse)
+        self.prefixes = SpanPrefixes(reuse=reuse) if isinstance(self.room, Spans) else Prefixes(reuse=reuse)
+        self.memory = MemoryLimits()
         self.live: list[SequenceState] = []
-        self._vacant = list(range(slots))
 
     def free_slots(self) -> int:
-        """How many sequences may be added now."""
-        return self.slots - len(self.live)
+        """How many sequences may be added now.
+
+        None while one waits for room: more would wait behind it, and another worker may have room for them. Else as
+        many as are likely to fit, but one at least: how long a row is shows only when it is here.
+        """
+        vacant = self.slots - len(self.live)
+        coming = sum(row.most_tokens for row in self.live if row.slot is None and row.ending is None)
+        fitting = self.room.rows_that_fit(coming)
+        if fitting is None:
+            return vacant
+        return 0 if self.crowded_out else min(vacant, max(1, fitting))
+
+    @property
+    def crowded_out(self) -> list[SequenceState]:
+        """The rows that found no room when their turn came, the most urgent first."""
+        return [row for row in self._waiting() if row.is_crowded_out and row.ending is None]
+
+    @property
+    def kept_out(self) -> list[SequenceState]:
+        """Those of them that have no room before others leave, however rows are moved."""
+        return [row for row in self.crowded_out if not self.room.could_fit(self.live, row.most_tokens)]
+
+    @property
+    def kv_tokens(self) -> KvTokens:
+        """How full the rows' memory is."""
+        used = sum(row.computed for row in self.live if row.slot is not None)
+        return KvTokens(self.room.tokens, self.room.reserved, used)
 
     def add(self, sequence: SequenceState) -> None:
-        """Take a sequence in; it gets its slot with its first prompt tokens."""
+        """Take a sequence in; it gets its memory with its first prompt tokens."""
         self.live.append(sequence)
+        if sequence.ending is None:
+            self.room.note(sequence.most_tokens)
 
     def remove(self, sequence: SequenceState) -> None:
-        """Forget a sequence and free its slot."""
+        """Forget a sequence and free its memory."""
         self.live.remove(sequence)
         if sequence.slot is not None:
-            heapq.heappush(self._vacant, sequence.slot)
+            self.room.give_back(sequence.slot)
 
-    def plan_move(self) -> Move | None:
-        """The row of the highest slot into the lowest vacant one, unless a row without a slot will fill that.
-
-        Rows that lie close together are read in fewer calls, and nothing between them is read in vain. A row whose
-        prompt is not computed stays: nobody knows yet whether the numbers in its slot are finite.
-        """
-        last = max(self.live, key=_slot, default=None)
-        if last is None or not last.is_prefilled or not self._vacant or _slot(last) < self._vacant[0]:
-            return None
-        waits = any(sequence.slot is None for sequence in self.live)
-        return None if waits else Move(last, _slot(last), self._vacant[0])
+    def plan_moves(self) -> list[Move]:
+        """Rows that are to move before the step, in this order. See `Room.moves`."""
+        waiting = self.crowded_out
+        wanted = waiting[0].most_tokens if waiting and waiting[0].passed_over >= MOVING_STEPS else 0
+        return self.room.moves(self.live, wanted)
 
     def moved(self, move: Move) -> None:
-        """The row's keys and values are in the other slot now."""
-        move.sequence.slot = heapq.heapreplace(self._vacant, move.source)
-        self.prefixes.hold(move.target, move.sequence)
+        """The row's keys and values are at the target now."""
+        self.room.moved(move)
+        move.sequence.slot = move.target
         self.prefixes.forget(move.source)
+        self.prefixes.hold(move.target, move.sequence)
 
     def note_batch(self) -> None:
         """Let every live sequence know how many share this step."""
@@ -120,23 +141,27 @@ class Scheduler:
     def running(self) -> list[SequenceState]:
         """Sequences that decode, by slot."""
         ready = [sequence for sequence in self.live if sequence.is_prefilled]
-        return sorted(ready, key=_slot)
+        return sorted(ready, key=by_slot)
 
     def plan_prefill(self, running: int = 0) -> Plan:
         """Choose this step's prompt tokens, beside so many running rows; the most urgent row first.
 
-        A row whose turn comes gets the lowest vacant slot: decoding runs over the slots below the highest live one.
-        What another slot holds of its prompt's beginning is copied.
+        A row whose turn comes gets its memory, and what lies elsewhere of its prompt's beginning is copied. One that
+        finds no room is passed by others for a while only: once it has waited long, or moves will make room for it,
+        those behind it wait too, so that many short rows cannot keep a long one out for ever.
         """
         waiting = self._waiting()
         budget = self._prefill_budget(running, len(waiting))
-        plan = Plan([], [])
+        plan, is_shut = Plan([], []), False
         for sequence in waiting:
             if budget == 0 or self._had_better_wait(sequence, plan.chunks):
                 sequence.passed_over += 1
                 continue
-            if sequence.slot is None:
-                plan.copies.extend(self._admit(sequence))
+            sequence.is_crowded_out = sequence.slot is None and (is_shut or not self._admit(sequence, plan))
+            if sequence.is_crowded_out:
+                sequence.passed_over += 1
+                is_shut = is_shut or self._is_next(sequence)
+                continue
             stop = min(len(sequence.prompt), sequence.computed + budget)
             plan.chunks.append(Chunk(sequence, sequence.computed, stop))
             budget -= stop - sequence.computed
@@ -145,9 +170,10 @@ class Scheduler:
     def _prefill_budget(self, running: int, waiting: int) -> int:
         """Prompt tokens of this step. What fills its last bucket is added: it would be computed as padding."""
         step_cost = self.step_cost
+        most = min(step_cost.prefill_tokens, self.memory.prompts.most or step_cost.prefill_tokens)
         if step_cost.beside is None or waiting > running:
-            return step_cost.prefill_tokens
-        return min(step_cost.prefill_tokens, round_up(step_cost.beside + 2 * running, step_cost.bucket) - running)
+            return most
+        return min(most, round_up(step_cost.beside + 2 * running, step_cost.bucket) - running)
 
     def _waiting(self) -> list[SequenceState]:
         # sorted() is stable: among equals the order of arrival stands.
@@ -164,22 +190,27 @@ class Scheduler:
         _, held = self.prefixes.best(sequence.prompt)
         return 2 * (coming - held) >= len(sequence.prompt) - held
 
-    def _admit(self, sequence: SequenceState) -> list[Copy]:
-        """Give it a slot. Returns the copy of what another slot holds of its prompt's beginning, if there is one."""
-        source, sequence.computed = self.prefixes.best(sequence.prompt)
-        sequence.slot = heapq.heappop(self._vacant)
-        sequence.reused = sequence.computed
+    def _admit(self, sequence: SequenceState, plan: Plan) -> bool:
+        """Give it memory, and plan the copy of what lies elsewhere of its prompt's beginning; whether there is room."""
+        source, shared = self.prefixes.best(sequence.prompt)
+        sequence.slot = self.room.take(sequence.most_tokens, source)
+        if sequence.slot is None:
+            return False
+        sequence.computed = sequence.reused = shared
         self.prefixes.hold(sequence.slot, sequence)
-        is_elsewhere = sequence.computed and source != sequence.slot
-        return [Copy(source, sequence.slot, sequence.computed)] if is_elsewhere else []
+        if shared and source != sequence.slot:
+            plan.copies.append(Copy(source, sequence.slot, shared))
+        return True
+
+    def _is_next(self, sequence: SequenceState) -> bool:
+        """Whether what becomes free is kept for this row, which found no room."""
+        if sequence.passed_over >= AGEING_STEPS:
+            return True
+        return sequence.passed_over >= MOVING_STEPS and self.room.could_fit(self.live, sequence.most_tokens)
 
 
 def _decode(sequence: SequenceState, drafts: tuple[int, ...]) -> Chunk:
     return Chunk(sequence, sequence.computed, sequence.computed + 1 + len(drafts), drafts)
-
-
-def _slot(sequence: SequenceState) -> int:
-    return -1 if sequence.slot is None else sequence.slot
 
 
 def _urgency(sequence: SequenceState) -> tuple[int, float]:

@@ -28,13 +28,14 @@ class SequenceState:
         resumed: how many of them an earlier run generated.
         limit: the most tokens it may generate: `max_tokens`, or what is left of the context.
         seed: decides every draw of this row.
-        slot: where its KV memory is; None until the scheduler admits it.
+        slot: where its KV memory is, which the cache turns into an address; None until the scheduler admits it.
         computed: tokens whose keys and values are in the slot.
         reused: of these, prompt tokens that were copied from another slot, not computed.
         generated: completion tokens so far, the resumed ones included; an end-of-sequence token is not one.
         last: the newest token, not yet in the slot.
         batch_size: the most rows that were live in one step with it, itself included.
         passed_over: steps in which it waited for prefill and got none.
+        is_crowded_out: whether it found no room when its turn came last.
         ending: how it is to end at the next step, with the error if that is the reason.
         drafter: guesses how its text goes on.
         ends: ids that end its text.
@@ -56,6 +57,7 @@ class SequenceState:
     last: int = 0
     batch_size: int = 0
     passed_over: int = 0
+    is_crowded_out: bool = False
     ending: tuple[FinishReason, Failure | None] | None = None
     drafter: Drafter = field(default_factory=Drafter)
     ends: Set[int] = frozenset()
@@ -78,6 +80,11 @@ class SequenceState:
     def prompt_tokens(self) -> int:
         """How many tokens the request's own prompt has."""
         return len(self.prompt) - self.resumed
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens whose keys and values it may have: drafts never go beyond its limit either."""
+        return self.prompt_tokens + self.limit
 
     @property
     def text(self) -> list[int]:

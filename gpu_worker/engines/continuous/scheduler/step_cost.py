@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,19 @@ class StepCost:
     double_tokens: int = 1
     bucket: int = 1
 
+    def limited(self, prefill_tokens: int = 0, *, drafts: bool = True) -> StepCost:
+        """The same, with what the settings say of it; `prefill_tokens` 0 says nothing."""
+        cost = replace(self, prefill_tokens=prefill_tokens, beside=None) if prefill_tokens else self
+        return cost if drafts else replace(cost, free_tokens=0)
+
 
 # Measured on two cores (Zen 3), a small model in float32. The bucket is for oneDNN, which makes a kernel of 0.6 MB or
 # more for each product and number of tokens, and keeps it; prompts would otherwise have all numbers.
 CPU = StepCost(prefill_tokens=512, beside=20, free_tokens=6, double_tokens=18, bucket=16)
-CPU_KERNELS = StepCost(prefill_tokens=512, beside=12, free_tokens=12, double_tokens=24)
-# A guess.
+_AVX2 = StepCost(prefill_tokens=512, beside=12, free_tokens=12, double_tokens=24)
+# Measured on two cores (Cascade Lake): twice the arithmetic, on memory that is no faster.
+_AVX512 = StepCost(prefill_tokens=512, beside=16, free_tokens=16, double_tokens=30)
+# With our kernels, by what they are compiled for. That of NEON is a guess.
+CPU_KERNELS = {"avx2": _AVX2, "avx512": _AVX512, "neon": _AVX2}
+# A guess that no GPU has confirmed; `make bench-gpu` prints what these numbers are on a card.
 CUDA = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, bucket=16)
