@@ -52,10 +52,13 @@ class CheckedBackend(httpcore2.NetworkBackend):
     Args:
         seconds: that a connection may live.
         allows_private: connect to any address: for receivers inside one's own network.
+
+    Attributes:
+        seconds: as given.
     """
 
     def __init__(self, seconds: float, *, allows_private: bool = False, resolve: Resolve = resolve) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._allows_private = allows_private
         self._resolve = resolve
         self._sockets = httpcore2.SyncBackend()
@@ -74,7 +77,7 @@ class CheckedBackend(httpcore2.NetworkBackend):
             Forbidden: one of them is not public. A name that means both is a trap, or set up wrongly.
             httpcore2.ConnectError, httpcore2.ConnectTimeout: none answers.
         """
-        deadline = time.monotonic() + self._seconds
+        deadline = time.monotonic() + self.seconds
         try:
             addresses = self._resolve(host, port)
         except OSError as error:
@@ -84,7 +87,7 @@ class CheckedBackend(httpcore2.NetworkBackend):
         trouble: Exception = httpcore2.ConnectError("the name has no address")
         for address in addresses:
             try:
-                left = max(0.001, min(timeout or self._seconds, deadline - time.monotonic()))
+                left = max(0.001, min(timeout or self.seconds, deadline - time.monotonic()))
                 stream = self._sockets.connect_tcp(address, port, left, local_address, socket_options)
                 return DeadlineStream(stream, deadline)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:

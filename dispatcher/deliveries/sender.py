@@ -13,13 +13,14 @@ import httpcore2
 from dispatcher.deliveries.egress import CheckedBackend, Forbidden
 from dispatcher.deliveries.plan import Answer
 
-SECONDS: Final = 15.0
-"""For one try, from the look-up of the name to the head of the response; its body is not read."""
 AGENT: Final = (b"user-agent", b"promptq")
 
 
 def send(url: str, headers: Mapping[str, str], body: bytes, backend: CheckedBackend) -> Answer:
-    """POST an event to an address, on a connection of its own. No redirect is followed, and no proxy is used."""
+    """POST an event to an address, on a connection of its own. No redirect is followed, and no proxy is used.
+
+    The response's body is not read.
+    """
     fields = [(name.encode(), value.encode()) for name, value in headers.items()]
     try:
         with (
@@ -31,7 +32,7 @@ def send(url: str, headers: Mapping[str, str], body: bytes, backend: CheckedBack
     except Forbidden as error:
         return Answer(trouble=f"The address is not allowed: {error}.")
     except httpcore2.TimeoutException:
-        return Answer(trouble=f"No response within {SECONDS:g} s.")
+        return Answer(trouble=f"No response within {backend.seconds:g} s.")
     except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, UnicodeError) as error:
         return Answer(trouble=f"No response: {type(error).__name__}.")
 

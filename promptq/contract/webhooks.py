@@ -6,8 +6,10 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, get_args
+from urllib.parse import SplitResult, urlsplit
 
 EventType = Literal[
     "job.succeeded", "job.failed", "job.cancelled", "job.expired",
@@ -15,7 +17,32 @@ EventType = Literal[
     "batch.completed", "batch.failed", "batch.expired", "batch.cancelled",
 ]  # fmt: skip
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
+TEST: Final = "endpoint.test"
+"""The type of the event by which an owner tries an endpoint; nobody needs to choose it."""
 SECRET_PREFIX: Final = "whsec_"
+_PRINTABLE: Final = re.compile("[!-~]+")
+
+
+def checked_url(url: str) -> str:
+    """An address that events can be sent to.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _port_of(parts):
+        raise ValueError("must be an http or https address with a host")
+    if parts.username is not None or parts.fragment or not _PRINTABLE.fullmatch(url):
+        raise ValueError("must have no user, no fragment, no spaces and ASCII characters only")
+    return url
+
+
+def _port_of(parts: SplitResult) -> int:
+    """0: it is no port."""
+    try:
+        return 80 if parts.port is None else parts.port
+    except ValueError:
+        return 0
 
 
 def derive_secret(server_secret: str, endpoint_id: str, version: int) -> str:
@@ -32,7 +59,7 @@ def derive_secret(server_secret: str, endpoint_id: str, version: int) -> str:
     return SECRET_PREFIX + base64.b64encode(derived).decode()
 
 
-def body_of(event_id: str, event_type: EventType, created_at: float, data_id: str) -> bytes:
+def body_of(event_id: str, event_type: str, created_at: float, data_id: str) -> bytes:
     """An event as it is sent: the same bytes at every try. `created_at`: seconds since the epoch."""
     event = {
         "id": event_id,

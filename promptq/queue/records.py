@@ -35,7 +35,6 @@ class NewJob:
         request_id: of the HTTP request that made it, for the worker's log.
         owner: name of the API key that it belongs to; texts are shared only between jobs of one owner.
         weight: the owner's share of a queue beside other owners; 0: it waits in the order of arrival.
-        webhook: where its end is to be told, or an empty string.
         response: where it is one of OpenAI's responses, what that shows of its request, as JSON.
     """
 
@@ -50,7 +49,6 @@ class NewJob:
     owner: str = ""
     weight: float = 1.0
     response: str = ""
-    webhook: str = ""
 
     @classmethod
     def create(cls, request: JobRequest, model: str, model_identity: str, **fields: Any) -> NewJob:
@@ -76,12 +74,12 @@ class NewJob:
         if not self.keep_seconds:
             return ""
         response = hashlib.sha256(self.response.encode()).hexdigest() if self.response else ""
-        return ":".join(filter(None, (self.request.fingerprint(), self.owner, response, self.webhook)))
+        return ":".join(filter(None, (self.request.fingerprint(), self.owner, response)))
 
     def arguments(self, rq_queue: str, cache_key: str) -> list[Any]:
         """The submit script's values for one job."""
         own: dict[str, Any] = {"fingerprint": self.fingerprint(), "owner": self.owner, "response": self.response}
-        own |= {"result_ttl": self.keep_seconds or "", "webhook": self.webhook}
+        own |= {"result_ttl": self.keep_seconds or ""}
         fields = list(chain.from_iterable((name, value) for name, value in own.items() if value != ""))
         return [
             self.id, rq_queue, _or_empty(self.request.ttl_seconds), cache_key, self.idempotency_key,

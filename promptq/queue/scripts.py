@@ -36,10 +36,16 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "file_drop": ("base",),
     "batch_create": ("base",),
     "batch_commit": ("base", "fence"),
-    "batch_move": ("base", "fence"),
+    "batch_move": ("base", "fence", "outbox"),
     "batch_reopen": ("base", "fence"),
     "batch_cancel": ("base",),
     "batch_retry": ("base",),
+    "webhook_put": ("base",),
+    "webhook_drop": ("base",),
+    "webhook_rotate": ("base",),
+    "deliver": ("base",),
+    "delivery_end": ("base",),
+    "redeliver_event": ("base",),
 }
 """Every script, and what is put before it."""
 

@@ -38,12 +38,6 @@ def batches(store: TimedStore, files: FileRecords) -> BatchRecords:
     return records
 
 
-def test_a_batch_keeps_its_owners_weight_for_its_jobs(batches: BatchRecords) -> None:
-    record = batches.get(BATCH)
-    assert record is not None
-    assert record.weight == 2.5
-
-
 def commit(mark: str, lines: list[int], failed: int = 0, size: int = 7) -> Commit:
     return Commit(mark, [Part("output", f"{mark}.output", size, len(lines))], lines, len(lines) - failed, failed)
 

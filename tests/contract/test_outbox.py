@@ -9,21 +9,25 @@ import pytest
 
 from promptq.contract.job import Status
 from promptq.queue.losses import Loss, redeliver
-from promptq.queue.outbox import forget, read
+from promptq.queue.outbox import read
 from promptq.queue.reconcile import reconcile
 from tests.fakes import NOW, TimedStore, failure, keys, new_job, success, with_settings
 
-URL = "https://example.org/hook"
+
+@pytest.fixture(autouse=True)
+def owners(store: TimedStore) -> None:
+    """Ann has an endpoint."""
+    store.client.sadd(keys.webhook_owners(), "ann")
 
 
 def put(store: TimedStore, job_id: str, prompt: str = "", **fields: object) -> str:
-    new = replace(new_job(prompt or job_id, job_id=job_id, **fields), webhook=URL, owner="ann")
+    new = replace(new_job(prompt or job_id, job_id=job_id, **fields), owner="ann")
     store.submit(new, NOW)
     return job_id
 
 
 def told(store: TimedStore) -> list[tuple[str, Status]]:
-    return [(end.job_id, end.state) for end in read(store, 100)]
+    return [(end.id, Status(end.state)) for end in read(store, 100)]
 
 
 def claim(store: TimedStore, times: int = 1) -> None:
@@ -105,7 +109,6 @@ def test_each_way_to_end_is_told_once(store: TimedStore, end: Callable[[TimedSto
     end(store)
     assert store.get("job").status is state
     assert told(store) == [("job", state)]
-    assert store.client.exists(keys.webhook_jobs()) == 0
 
 
 def test_what_joined_and_what_was_cached_is_told_too(store: TimedStore) -> None:
@@ -117,41 +120,37 @@ def test_what_joined_and_what_was_cached_is_told_too(store: TimedStore) -> None:
 
 
 def test_a_retried_job_ends_anew(store: TimedStore) -> None:
-    store.client.sadd(keys.webhook_owners(), "ann")
     put(store, "job")
     fail(store)
     store.retry("job", NOW)
     succeed(store)
     assert told(store) == [("job", Status.FAILED), ("job", Status.SUCCEEDED)]
     first, second = read(store, 100)
-    assert (first.url, second.url, first.id != second.id) == (URL, "", True)
+    assert first.event_id != second.event_id
 
 
 def test_a_key_with_endpoints_is_told_of_all_its_jobs_and_others_of_none(store: TimedStore) -> None:
-    store.client.sadd(keys.webhook_owners(), "ann")
     for owner in ("ann", "bob", ""):
         store.submit(replace(new_job(owner or "nobody", cache=False), owner=owner), NOW)
     succeed(store)
     (end,) = read(store, 100)
-    assert (end.owner, end.url, end.state) == ("ann", "", Status.SUCCEEDED)
+    assert (end.kind, end.owner, end.state) == ("job", "ann", Status.SUCCEEDED)
     assert end.at > 0
 
 
 def test_nobody_asked_and_nothing_is_written(store: TimedStore) -> None:
-    store.submit(new_job(), NOW)
+    store.client.delete(keys.webhook_owners())
+    put(store, "job")
     succeed(store)
-    assert store.client.exists(keys.outbox(), keys.webhook_jobs()) == 0
+    assert store.client.exists(keys.outbox()) == 0
 
 
-def test_pages_are_read_in_order_and_forgotten(store: TimedStore) -> None:
-    for number in range(5):
-        put(store, f"job{number}")
+def test_a_response_is_told_as_one_and_a_line_of_a_batch_is_the_batchs(store: TimedStore) -> None:
+    store.submit(replace(new_job("a", job_id="asked"), owner="ann", response="{}"), NOW)
+    put(store, f"batch_{'0a' * 16}-0-7-0")
+    put(store, "batch_of-mine")
     succeed(store)
-    ends = read(store, 3)
-    rest = read(store, 3, after=ends[-1].id)
-    assert [end.job_id for end in (*ends, *rest)] == [f"job{number}" for number in range(5)]
-    forget(store, [end.id for end in ends])
-    assert read(store, 100) == rest
+    assert [(end.kind, end.id) for end in read(store, 100)] == [("response", "asked"), ("job", "batch_of-mine")]
 
 
 def test_an_outbox_of_another_type_keeps_no_job_from_its_end(store: TimedStore) -> None:
@@ -159,10 +158,3 @@ def test_an_outbox_of_another_type_keeps_no_job_from_its_end(store: TimedStore) 
     put(store, "job")
     succeed(store)
     assert store.get("job").status is Status.SUCCEEDED
-
-
-def test_the_same_id_with_another_address_is_another_request(store: TimedStore) -> None:
-    new = replace(new_job(job_id="mine", keep=100), webhook=URL)
-    assert store.submit(new, NOW).outcome == "new"
-    assert store.submit(new, NOW).outcome == "repeat"
-    assert new.fingerprint() != replace(new, webhook=URL + "2").fingerprint()

@@ -122,7 +122,7 @@ def test_a_receiver_that_hangs_or_drips_has_its_seconds_and_no_more() -> None:
     for replies, pause in (((), 0.0), (dripping, 0.15)):
         with receiving(*replies, pause=pause, ends=False) as receiver:
             began = time.monotonic()
-            assert tried(receiver, inside(0.4)).trouble == "No response within 15 s."
+            assert tried(receiver, inside(0.4)).trouble == "No response within 0.4 s."
             assert time.monotonic() - began < 3
 
 

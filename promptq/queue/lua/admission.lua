@@ -17,7 +17,6 @@ local function write_job(job, status, cache, transition)
     'enqueued_at', transition.iso, 'queued_at', stamp(transition.now), unpack(job.fields))
   if cache then call('HSET', JOB .. job.id, 'cache', cache) end
   if job.record ~= '' then call('SET', IDEMPOTENCY .. job.record, job.id, 'EX', job.keep) end
-  if job.webhook then call('HSET', WEBHOOK_JOBS, job.id, job.webhook) end
   transition.admitted = transition.admitted + 1
 end
 

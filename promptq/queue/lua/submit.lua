@@ -13,10 +13,10 @@ transition.model, transition.bound, transition.cache_ttl = model, tonumber(bound
 transition.depth, transition.admitted, transition.fed = count_waiting(queues), 0, {}
 transition.queues, transition.flows, transition.voided = queues, {}, {}
 
--- One of the fields of a job's hash, or nil.
-local function value_of(fields, name)
+-- Of the fields of a job's hash, whose it is; nil: nobody's.
+local function owner_of(fields)
   for i = 1, #fields, 2 do
-    if fields[i] == name then return fields[i + 1] end
+    if fields[i] == 'owner' then return fields[i + 1] end
   end
 end
 
@@ -26,7 +26,7 @@ while next_job <= #ARGV do
   local job = {id = id, queue = queue, ttl = ttl, cache_key = cache_key_for(request_key, identity), record = record,
     keep = keep, fingerprint = fingerprint, cost = tonumber(cost), data = data,
     fields = {unpack(ARGV, next_job + 10, next_job + 9 + count)}}
-  job.owner, job.webhook = value_of(job.fields, 'owner'), value_of(job.fields, 'webhook')
+  job.owner = owner_of(job.fields)
   if job.cache_key ~= '' then table.insert(job.fields, 'cache_key'); table.insert(job.fields, job.cache_key) end
   rows[#rows + 1] = admit(job, transition)
   next_job = next_job + 10 + count
