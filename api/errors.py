@@ -111,6 +111,23 @@ class BatchNotReady(PromptqError):
     type = "batch_state"
 
 
+class WebhookMissing(PromptqError):
+    """No such webhook endpoint or delivery, or it is another key's."""
+
+    type = "webhook_not_found"
+
+    def __init__(self, what: str, missing_id: str, param: str = "id") -> None:
+        super().__init__(
+            f"No {what} with id {missing_id[:MAX_PARAM_CHARS]!r}; it never existed, or is gone.", param=param
+        )
+
+
+class WebhookConflict(PromptqError):
+    """The endpoints of the key, or the endpoint, are in a state in which this cannot be done."""
+
+    type = "webhook_state"
+
+
 class RangeNotSatisfiable(PromptqError):
     """The file has no such bytes."""
 
@@ -179,6 +196,8 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     ResponseNotFound: HTTPStatus.NOT_FOUND,
     FileMissing: HTTPStatus.NOT_FOUND,
     BatchNotFound: HTTPStatus.NOT_FOUND,
+    WebhookMissing: HTTPStatus.NOT_FOUND,
+    WebhookConflict: HTTPStatus.CONFLICT,
     FileInUse: HTTPStatus.CONFLICT,
     BatchNotReady: HTTPStatus.CONFLICT,
     RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,

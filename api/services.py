@@ -21,12 +21,14 @@ from promptq.contract.errors import RedisUnavailable
 from promptq.contract.metrics import ApiMetrics
 from promptq.contract.settings import ApiSettings
 from promptq.queue.batches import BatchRecords
+from promptq.queue.deliveries import DeliveryRecords
 from promptq.queue.endings import ended
 from promptq.queue.files import FileRecords
 from promptq.queue.listener import Listener
 from promptq.queue.observe import Observer
 from promptq.queue.progress import follow
 from promptq.queue.store import JobStore, connect
+from promptq.queue.webhooks import WebhookRecords
 from promptq.storage.outside import StorageOutside
 from promptq.storage.storage import Objects, Storage
 
@@ -50,6 +52,8 @@ class Services:
     storage: Objects
     files: FileRecords
     batches: BatchRecords
+    webhooks: WebhookRecords
+    deliveries: DeliveryRecords
 
 
 def make_services(
@@ -81,6 +85,8 @@ def make_services(
         storage=_storage(settings.storage_url(settings.data_dir)),
         files=FileRecords(store),
         batches=BatchRecords(store),
+        webhooks=WebhookRecords(store),
+        deliveries=DeliveryRecords(store),
     )
 
 

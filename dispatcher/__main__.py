@@ -11,6 +11,7 @@ from dispatcher.batches.context import Context
 from dispatcher.batches.duty import BatchesDuty
 from dispatcher.batches.models import Models
 from dispatcher.catalogue import CatalogueDuty
+from dispatcher.deliveries.duty import DeliveriesDuty
 from dispatcher.expiry import ExpiryDuty
 from dispatcher.lease_keeper import LeaseKeeper
 from dispatcher.loop import DispatcherLoop
@@ -69,12 +70,13 @@ def serve(settings: DispatcherSettings, storage: Storage, timeout: float) -> Non
     files = FileRecords(store)
     context = Context(settings, store, BatchRecords(store), files, storage, Models(store), metrics)
     batches = BatchesDuty(context, leases)
+    deliveries = DeliveriesDuty(settings, store, leases, metrics)
     listener = Listener(
         settings.redis_url, [settings.keys.done_channel], lambda _channel, ids: batches.hear(ids), lambda: None
     )
     listener.start()
     try:
-        DispatcherLoop([catalogue, batches, ExpiryDuty(files, storage, metrics)], metrics).run(stop)
+        DispatcherLoop([catalogue, batches, deliveries, ExpiryDuty(files, storage, metrics)], metrics).run(stop)
     finally:
         listener.close()
         leases.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from promptq.contract.setting_types import Count, Host, Port, Share
+from promptq.contract.setting_types import Count, Host, Port, Seconds, Share
 
 
 class BatchSettings(BaseSettings):
@@ -22,6 +22,16 @@ class BatchSettings(BaseSettings):
     max_batch_lines: Count = Field(50_000, description="Lines of a batch's input; more fail the batch.")
     batch_ttl_seconds: Count = Field(30 * 86_400, description="How long a batch and its files are kept after its end.")
 
+    webhook_secret_file: str = Field(
+        "",
+        description="The secrets of webhook endpoints follow from its text (32 characters or more): the same for "
+        "the API and the dispatchers; it is made where there is none. Empty: `webhook.secret` in the data folder.",
+    )
+
+    def webhook_secret_path(self, data_dir: Path) -> Path:
+        """Where the secret is that those of endpoints follow from."""
+        return Path(self.webhook_secret_file) if self.webhook_secret_file else data_dir / "webhook.secret"
+
     def storage_url(self, data_dir: Path) -> str:
         """Where files are kept."""
         return self.files_url or f"file://{data_dir.resolve()}/files"
@@ -34,4 +44,8 @@ class OwnDispatcherSettings(BatchSettings):
     dispatcher_port: Port = Field(9101, description="Port of the dispatcher's /metrics; 0 picks a free one.")
     batch_queue_share: Share = Field(
         0.5, description="Batches leave the rest of `max_queue_jobs` to others: over this share of it they add no jobs."
+    )
+    webhook_timeout_seconds: Seconds = Field(15, description="The longest that one try to deliver an event may take.")
+    webhook_allow_private: bool = Field(
+        False, description="Send events to private, loopback and link-local addresses too, such as one's own network."
     )

@@ -132,6 +132,42 @@ class Keys:
             "promptq:totals:", "{model}", "hash", "permanent: one a model",
             "of one model's jobs: submitted, hits, succeeded, failed, cancelled, expired",
         )  # fmt: skip
+        self.outbox = key(
+            "promptq:outbox", "", "stream", "entries leave when the dispatcher has noted their deliveries",
+            "ends of jobs, responses and batches of API keys with endpoints: kind, id, state, owner",
+        )  # fmt: skip
+        self.webhook_owners = key(
+            "promptq:webhook_owners", "", "set", "members leave with their last endpoint",
+            "API keys that have webhook endpoints",
+        )  # fmt: skip
+        self.webhook = key(
+            "promptq:webhook:", "{id}", "hash", "until it is deleted",
+            "an endpoint: owner, url, events, created_at, version, fingerprint, rotated_at, disabled, disabled_at",
+        )  # fmt: skip
+        self.webhooks = key(
+            "promptq:webhooks:", "{owner}", "sorted set", "entries leave with their endpoint",
+            "ids of an API key's endpoints, scored by when they were made",
+        )  # fmt: skip
+        self.webhooks_active = key(
+            "promptq:webhooks_active", "", "set", "members leave when nothing waits for them, or they are disabled",
+            "ids of endpoints that something waits to be sent to",
+        )  # fmt: skip
+        self.deliveries = key(
+            "promptq:deliveries:", "{endpoint}", "hash", "those that wait, and the last thousand that ended",
+            "an endpoint's deliveries, by id: JSON, as `Delivery` has it",
+        )  # fmt: skip
+        self.delivery_order = key(
+            "promptq:delivery_order:", "{endpoint}", "sorted set", "entries leave with their delivery",
+            "ids of deliveries, scored by when they were noted",
+        )  # fmt: skip
+        self.deliveries_due = key(
+            "promptq:deliveries_due:", "{endpoint}", "sorted set", "entries leave when their delivery has ended",
+            "ids of deliveries that wait, scored by when they are to be tried",
+        )  # fmt: skip
+        self.deliveries_ended = key(
+            "promptq:deliveries_ended:", "{endpoint}", "sorted set", "the last thousand",
+            "ids of deliveries that have ended, scored by when",
+        )  # fmt: skip
         self.drain_rate = key(
             "promptq:drain_rate:", "{model}", "string", "60 s", "its jobs ended a second, by the scaler"
         )

@@ -137,7 +137,7 @@ BATCH_PRIORITIES = (("low", "slack"), ("default", "window_ends"), ("default", "b
 
 
 class DispatcherMetrics:
-    """What a dispatcher does with batches and files."""
+    """What a dispatcher does with batches, files and webhooks."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.batches = Gauge(
@@ -163,6 +163,20 @@ class DispatcherMetrics:
         self.failures = Counter(
             "promptq_dispatcher_failures_total", "Rounds of a duty that failed, by duty.", ["duty"], registry=registry
         )
+        self.webhook_tries = Counter(
+            "promptq_webhook_tries_total", "Tries to send an event, by what followed: delivered, retried, failed.",
+            ["outcome"], registry=registry,
+        )  # fmt: skip
+        self.webhooks_waiting = Gauge(
+            "promptq_webhook_deliveries_waiting", "Deliveries that have not ended, by the dispatcher that sends them.",
+            registry=registry,
+        )  # fmt: skip
+        self.webhooks_disabled = Counter(
+            "promptq_webhook_endpoints_disabled_total", "Endpoints that are sent no more events, for their failures.",
+            registry=registry,
+        )  # fmt: skip
+        for outcome in ("delivered", "retried", "failed"):
+            self.webhook_tries.labels(outcome)
         for outcome in ("completed", "failed"):  # so that their rates are seen from the first one on
             self.lines.labels(outcome)
         for priority, reason in BATCH_PRIORITIES:

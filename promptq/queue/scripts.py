@@ -11,7 +11,7 @@ import redis
 from promptq.contract.keys import Keys, lua_prelude, usage_prelude
 from promptq.queue.connection import answering
 
-_CHANGES = ("base", "jobs", "lifetime", "usage", "totals", "transition", "groups")
+_CHANGES = ("base", "jobs", "lifetime", "usage", "totals", "outbox", "transition", "groups")
 PARTS: Final[Mapping[str, Sequence[str]]] = {
     "submit": (*_CHANGES, "fair", "fair_place", "bound", "cache", "admission"),
     "claim": (*_CHANGES, "expiry", "rq_features", "progress", "candidate", "lines"),
@@ -36,10 +36,16 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "file_drop": ("base",),
     "batch_create": ("base",),
     "batch_commit": ("base", "fence"),
-    "batch_move": ("base", "fence"),
+    "batch_move": ("base", "fence", "outbox"),
     "batch_reopen": ("base", "fence"),
     "batch_cancel": ("base",),
     "batch_retry": ("base",),
+    "webhook_put": ("base",),
+    "webhook_drop": ("base",),
+    "webhook_rotate": ("base",),
+    "deliver": ("base",),
+    "delivery_end": ("base",),
+    "redeliver_event": ("base",),
 }
 """Every script, and what is put before it."""
 

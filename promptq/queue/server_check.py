@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 OWN_COMMANDS: Final = (
     "DEL", "EVALSHA", "EXEC", "EXISTS", "EXPIRE", "GET", "HDEL", "HEXISTS", "HGET", "HGETALL", "HLEN", "HMGET", "HSET",
     "INFO", "LINDEX", "LLEN", "LRANGE", "MULTI", "PING", "SADD", "SCAN", "SCRIPT", "SET", "SMEMBERS", "SREM",
-    "SUNION", "TIME", "TTL", "WATCH",
-    "ZCARD", "ZRANGE", "ZRANK", "ZREVRANGEBYSCORE", "ZREVRANK",
+    "SUNION", "TIME", "TTL", "WATCH", "XRANGE",
+    "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZRANK", "ZREVRANGEBYSCORE", "ZREVRANK",
 )  # fmt: skip
 """What is called outside of scripts, by a key or by none."""
 LIMITS_COMMANDS: Final = ("INCRBY", "PTTL", "RENAME")

@@ -27,4 +27,6 @@ call('UNLINK', BATCH_PARTS .. id)
 call('ZREM', LIVE_BATCHES, id)
 call('EXPIRE', BATCH .. id, keep)
 call('EXPIRE', BATCH_DONE .. id, keep)
+local owner = call('HGET', BATCH .. id, 'owner') or ''
+if is_told(owner, {}) then write_event('batch', id, to, owner) end
 return 'done'

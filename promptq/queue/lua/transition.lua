@@ -11,7 +11,7 @@ local ENDINGS = {
 local function new_transition(given_time, result_ttl, failure_ttl)
   local now = clock(given_time)
   return {now = now, iso = iso_time(now), result_ttl = tonumber(result_ttl), failure_ttl = tonumber(failure_ttl),
-    ended = {}, totals = {}, usage = {}}
+    ended = {}, events = {}, totals = {}, usage = {}}
 end
 
 -- Add an entry to RQ's results stream, and return its id. Lives that ended badly leave ten, as with RQ. A results key
@@ -44,11 +44,13 @@ local function end_job(job, state, transition, outcome)
   count(transition, model_of(job.queue), state, 1)
   note_usage(job, state, outcome, transition.usage)
   transition.ended[#transition.ended + 1] = job.id
+  transition.events[#transition.events + 1] = {id = job.id, state = state, owner = job.owner}
 end
 
 -- Count and announce what has ended, once for all.
 local function conclude(transition)
   write_totals(transition)
   write_usage(transition)
+  write_events(transition.events)
   if transition.ended[1] then announce(DONE, table.concat(transition.ended, ' ')) end
 end

@@ -1,0 +1,167 @@
+"""`/v1/webhook_endpoints`: who is told of ends, and what they were told. The dispatcher sends it."""
+
+from __future__ import annotations
+
+import secrets
+from itertools import islice
+
+from flask import Response
+from flask_openapi3.types import ResponseDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.current import owner, services
+from api.errors import WebhookConflict, WebhookMissing
+from api.http.blueprints import OpenAIBlueprint
+from api.openai.schemas import OpenAIError
+from api.openai.webhook_schemas import (
+    CreateWebhook,
+    DeletedWebhook,
+    DeliveryList,
+    DeliveryObject,
+    WebhookList,
+    WebhookObject,
+    WebhookWithSecret,
+    delivery_object,
+    webhook_object,
+    with_secret,
+)
+from api.presenter import json_response
+from promptq.contract.webhook_records import ENDPOINTS_PER_OWNER, Delivery, Endpoint, fingerprint, new_delivery
+from promptq.contract.webhooks import EVENT_TYPES, TEST, derive_secret
+from promptq.runtime.secret_file import read_or_make
+
+_ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 503), OpenAIError)
+
+blueprint = OpenAIBlueprint("webhooks", __name__, tag="Webhooks", url_prefix="/v1/webhook_endpoints")
+
+
+class WebhookPath(BaseModel):
+    """An endpoint's id."""
+
+    id: str
+
+
+class DeliveryPath(WebhookPath):
+    """An endpoint's id, and a delivery's."""
+
+    delivery: str
+
+
+class PageQuery(BaseModel):
+    """Which page of a list."""
+
+    model_config = ConfigDict(extra="allow")
+
+    after: str = Field("", description="Goes on behind this one.")
+    limit: int = Field(20, ge=1, le=100)
+
+
+@blueprint.post("", responses=_ERRORS | {200: WebhookWithSecret})
+def create_webhook_endpoint(body: CreateWebhook) -> Response:
+    """Be told of ends at an address
+
+    The answer has the endpoint's secret, once.
+    """
+    endpoint_id = f"we_{secrets.token_hex(16)}"
+    secret = derive_secret(_server_secret(), endpoint_id, 1)
+    events = tuple(dict.fromkeys(body.events or EVENT_TYPES))
+    endpoint = Endpoint(endpoint_id, owner(), body.url, events, fingerprint=fingerprint(secret))
+    if not services().webhooks.put(endpoint):
+        raise WebhookConflict(f"An API key has at most {ENDPOINTS_PER_OWNER} endpoints; delete one.", param="url")
+    return json_response(with_secret(find(endpoint_id), secret))
+
+
+@blueprint.get("", responses=_ERRORS | {200: WebhookList})
+def list_webhook_endpoints(query: PageQuery) -> Response:
+    """Your endpoints, the latest first"""
+    page = [webhook_object(one) for one in islice(services().webhooks.of(owner(), query.after), query.limit + 1)]
+    shown = page[: query.limit]
+    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
+    return json_response(WebhookList(data=shown, first_id=first, last_id=last, has_more=len(page) > len(shown)))
+
+
+@blueprint.get("/<id>", responses=_ERRORS | {200: WebhookObject})
+def read_webhook_endpoint(path: WebhookPath) -> Response:
+    """An endpoint as it stands"""
+    return json_response(webhook_object(find(path.id)))
+
+
+@blueprint.delete("/<id>", responses=_ERRORS | {200: DeletedWebhook})
+def delete_webhook_endpoint(path: WebhookPath) -> Response:
+    """Be told no more; what was to be sent is dropped"""
+    endpoint = find(path.id)
+    services().webhooks.drop(endpoint)
+    return json_response(DeletedWebhook(id=endpoint.id))
+
+
+@blueprint.post("/<id>/rotate", responses=_ERRORS | {200: WebhookWithSecret})
+def rotate_webhook_secret(path: WebhookPath) -> Response:
+    """Replace an endpoint's secret; for a day the last one signs too
+
+    The answer has the new secret, once.
+    """
+    endpoint = find(path.id)
+    secret = derive_secret(_server_secret(), endpoint.id, endpoint.version + 1)
+    if not services().webhooks.rotate(endpoint, fingerprint(secret)):
+        raise WebhookConflict("The secret was rotated by another call at the same time.", param="id")
+    return json_response(with_secret(find(endpoint.id), secret))
+
+
+@blueprint.post("/<id>/test", responses=_ERRORS | {200: DeliveryObject})
+def test_webhook_endpoint(path: WebhookPath) -> Response:
+    """Send an event of type `endpoint.test`; an endpoint that was disabled is sent its events again"""
+    endpoint, parts = find(path.id), services()
+    delivery = new_delivery(f"evt_{secrets.token_hex(16)}", endpoint.id, TEST, endpoint.id, parts.store.now())
+    if not parts.deliveries.note(endpoint.id, delivery):
+        raise WebhookMissing("webhook endpoint", endpoint.id)
+    parts.deliveries.send_again(endpoint.id, None)
+    return json_response(delivery_object(delivery))
+
+
+@blueprint.get("/<id>/deliveries", responses=_ERRORS | {200: DeliveryList})
+def list_webhook_deliveries(path: WebhookPath, query: PageQuery) -> Response:
+    """What was sent to an endpoint, and what is to be, the latest first"""
+    found = services().deliveries.of(find(path.id).id, query.after)
+    page = [delivery_object(one) for one in islice(found, query.limit + 1)]
+    shown = page[: query.limit]
+    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
+    return json_response(DeliveryList(data=shown, first_id=first, last_id=last, has_more=len(page) > len(shown)))
+
+
+@blueprint.post("/<id>/deliveries/<delivery>/redeliver", responses=_ERRORS | {200: DeliveryObject})
+def redeliver_webhook_event(path: DeliveryPath) -> Response:
+    """Send an event once more, under the same id, with all its tries before it
+
+    An endpoint that was disabled is sent its events again.
+    """
+    endpoint = find(path.id)
+    delivery = _delivery(endpoint, path.delivery)
+    if not services().deliveries.send_again(endpoint.id, delivery):
+        raise WebhookMissing("delivery", path.delivery, "delivery")
+    return json_response(delivery_object(_delivery(endpoint, path.delivery)))
+
+
+def find(endpoint_id: str) -> Endpoint:
+    """An endpoint that the caller may see.
+
+    Raises:
+        WebhookMissing: there is none, or it is another key's.
+    """
+    parts = services()
+    endpoint = parts.webhooks.get(endpoint_id) if endpoint_id.isascii() and endpoint_id.isprintable() else None
+    if endpoint is None or not parts.access.owns(owner(), endpoint.owner):
+        raise WebhookMissing("webhook endpoint", endpoint_id)
+    return endpoint
+
+
+def _delivery(endpoint: Endpoint, delivery_id: str) -> Delivery:
+    known = delivery_id.isascii() and delivery_id.isprintable()
+    found = services().deliveries.get_many(endpoint.id, [delivery_id] if known else [])
+    if not found:
+        raise WebhookMissing("delivery", delivery_id, "delivery")
+    return found[0]
+
+
+def _server_secret() -> str:
+    settings = services().settings
+    return read_or_make("PROMPTQ_WEBHOOK_SECRET_FILE", settings.webhook_secret_path(settings.data_dir))

@@ -1,0 +1,69 @@
+"""From ends to deliveries: which events an end is, and which endpoints are sent them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from promptq.contract.job import Job
+from promptq.contract.webhook_records import Delivery, Endpoint, new_delivery
+from promptq.contract.webhooks import EVENT_TYPES
+from promptq.openai.responses import ID_PREFIX, status_of
+from promptq.queue.deliveries import DeliveryRecords
+from promptq.queue.outbox import End, read
+from promptq.queue.store import JobStore
+from promptq.queue.webhooks import WebhookRecords
+
+ENDS_AT_ONCE: Final = 200
+RESPONSE_STATES: Final[Mapping[str, str]] = {"succeeded": "completed", "cancelled": "cancelled"}
+"""Of jobs that are read no more, or that were queued again."""
+
+
+class FanOut:
+    """Notes the deliveries of what is in the outbox. Several may do it at once: an end is noted once."""
+
+    def __init__(self, store: JobStore, webhooks: WebhookRecords, deliveries: DeliveryRecords) -> None:
+        self._store = store
+        self._webhooks = webhooks
+        self._deliveries = deliveries
+
+    def run(self) -> bool:
+        """Note some; whether there may be more.
+
+        Raises:
+            RedisUnavailable: what was not noted is still in the outbox.
+        """
+        ends = read(self._store, ENDS_AT_ONCE)
+        if not ends:
+            return False
+        responses = [end.id for end in ends if end.kind == "response"]
+        jobs = dict(zip(responses, self._store.get_many(responses), strict=True))
+        endpoints = {owner: list(self._webhooks.of(owner)) for owner in {end.owner for end in ends}}
+        self._deliveries.note_all((deliveries_of(end, jobs.get(end.id), endpoints[end.owner]), end) for end in ends)
+        return len(ends) == ENDS_AT_ONCE
+
+
+def deliveries_of(end: End, job: Job | None, endpoints: Iterable[Endpoint]) -> dict[str, Delivery]:
+    """By the endpoint's id, what an end is to be told as. Endpoints that are disabled are told nothing.
+
+    Args:
+        job: of a response, as it stands now, if it can be read.
+        endpoints: of the owner.
+    """
+    event_type = type_of(end, job)
+    data = ID_PREFIX + end.id if end.kind == "response" else end.id
+    return {
+        endpoint.id: new_delivery(end.event_id, endpoint.id, event_type, data, end.at)
+        for endpoint in endpoints
+        if event_type in endpoint.events and not endpoint.disabled
+    }
+
+
+def type_of(end: End, job: Job | None) -> str:
+    """The event that an end is; empty: none, so the entry is another program's."""
+    state = end.state
+    if end.kind == "response":
+        is_as_it_ended = job is not None and job.status == state
+        state = status_of(job) if is_as_it_ended and job else RESPONSE_STATES.get(state, "failed")
+    event_type = f"{end.kind}.{state}"
+    return event_type if event_type in EVENT_TYPES else ""

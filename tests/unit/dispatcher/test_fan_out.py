@@ -1,0 +1,69 @@
+"""Which event an end is, who is told, and an endpoint's queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dispatcher.deliveries.endpoint_queue import AT_ONCE, EndpointQueue
+from dispatcher.deliveries.fan_out import deliveries_of, type_of
+from promptq.contract.webhook_records import Endpoint, new_delivery
+from promptq.queue.outbox import End
+from tests.fakes import TimedStore, new_job, success
+
+END = End("1-1", "job", "job", "failed", "ann", 1.0)
+ENDPOINT = Endpoint("we_1", "ann", "http://x/", ("job.failed", "response.completed"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "event_type"),
+    [
+        ("job", "expired", "job.expired"), ("batch", "completed", "batch.completed"), ("batch", "succeeded", ""),
+        ("response", "succeeded", "response.completed"), ("response", "expired", "response.failed"),
+        ("response", "cancelled", "response.cancelled"), ("", "", ""), ("else", "failed", ""),
+    ],
+)  # fmt: skip
+def test_an_end_is_an_event_or_another_programs(kind: str, state: str, event_type: str) -> None:
+    assert type_of(replace(END, kind=kind, state=state), None) == event_type
+
+
+def test_a_response_that_was_cut_off_is_incomplete(fake_store: TimedStore) -> None:
+    fake_store.submit(new_job(job_id="job"))
+    (claim,) = fake_store.claim("w", 1)
+    ending = success(claim)
+    assert ending.result
+    fake_store.finish("w", [replace(ending, result=replace(ending.result, finish_reason="length"))])
+    end = replace(END, kind="response", state="succeeded")
+    assert type_of(end, fake_store.get("job")) == "response.incomplete"
+    assert type_of(replace(end, state="failed"), fake_store.get("job")) == "response.failed", "an earlier end of it"
+
+
+def test_endpoints_that_chose_it_and_are_not_disabled_are_told_under_one_id() -> None:
+    endpoints = [ENDPOINT, replace(ENDPOINT, id="we_2"), replace(ENDPOINT, id="we_3", events=("job.succeeded",)),
+                 replace(ENDPOINT, id="we_4", disabled="gone")]  # fmt: skip
+    found = deliveries_of(END, None, endpoints)
+    assert set(found) == {"we_1", "we_2"}
+    assert len({one.event for one in found.values()}) == 1
+    assert len({one.id for one in found.values()}) == 2
+    assert found == deliveries_of(END, None, endpoints), "the same when it is told once more"
+    response = replace(END, kind="response", state="succeeded")
+    assert deliveries_of(response, None, endpoints)["we_1"].data == "resp_job"
+
+
+def test_a_queue_sends_four_at_once_and_one_while_it_fails() -> None:
+    queue = EndpointQueue(ENDPOINT)
+    some = [new_delivery(f"evt_{number}", "we_1", "job.failed", "job", 1.0) for number in range(10)]
+    assert queue.add(some[:1]) == 1
+    assert queue.add(some[1:]) == AT_ONCE - 1
+    taken = [queue.take() for _ in range(AT_ONCE)]
+    assert taken == some[:AT_ONCE]
+    queue.done(some[0], succeeded=False)
+    assert queue.take() is None, "three still send, and one may"
+    assert queue.add([]) == 0
+    queue.clear()
+    assert set(queue.known) == {one.id for one in some[1:AT_ONCE]}
+    for delivery in some[1:AT_ONCE]:
+        queue.done(delivery, succeeded=True)
+        assert queue.take() is None
+    assert (queue.add(some), set(queue.known)) == (AT_ONCE, {one.id for one in some})
