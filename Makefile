@@ -10,7 +10,7 @@ EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain l
 VLLM_PIP := .venvs/vllm/bin/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
-.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream bench-vllm load load-report experiments dashboards settings-docs compose-smoke test-extras
+.PHONY: up test test-fast lint check clean help chaos parity bench-engine bench-queue bench-api bench-stream bench-vllm bench-gpu gpu-wheels bench-gpu-carried load load-report experiments dashboards settings-docs compose-smoke test-extras
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,9 +18,10 @@ help: ## Show this list
 up: $(STAMP) ## Install, start everything on this machine, print the URLs; Ctrl-C drains it
 	@exec $(BIN)/python -m promptq up
 
-# Most tests wait for processes most of the time, so two share the machine well; a file's tests stay together.
+# Most tests wait for processes most of the time, so three share two cores well; a file's tests stay together. Products
+# have one thread each: several that want the same cores would mostly wait for one another.
 test: $(STAMP) ## Install and run every test (a real server, real processes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract tests
 	$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)
@@ -47,6 +48,19 @@ parity: $(STAMP) ## 50 random mixes of rows of each kind against model.generate,
 
 bench-engine: $(STAMP) ## The engine beside model.generate, generate_batch and the arithmetic (ARGS="--vllm PYTHON")
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+bench-gpu: $(STAMP) ## The engine on a GPU, in one call under 10 minutes (ARGS="--device cpu --short": anywhere)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+GPU_PYTHON ?= 3.12
+gpu-wheels: ## What bench-gpu needs on a GPU machine that has torch and reaches no registry: 3 MB in .gpu-wheels
+	rm -rf .gpu-wheels
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version $(GPU_PYTHON) --implementation cp --platform manylinux2014_x86_64 -d .gpu-wheels \
+		-r requirements/gpu-bench.txt
+
+bench-gpu-carried: ## bench-gpu with what gpu-wheels has fetched, on the machine's own torch; installs nothing there
+	PYTHON=$(PYTHON) benchmarks/gpu/carry.sh $(ARGS)
 
 bench-queue: $(STAMP) ## The queue beside RQ, Celery and a bare list: jobs/s, Redis CPU, depth (ARGS="--celery PYTHON")
 	$(BIN)/python -m benchmarks.queue $(ARGS)

@@ -52,6 +52,7 @@ def create_app(
         validation_error_model=ErrorResponse,
         static_folder=None,
     )
+    app.url_map.merge_slashes = False  # an id that is empty is no path, rather than a redirect to another one
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions[EXTENSION] = make_services(settings, store, make_listener)
     error_responses.register(app)

@@ -113,6 +113,7 @@ def _receive(form: type[Form]) -> tuple[Form, FileRecord]:
     return read, replace(
         record, filename=incoming.filename[:MAX_NAME_CHARS], size=incoming.size, lines=check.lines,
         first_lines=check.first_lines, errors=tuple(error.as_dict() for error in check.errors),
+        model=check.model,
     )  # fmt: skip
 
 

@@ -96,7 +96,8 @@ class StaticBatches:
         config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=longest, min_new_tokens=longest, do_sample=False, eos_token_id=None, pad_token_id=PAD
         )
-        out = self._model.generate(ids, attention_mask=mask, generation_config=config)
+        device = self._model.device
+        out = self._model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config)
         assert out.shape[1] == width + longest
         return sum(request.tokens for request in group)
 
@@ -139,13 +140,20 @@ class GenerateBatch:
 
 
 class Vllm:
-    """vLLM in an interpreter of its own, fed through pipes; suspended while the others have their turn."""
+    """vLLM in an interpreter of its own, fed through pipes; suspended while the others have their turn.
 
-    def __init__(self, python: str, model: Path) -> None:
+    Args:
+        options: of vLLM's `LLM`.
+    """
+
+    def __init__(self, python: str, model: Path, **options: Any) -> None:
         script = Path(__file__).with_name("vllm_peer.py")
         # -P: this folder has a queue.py, which Python's own must not be taken for.
         self._process = subprocess.Popen(
-            [python, "-P", str(script), str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [python, "-P", str(script), str(model), json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._ask(None)
         self._family = self._members()

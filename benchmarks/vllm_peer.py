@@ -11,10 +11,13 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 
 def main() -> None:
-    """Load the model named on the command line, say so, and serve until the input ends."""
+    """Load the model named on the command line, say so, and serve until the input ends. Options of vLLM's may follow
+    the name, in JSON.
+    """
     from vllm import LLM, SamplingParams, TokensPrompt
 
-    llm = LLM(sys.argv[1], dtype="float32", max_model_len=2048, max_num_seqs=48)
+    options = {"dtype": "float32", "max_model_len": 2048, "max_num_seqs": 48} | json.loads([*sys.argv, "{}"][2])
+    llm = LLM(sys.argv[1], **options)
     print("tokens 0", flush=True)
     for line in sys.stdin:
         work = json.loads(line)

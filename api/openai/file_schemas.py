@@ -106,6 +106,7 @@ class BatchObject(BaseModel):
     errors: BatchErrors | None
     input_file_id: str
     completion_window: str
+    model: str | None = Field(description="What all lines name; null where they differ.")
     status: BatchStatus
     output_file_id: str | None
     error_file_id: str | None
@@ -157,6 +158,7 @@ def batch_object(record: BatchRecord) -> BatchObject:
         errors=BatchErrors(data=list(record.errors)) if record.errors else None,
         input_file_id=record.input_file_id,
         completion_window=record.window,
+        model=record.model or None,
         status=record.status,
         output_file_id=record.output_file_id if record.completed else None,
         error_file_id=record.error_file_id if record.failed else None,

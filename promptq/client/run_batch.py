@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -23,18 +24,41 @@ AWAY = (0, 429, 502, 503, 504)
 
 def main(given: argparse.Namespace) -> int:
     """Run it. 0: every line has its answer; 1: some have none, or it could not be run."""
-    api = Api(given.url, environment.secret(given.key_variable) if given.key_variable else "")
     batch_id = given.batch
     try:
+        api = Api(given.url, _key(given.key_variable))
+        _check_place(Path(given.output))
         batch_id = batch_id or _start(api, given)
         batch = _wait(api, batch_id)
         return _write(api, batch, Path(given.output))
     except KeyboardInterrupt:
-        print(f"\nThe batch goes on. Wait for it again: promptq batch run --batch {batch_id} -o {given.output}")
+        print(f"\n{how_to_go_on(given, batch_id)}" if batch_id else "\nNo batch was made.", file=sys.stderr)
         return ExitCode.KILLED
     except (CallFailed, OSError, ValueError) as error:
         print(f"promptq: {error}", file=sys.stderr)
         return ExitCode.CRASHED
+
+
+def _key(variable: str) -> str:
+    key = environment.secret(variable) if variable else ""
+    if variable and not key:
+        raise ValueError(f"--key-variable: {variable} is not set, or empty")
+    return key
+
+
+def _check_place(output: Path) -> None:
+    """Before a batch runs for hours whose answers have nowhere to go."""
+    if not output.parent.is_dir():
+        raise ValueError(f"--output: there is no folder {output.parent}")
+    if output.is_dir():
+        raise ValueError(f"--output: {output} is a folder")
+
+
+def how_to_go_on(given: argparse.Namespace, batch_id: str) -> str:
+    """The command has all that this one had, or it would ask another service, or without the key."""
+    key = ["--key-variable", given.key_variable] if given.key_variable else []
+    command = ["promptq", "batch", "run", "--batch", batch_id, "-o", given.output, "--url", given.url, *key]
+    return f"The batch goes on. Wait for it again: {shlex.join(command)}"
 
 
 def bar(batch: dict[str, Any]) -> str:
@@ -58,7 +82,7 @@ def _start(api: Api, given: argparse.Namespace) -> str:
 
 def _first_url(path: Path) -> str:
     with path.open("rb") as file:
-        first = file.readline()
+        first = next(filter(bytes.strip, file), b"")
     try:
         return str(json.loads(first)["url"])
     except (ValueError, LookupError, TypeError):
@@ -91,5 +115,7 @@ def _write(api: Api, batch: dict[str, Any], output: Path) -> int:
         if file_id:
             api.download(file_id, target)
             print(f"wrote {target}", file=sys.stderr)
+        elif batch["request_counts"]["total"]:
+            target.unlink(missing_ok=True)  # an earlier run's, which would be taken for this one's
     is_whole = batch["status"] == "completed" and not batch["request_counts"]["failed"]
     return ExitCode.OK if is_whole else ExitCode.CRASHED

@@ -9,8 +9,12 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+"""Editors of Windows put it before the first line; it is no part of that."""
 MAX_LINE_BYTES: Final = 16 * 2**20
 MAX_CUSTOM_ID: Final = 512
+MAX_MODEL_CHARS: Final = 128
+"""Of a name that is kept with the file."""
 MOST_ERRORS: Final = 100
 """So many are told; more tell nobody anything new."""
 
@@ -51,7 +55,7 @@ def read_line(raw: bytes) -> dict[str, Any]:
         BadLine: it is not.
     """
     try:
-        line = from_json(raw, allow_inf_nan=False)
+        line = from_json(raw.removeprefix(BYTE_ORDER_MARK), allow_inf_nan=False)
     except ValueError:
         raise BadLine("invalid_json_line", "This line is not parseable as valid JSON.") from None
     if not isinstance(line, dict):
@@ -88,10 +92,16 @@ class LineCheck:
     lines: int = 0
     errors: list[LineError] = field(default_factory=list)
     first_lines: dict[str, int] = field(default_factory=dict)
+    _models: set[str] = field(default_factory=set)
     _number: int = 0
     _rest: bytearray = field(default_factory=bytearray)
     _seen: set[bytes] = field(default_factory=set)
     _is_over: bool = False
+
+    @property
+    def model(self) -> str:
+        """What all lines name as their model; an empty string where they name several, or none."""
+        return next(iter(self._models)) if len(self._models) == 1 else ""
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the file."""
@@ -136,11 +146,18 @@ class LineCheck:
             message = f"The custom_id {line['custom_id'][:100]!r} is that of an earlier line."
             raise BadLine("duplicate_custom_id", message, "custom_id")
         self._seen.add(digest)
+        if len(self._models) <= 1:
+            self._models.add(_model_of(line["body"]))
 
     def _stop(self, code: str, message: str, line: int) -> None:
         self.errors.append(LineError(code, message, line))
         self._is_over = True
         self._rest.clear()
+
+
+def _model_of(body: dict[str, Any]) -> str:
+    model = body.get("model")
+    return model if isinstance(model, str) and len(model) <= MAX_MODEL_CHARS else ""
 
 
 def errors_for(endpoint: str, first_lines: dict[str, int], errors: list[dict[str, Any]]) -> list[dict[str, Any]]:

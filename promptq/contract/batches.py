@@ -52,6 +52,7 @@ class BatchRecord:
         round: how often lines were run again; part of the ids of jobs, so that an old failure is not found.
         output_file_id, error_file_id: chosen at the beginning; there is such a file once it has a line.
         keep_seconds: how long the files are kept after the end.
+        model: what all lines name; empty where they differ.
         weight: the owner's share of a queue beside other owners, as of jobs.
     """
 
@@ -74,6 +75,7 @@ class BatchRecord:
     output_file_id: str = ""
     error_file_id: str = ""
     keep_seconds: int = 0
+    model: str = ""
     weight: float = 1.0
 
     @classmethod
@@ -100,6 +102,7 @@ class BatchRecord:
             text["output_file_id"],
             text["error_file_id"],
             int(text.get("keep_seconds", 0)),
+            text.get("model", ""),
             float(text.get("weight", 1)),
         )
 

@@ -21,6 +21,7 @@ class FileRecord:
         lines: of a batch's input.
         first_lines: of a batch's input, by endpoint the number of the first line that calls it.
         errors: of a batch's input, what is wrong with it.
+        model: of a batch's input, what all its lines name; empty where they differ.
         batch_id: of a file that a batch writes: which; empty once it is written as a whole.
         uses: batches that have not ended, and read it.
     """
@@ -37,6 +38,7 @@ class FileRecord:
     errors: tuple[dict[str, Any], ...] = ()
     batch_id: str = ""
     uses: int = 0
+    model: str = ""
 
     @property
     def in_use(self) -> bool:
@@ -60,6 +62,7 @@ class FileRecord:
             tuple(json.loads(text.get("errors", "[]"))),
             text.get("batch_id", ""),
             int(text.get("uses", 0)),
+            text.get("model", ""),
         )
 
     def as_hash(self) -> dict[str, str | int]:
@@ -72,6 +75,7 @@ class FileRecord:
             "lines": self.lines,
             "first_lines": json.dumps(dict(self.first_lines)),
             "errors": json.dumps(list(self.errors)),
+            "model": self.model,
         }
 
 

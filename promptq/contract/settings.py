@@ -219,6 +219,9 @@ class WorkerSettings(CommonSettings):
     kernels: KernelsName = Field(
         "auto", description="Our kernels on a CPU: the fastest here (`auto`), `avx512`, `avx2` or `neon`, or `off`."
     )
+    cuda_graphs: bool = Field(
+        True, description="On a GPU with flash attention: run decode steps as CUDA graphs, where the model is known."
+    )
     max_wait_ms: NotNegative = Field(0, description="How long an idle engine gathers a batch.")
     checkpoint_seconds: NotNegative = Field(
         2, description="How often a running job's tokens are kept, for whoever must go on with it; 0: at a drain only."

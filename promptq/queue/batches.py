@@ -9,8 +9,9 @@ from itertools import chain
 from typing import Any, Final
 
 from promptq.contract.batches import BatchRecord, BatchStatus, Part, window_seconds
+from promptq.contract.chunks import chunks
 from promptq.queue.connection import answering
-from promptq.queue.listing import PAGE, Order, ids_after
+from promptq.queue.listing import READ_AT_ONCE, Order, ids_after
 from promptq.queue.store import JobStore
 
 NO_FIELDS: Final[Mapping[str, str | int]] = {}
@@ -58,6 +59,7 @@ class BatchRecords:
             "output_file_id": record.output_file_id,
             "error_file_id": record.error_file_id,
             "keep_seconds": record.keep_seconds,
+            "model": record.model,
             "weight": record.weight,
         }
         head = [record.id, record.owner, window_seconds(record.window), record.input_file_id]
@@ -77,15 +79,17 @@ class BatchRecords:
             hashes: list[Any] = pipe.execute()
         return [BatchRecord.from_hash(one, fields) if fields else None for one, fields in zip(ids, hashes, strict=True)]
 
-    def of(self, owner: str, after: str = "", order: Order = "desc") -> Iterator[BatchRecord]:
-        """An owner's batches behind one of them, read as far as they are asked for."""
-        ids: list[str] = []
-        for batch_id in ids_after(self._store.client, self._keys.batches(owner), after, order):
-            ids.append(batch_id)
-            if len(ids) == PAGE:
-                yield from filter(None, self.get_many(ids))
-                ids.clear()
-        yield from filter(None, self.get_many(ids))
+    def of(
+        self, owner: str, after: str = "", order: Order = "desc", at_once: int = READ_AT_ONCE
+    ) -> Iterator[BatchRecord]:
+        """An owner's batches behind one of them, read as far as they are asked for.
+
+        Args:
+            at_once: how many are read in one round trip; a record may have many errors in it.
+        """
+        ids = ids_after(self._store.client, self._keys.batches(owner), after, order)
+        for some in chunks(ids, min(at_once, READ_AT_ONCE)):
+            yield from filter(None, self.get_many(some))
 
     def live(self) -> list[str]:
         """The ids of all batches that have not ended, the oldest first."""

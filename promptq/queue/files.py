@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from promptq.contract.chunks import chunks
 from promptq.contract.files import FileRecord
 from promptq.queue.connection import answering
-from promptq.queue.listing import PAGE, Order, ids_after
+from promptq.queue.listing import READ_AT_ONCE, Order, ids_after
 from promptq.queue.store import JobStore
 
 EXPIRED_AT_ONCE = 100
@@ -49,13 +50,8 @@ class FileRecords:
 
     def of(self, owner: str, after: str = "", order: Order = "desc") -> Iterator[FileRecord]:
         """An owner's files behind one of them, read as far as they are asked for."""
-        ids: list[str] = []
-        for file_id in ids_after(self._store.client, self._keys.files(owner), after, order):
-            ids.append(file_id)
-            if len(ids) == PAGE:
-                yield from filter(None, self.get_many(ids))
-                ids.clear()
-        yield from filter(None, self.get_many(ids))
+        for some in chunks(ids_after(self._store.client, self._keys.files(owner), after, order), READ_AT_ONCE):
+            yield from filter(None, self.get_many(some))
 
     def drop(self, record: FileRecord) -> bool:
         """Forget a file. False: a batch that has not ended reads or writes it."""

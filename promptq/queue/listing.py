@@ -9,7 +9,7 @@ import redis
 
 from promptq.queue.connection import answering
 
-PAGE = 100
+READ_AT_ONCE = 100
 Order = Literal["asc", "desc"]
 
 
@@ -24,11 +24,11 @@ def ids_after(client: redis.Redis, key: str, after: str, order: Order) -> Iterat
         start = place + 1
     while True:
         with answering():
-            found: Any = client.zrange(key, start, start + PAGE - 1, desc=order == "desc")
+            found: Any = client.zrange(key, start, start + READ_AT_ONCE - 1, desc=order == "desc")
         yield from (member.decode() for member in found)
-        if len(found) < PAGE:
+        if len(found) < READ_AT_ONCE:
             return
-        start += PAGE
+        start += READ_AT_ONCE
 
 
 def _place(client: redis.Redis, key: str, member: str, order: Order) -> int | None:

@@ -10,13 +10,17 @@ from tests.integration.tiny_engines import Recorder
 
 def intercept(engine, check) -> None:
     """Let `check` see, and refuse, the chunks of each pass over the model."""
-    run = engine._runner.run
+    for name in ("run", "submit"):
+        if act := getattr(engine._runner, name, None):
+            setattr(engine._runner, name, _checked(act, check))
 
-    def checked(chunks):
+
+def _checked(act, check):
+    def checked(chunks, *after):
         check(chunks)
-        return run(chunks)
+        return act(chunks, *after)
 
-    engine._runner.run = checked
+    return checked
 
 
 def row(id: str, prompt: str = "hello", deadline: float | None = None, **fields) -> Row:

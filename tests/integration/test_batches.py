@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import openai
 import pytest
 import redis
 
+from promptq.cli import main
+from promptq.client.run_batch import how_to_go_on
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
 from tests.fakes import SETTINGS
@@ -117,3 +120,43 @@ def test_results_that_redis_forgot_are_generated_again(
     batch = ended(sdk, made.id)
     assert batch.request_counts.completed == 2
     assert {entry["custom_id"] for entry in entries(sdk, batch.output_file_id)} == {"a", "b"}
+
+
+def test_the_command_leaves_nothing_of_an_earlier_run_and_skips_empty_lines(api: Api, tmp_path: Path) -> None:
+    output, errors = tmp_path / "out.jsonl", tmp_path / "out.jsonl.errors"
+    errors.write_text("of an earlier run")
+    run = ["batch", "run", str(tmp_path / "input.jsonl"), "-o", str(output), "--url", f"http://127.0.0.1:{api.port}"]
+    write(tmp_path, ["", line("a", "x y")])
+    assert main(run) == 0
+    assert (json.loads(output.read_text())["custom_id"], errors.exists()) == ("a", False)
+    write(tmp_path, [line("a"), "{"])
+    assert main(run) == 1
+    assert output.exists(), "a batch that did not run says nothing about what is there"
+    write(tmp_path, [line("b", model="nobody", messages=[])])
+    assert main(run) == 1
+    assert (json.loads(errors.read_text())["custom_id"], output.exists()) == ("b", False)
+
+
+def test_an_interrupted_command_says_how_to_go_on() -> None:
+    given = argparse.Namespace(output="my out", url="http://other:1", key_variable="MY_KEY")
+    told = how_to_go_on(given, "batch_1")
+    assert told.endswith("promptq batch run --batch batch_1 -o 'my out' --url http://other:1 --key-variable MY_KEY")
+
+
+@pytest.mark.parametrize(
+    ("output", "more", "said"),
+    [
+        ("away/out.jsonl", [], "there is no folder"),
+        (".", [], "is a folder"),
+        ("out.jsonl", ["--key-variable", "PROMPTQ_TEST_UNSET"], "PROMPTQ_TEST_UNSET is not set"),
+    ],
+)
+def test_the_command_says_what_is_wrong_before_it_uploads(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, more: list[str], said: str
+) -> None:
+    url = f"http://127.0.0.1:{api.port}"
+    path = str(write(tmp_path, [line("a")]))
+    before = api.call("GET", "/v1/files").json()["data"]
+    assert main(["batch", "run", path, "-o", str(tmp_path / output), "--url", url, *more]) == 1
+    assert said in capsys.readouterr().err
+    assert api.call("GET", "/v1/files").json()["data"] == before

@@ -20,7 +20,7 @@ from promptq.queue.embedded import EmbeddedServer
 from tests.fakes import TimedStore, submit
 from tests.integration.engine_rows import intercept
 from tests.integration.test_poison import LEASE, replaced_workers
-from tests.integration.tiny_engines import WAYS, byte_tokenizer, round_model, tiny_engine, tiny_model
+from tests.integration.tiny_engines import ALL_WAYS, byte_tokenizer, round_model, tiny_engine, tiny_model
 from tests.processes import start, wait_until, worker
 
 LOST = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
@@ -99,10 +99,10 @@ def test_where_a_known_prompt_fails_too_the_engine_is_broken(monkeypatch: pytest
         ends(engine)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ALL_WAYS)
 def test_a_device_that_gives_no_numbers_any_more_fails_no_row(way: str) -> None:
     model = tiny_model("llama")
-    engine = tiny_engine(model, slots=4, **WAYS[way])
+    engine = tiny_engine(model, slots=4, **ALL_WAYS[way])
     model.model.norm.weight.data.fill_(float("nan"))
     engine.add(rows("a", "bb"))
     with pytest.raises(EngineBroken, match="no longer computes"):

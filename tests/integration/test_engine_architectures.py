@@ -12,7 +12,7 @@ from gpu_worker.engines.continuous.generation_config import end_tokens
 from promptq.contract.errors import EngineError
 from promptq.contract.request import GenerateRequest
 from tests.integration.architectures import CASES, WINDOW, Case, build
-from tests.integration.tiny_engines import WAYS, Recorder, byte_tokenizer, drive, reference, same, tiny_engine
+from tests.integration.tiny_engines import ALL_WAYS, Recorder, byte_tokenizer, drive, reference, same, tiny_engine
 from tests.processes import ROOT
 
 # Bytes of a prompt, as shares of the context: together in one batch, the longest beyond every window there is.
@@ -48,14 +48,15 @@ def test_what_is_refused_is_refused_in_a_line(name):
         (name, way)
         for name, case in CASES.items()
         if not case.refused
-        for way in (WAYS if case.runner == "PackedRunner" else ["transformers"])
+        for way in (ALL_WAYS if case.runner == "PackedRunner" else ["transformers"])
     ],
 )
 def test_what_is_taken_gives_what_generate_gives(name, way):
     case = CASES[name]
     model = build(case)
-    engine = tiny_engine(model, context=case.context, slots=3, prefill_tokens=40, **WAYS[way])
-    assert engine.info.details["runner"] == (case.runner if way != "transformers" else "ModelRunner")
+    engine = tiny_engine(model, context=case.context, slots=3, prefill_tokens=40, **ALL_WAYS[way])
+    runners = {"transformers": "ModelRunner", "graphs": "GraphRunner"}
+    assert engine.info.details["runner"] == runners.get(way, case.runner)
     recorder, eos = Recorder(), list(end_tokens(model, byte_tokenizer()))
     recorder.watch(engine)
     texts = dict(zip("abcd", prompts(case.context), strict=True))

@@ -15,7 +15,7 @@ from gpu_worker.engines.continuous.loading.loader import load
 from promptq.contract.logprobs import with_bytes
 from promptq.contract.settings import WorkerSettings
 from tests.integration.engine_rows import row, run
-from tests.integration.tiny_engines import WAYS, Recorder, byte_tokenizer, round_model, tiny_engine, tiny_model
+from tests.integration.tiny_engines import ALL_WAYS, Recorder, byte_tokenizer, round_model, tiny_engine, tiny_model
 from tests.processes import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,7 +63,7 @@ def recorded(engine: ContinuousEngine, rows: list[Row]) -> Recorder:
     return recorder
 
 
-@pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("options", ALL_WAYS.values(), ids=ALL_WAYS)
 def test_they_are_those_of_a_forward_pass(options: dict[str, Any]) -> None:
     model = tiny_model("llama")
     rows = [row(str(n), "hello wörld" * (n + 1), max_tokens=20, **fields) for n, fields in enumerate(ROWS[:4])]

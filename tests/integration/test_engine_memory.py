@@ -1,4 +1,4 @@
-"""The engine's memory stays flat: a process of its own runs 1,000 mixed requests on a tiny model.
+"""The engine's memory stays flat: a process of its own runs 600 mixed requests on a tiny model.
 
 oneDNN keeps a kernel for each number of tokens that it has met: 7 % of growth between request 200 and request 600, were
 those of prompts not padded, and 4 % if small numbers were met one by one instead of at the start.
@@ -17,7 +17,7 @@ from gpu_worker.engines.base import Row
 from promptq.contract.request import GenerateRequest
 from tests.integration.tiny_engines import WAYS, Recorder, drive, tiny_engine, tiny_model
 
-REQUESTS = 1000
+REQUESTS = 600
 WARM_UP = 200
 SHARE = 0.05
 

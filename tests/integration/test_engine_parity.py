@@ -27,9 +27,9 @@ from promptq.contract.queues import PRIORITIES
 from promptq.contract.request import GenerateRequest, Message
 from promptq.contract.settings import WorkerSettings
 from tests.integration.tiny_engines import (
+    ALL_WAYS,
     CONTEXT,
     KERNELS,
-    WAYS,
     Recorder,
     Reference,
     byte_tokenizer,
@@ -46,7 +46,7 @@ KINDS = [
     ("llama", "kernels"), ("qwen2", "kernels"), ("llama", "operators"), ("qwen2", "operators"),
     ("qwen3", "kernels"), ("llama3", "kernels"), ("phi3", "kernels"), ("qwen3", "operators"), ("llama3", "operators"),
     ("phi3", "operators"), ("llama", "transformers"), ("qwen3", "transformers"), ("gpt2", "transformers"),
-    ("gemma3", "transformers"),
+    ("gemma3", "transformers"), ("qwen2", "graphs"), ("qwen3", "graphs"),
 ]  # fmt: skip
 LONGEST = 40
 CHAT = ["What is the capital of France?", "Write a haiku about rain.", "Explain in two sentences why the sky is blue."]
@@ -92,7 +92,7 @@ def test_tiny_models_in_random_mixes(name, way, mixes, monkeypatch):
     counts: Counter[str] = Counter()
     for seed in range(mixes):
         rng = random.Random(seed)
-        options = WAYS[way] | {"layout": ("spans", "slots")[seed % 2]}
+        options = ALL_WAYS[way] | {"layout": ("spans", "slots")[seed % 2]}
         wants_spans = way != "transformers" and options["layout"] == "spans"
         limit_memory(monkeypatch, model, rng.choice([128, 208, 1024]) if wants_spans else 1024)
         engine = tiny_engine(model, slots=rng.randint(1, 6), prefill_tokens=rng.choice([5, 24, 200]), **options)

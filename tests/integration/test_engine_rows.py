@@ -13,8 +13,8 @@ from gpu_worker.engines.continuous.generation_config import end_tokens
 from promptq.contract.request import GenerateRequest, Message
 from tests.integration.engine_rows import intercept, row, run
 from tests.integration.tiny_engines import (
+    ALL_WAYS,
     CONTEXT,
-    WAYS,
     Recorder,
     byte_tokenizer,
     reference,
@@ -32,10 +32,10 @@ def model():
     return tiny_model("llama")
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=ALL_WAYS)
 def build(request):
     """Makes an engine, each way through the model."""
-    return partial(tiny_engine, **WAYS[request.param])
+    return partial(tiny_engine, **ALL_WAYS[request.param])
 
 
 def alone(model, prompt: str, max_tokens: int = 12) -> str:

@@ -79,7 +79,7 @@ def test_two_draws_in_a_row_have_nothing_to_do_with_each_other(temperature):
 
 @pytest.mark.parametrize("min_p", [0.01, 0.1, 0.5, 0.99])
 def test_min_p_keeps_what_transformers_keeps(min_p):
-    for seed in range(6):
+    for seed in range(3):
         row = logits(seed=seed)[0] / 2
         kept = MinPLogitsWarper(min_p)(None, row[None])[0].isfinite()
         assert torch.equal(drawn(row, 1.0, 0, 1.0, min_p) > 0, kept)

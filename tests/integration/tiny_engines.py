@@ -37,12 +37,14 @@ from tests.processes import ROOT
 # All that run here, the widest vectors first, and what most tests take; None on a processor that they are not for.
 ALL_KERNELS = load_all(ROOT / ".promptq" / "kernels", usable_targets(torch.device("cpu"), torch.float32))
 KERNELS = ALL_KERNELS[0] if ALL_KERNELS else None
-# The three ways through a model, as options of an engine.
+# The ways through a model, as options of an engine.
 WAYS: dict[str, dict[str, Any]] = {
     "kernels": {"kernels": KERNELS},
     "operators": {"kernels": None},
     "transformers": {"packed": False},
 }
+# And the one for CUDA, which a CPU runs slowly.
+ALL_WAYS = WAYS | {"graphs": {"graphs": True}}
 NEAR_TIE = 1e-4
 CONTEXT = 96
 EOS = 256

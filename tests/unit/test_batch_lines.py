@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptq.contract.batch_lines import MOST_ERRORS, LineCheck, errors_for
+from promptq.contract.batch_lines import BYTE_ORDER_MARK, MOST_ERRORS, LineCheck, errors_for, numbered, read_line
 from promptq.contract.batches import is_done, window_seconds
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -56,6 +56,22 @@ def test_what_is_wrong_is_told_with_its_line(raw: bytes, code: str, param: str |
 def test_a_last_line_needs_no_end_and_an_empty_file_is_an_error() -> None:
     assert checked(line("a") + line("b").strip()).lines == 2
     assert [error.code for error in checked(b"\n  \n").errors] == ["empty_file"]
+
+
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [(["m", "m"], "m"), (["m", "n"], ""), (["m", None], ""), ([None], ""), (["m" * 129], ""), ([["m"]], "")],
+)
+def test_the_model_is_what_all_lines_name(models: list[Any], told: str) -> None:
+    bodies = [{} if model is None else {"model": model} for model in models]
+    assert checked(b"".join(line(str(place), body=body) for place, body in enumerate(bodies))).model == told
+
+
+def test_marks_and_ends_of_lines_of_other_systems_do_not_matter() -> None:
+    content = BYTE_ORDER_MARK + (line("a") + line("b")).replace(b"\n", b"\r\n")
+    check = checked(content)
+    assert (check.lines, check.errors) == (2, [])
+    assert [read_line(raw)["custom_id"] for _, raw in numbered(iter(content.split(b"\n")))] == ["a", "b"]
 
 
 def test_bounds() -> None:

@@ -20,7 +20,7 @@ from api.openai.schemas import OpenAIError
 from api.parameters import KeyHeader
 from api.presenter import json_response
 from api.views.openai import files
-from promptq.contract.batches import BatchRecord
+from promptq.contract.batches import RETRIED, BatchRecord
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest
 from promptq.contract.files import path_of
 
@@ -64,7 +64,7 @@ def create_batch(header: KeyHeader, body: CreateBatch) -> Response:
     file = files.find(body.input_file_id, "input_file_id")
     if file.purpose != "batch":
         raise InvalidRequest("The file was not uploaded for a batch.", param="input_file_id")
-    record = _record(body, header.idempotency_key)
+    record = _record(body, header.idempotency_key, file.model)
     outcome = services().batches.create(record)
     if outcome == "missing":
         raise FileMissing(body.input_file_id, "input_file_id")
@@ -77,7 +77,7 @@ def create_batch(header: KeyHeader, body: CreateBatch) -> Response:
 @blueprint.get("", responses=_ERRORS | {200: BatchList})
 def list_batches(query: BatchesQuery) -> Response:
     """Your batches, the latest first"""
-    found = services().batches.of(owner(), query.after)
+    found = services().batches.of(owner(), query.after, at_once=query.limit + 1)
     page = [batch_object(record) for record in islice(found, query.limit + 1)]
     shown = page[: query.limit]
     first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
@@ -109,8 +109,7 @@ def retry_batch(path: BatchPath, query: RetryQuery) -> Response:
     if query.custom_id is not None and not _has_failed(record, query.custom_id):
         raise InvalidRequest("No line with this custom_id is in the batch's error file.", param="custom_id")
     if services().batches.retry(record, query.custom_id or ALL) != "done":
-        message = f"The batch is {record.status}, {record.failed} lines failed. It must have ended, and have its input."
-        raise BatchNotReady(message, param="id")
+        raise BatchNotReady(_why_not_again(record), param="id")
     return json_response(batch_object(find(path.id)))
 
 
@@ -127,7 +126,7 @@ def find(batch_id: str) -> BatchRecord:
     return record
 
 
-def _record(body: CreateBatch, key: str) -> BatchRecord:
+def _record(body: CreateBatch, key: str, model: str) -> BatchRecord:
     """With a key of the client's the id follows from that, so that a repeat finds the batch."""
     digest = hashlib.sha256(f"{owner()}\0{key}".encode()).hexdigest()[:32]
     token = digest if key else secrets.token_hex(16)
@@ -136,11 +135,21 @@ def _record(body: CreateBatch, key: str) -> BatchRecord:
         f"batch_{token}", owner(), body.endpoint, body.input_file_id, body.completion_window, "validating", 0.0,
         metadata=body.metadata, output_file_id=f"file-{secrets.token_hex(16)}",
         error_file_id=f"file-{secrets.token_hex(16)}", keep_seconds=kept, weight=services().access.weight(owner()),
+        model=model,
     )  # fmt: skip
 
 
 def _asked(record: BatchRecord) -> tuple[object, ...]:
     return record.endpoint, record.input_file_id, record.window, record.metadata
+
+
+def _why_not_again(record: BatchRecord) -> str:
+    """Of a batch whose lines were refused to be run again."""
+    if record.status not in RETRIED:
+        return f"The batch is {record.status}, and is retried once it is completed, expired or cancelled."
+    if not record.failed:
+        return "No line of the batch has failed."
+    return f"The batch's input file '{record.input_file_id}' is gone."
 
 
 def _has_failed(record: BatchRecord, custom_id: str) -> bool:

@@ -81,6 +81,7 @@ def _create(settings: WorkerSettings, done: Callable[[str], None]) -> Continuous
         slots=0 if settings.slots == "auto" else settings.slots,
         context=limit_context(model, settings.context_length),
         prefill_tokens=settings.prefill_tokens,
+        graphs=None if settings.cuda_graphs else False,
         drafts=settings.drafts,
         prefixes=settings.prefixes,
         name=settings.model_name,

@@ -19,6 +19,7 @@ from gpu_worker.engines.continuous.grammar import Grammar, Grammars, wait_for_on
 from gpu_worker.engines.continuous.kernels.library import Kernels
 from gpu_worker.engines.continuous.kvcache.memory import KvMemory, Layout, room_of
 from gpu_worker.engines.continuous.logprobs import Chosen, Score, TokenTexts
+from gpu_worker.engines.continuous.lookahead import Lookahead, Step, planned
 from gpu_worker.engines.continuous.retry_halves import row_failure
 from gpu_worker.engines.continuous.row_starts import RowStarts
 from gpu_worker.engines.continuous.runners.checks import Checks
@@ -52,6 +53,7 @@ class ContinuousEngine:
         name: what `info` shows as the model.
         fingerprint: of the model's files; see `loading.fingerprint`.
         packed: False runs every model through transformers' own code, as those are that PackedModel does not know.
+        graphs: whether steps of fixed shapes run as CUDA graphs; None: where they serve. See `choose_runner`.
         drafts: whether few rows guess ahead; only where the runner takes drafts.
         prefixes: whether a prompt's beginning is copied from a slot that holds it.
         kernels: our own for a CPU, for models that the packed runner knows; None: torch's operators alone.
@@ -74,6 +76,7 @@ class ContinuousEngine:
         name: str = "",
         fingerprint: str = "",
         packed: bool = True,
+        graphs: bool | None = None,
         drafts: bool = True,
         prefixes: bool = True,
         kernels: Kernels | None = None,
@@ -85,9 +88,12 @@ class ContinuousEngine:
         weights = lay_out(model, shapes, packed=packed, kernels=kernels)
         memory = KvMemory(shapes, slots, context, model.device, layout)
         checks = Checks(model, context, fingerprint, checks_folder)
-        self._runner = choose_runner(model, memory, checks, weights=weights, packed=packed, kernels=kernels)
+        self._runner = choose_runner(
+            model, memory, checks, weights=weights, packed=packed, kernels=kernels, graphs=graphs
+        )
         cache, cost = self._runner.cache, self._runner.step_cost.limited(prefill_tokens, drafts=drafts)
         self._scheduler = Scheduler(cache.slots, cost, room=room_of(cache), reuse=prefixes)
+        self._lookahead = Lookahead(self._runner, self._scheduler)
         self._canary = Canary(model)
         special = SpecialTokens.of(tokenizer)
         vocabulary = Vocabulary(tokenizer, self._canary.vocabulary, rules.ends)
@@ -146,17 +152,11 @@ class ContinuousEngine:
     def step(self, now: float) -> StepResult:
         self._reports, self._right_drafts = {}, 0
         self._end_rows(now)
-        self._close_up()
-        self._scheduler.note_batch()
-        self._begin_grammars()
-        plan = self._scheduler.plan()
-        for copy in plan.copies:
-            self._runner.cache.move(copy.source, copy.target, copy.columns)
-        started = time.perf_counter()
-        passes = self._run(plan.chunks)
-        stats = step_stats(passes, self._right_drafts, time.perf_counter() - started, self._scheduler.kv_tokens)
-        events = [report.event(row_id) for row_id, report in self._reports.items()]
-        return StepResult(events, stats)
+        step = self._lookahead.next() or self._plan()
+        self._lookahead.submit_behind(step)
+        passes = self._run(step)
+        stats = step_stats(passes, self._right_drafts, time.perf_counter() - step.began, self._scheduler.kv_tokens)
+        return StepResult([report.event(row_id) for row_id, report in self._reports.items()], stats)
 
     def close(self) -> None:
         self._grammars.close()
@@ -183,6 +183,11 @@ class ContinuousEngine:
             if sequence.ending is not None:
                 self._guarded(sequence, self._finish, *sequence.ending)
 
+    def _plan(self) -> Step:
+        self._scheduler.note_batch()
+        self._begin_grammars()
+        return planned(self._scheduler, self._runner.cache)
+
     def _begin_grammars(self) -> None:
         """Let rows begin whose schemas are compiled by now. Where nobody else runs, that is waited for a little."""
         held = [(row, row.grammar) for row in self._scheduler.live if row.grammar and row.is_held]
@@ -197,24 +202,20 @@ class ContinuousEngine:
         if grammar.is_whole:
             self._finish(sequence, FinishReason.STOP)
 
-    def _close_up(self) -> None:
-        """Move rows, so that they lie together, or a row that waits for room has it."""
-        for move in self._scheduler.plan_moves():
-            self._runner.cache.move(move.source, move.target, move.sequence.computed)
-            self._scheduler.moved(move)
-
-    def _run(self, chunks: list[Chunk]) -> StepPasses[Chosen]:
-        passes = StepPasses(lambda chunks: self._runner.run(chunks), self._scheduler.memory)
-        self._is_in_doubt = False
-        for done, chosen in passes.run(chunks):
+    def _run(self, step: Step) -> StepPasses[Chosen]:
+        passes = StepPasses(self._lookahead.reader(step), self._scheduler.memory)
+        live, self._is_in_doubt = set(self._scheduler.live), False
+        for done, chosen in passes.run(step.chunks):
             positions = count()
             for chunk in done:
                 places = list(islice(positions, chunk.gives))
-                self._take(chunk, [chosen.tokens[at] for at in places], [chosen.scores.get(at) for at in places])
+                if chunk.sequence in live:  # else it has left since the step was submitted
+                    self._take(chunk, [chosen.tokens[at] for at in places], [chosen.scores.get(at) for at in places])
         if (passes.failed or self._is_in_doubt) and (trouble := self._canary.trouble()):
             raise EngineBroken(f"rows fail, and so does a prompt of one token: {trouble}")
         for chunk, reason in passes.failed:
-            self._fail(chunk.sequence, reason)
+            if chunk.sequence in live:
+                self._fail(chunk.sequence, reason)
         return passes
 
     def _take(self, chunk: Chunk, tokens: list[int], scores: list[Score | None]) -> None:

@@ -13,6 +13,7 @@ from api.api_keys import digest
 from api.app import create_app
 from api.current import services_of
 from promptq.contract.settings import ApiSettings
+from promptq.queue.batches import BatchRecords
 from tests.fakes import TimedStore, fake_redis
 from tests.unit.api.conftest import ReadingClient, SilentListener
 
@@ -181,3 +182,51 @@ def test_a_key_makes_one_batch(http: ReadingClient) -> None:
     batch = http.post(f"/v1/batches/{first['id']}/cancel", headers=ANN).json
     assert batch["status"] == "cancelling"
     assert http.post(f"/v1/batches/{first['id']}/retry", headers=ANN).status_code == 409
+
+
+def test_a_batch_has_the_model_that_its_lines_name(http: ReadingClient) -> None:
+    other = json.dumps(LINE | {"custom_id": "b", "body": {"model": "other", "prompt": "x"}}).encode()
+    for content, model in ((CONTENT, "echo"), (CONTENT + other, None)):
+        body = {"input_file_id": upload(http, content).json["id"], "endpoint": "/v1/completions"}
+        made = http.post("/v1/batches", json=body | {"completion_window": "1h"}, headers=ANN).json
+        assert (made["model"], http.get(f"/v1/batches/{made['id']}", headers=ANN).json["model"]) == (model, model)
+
+
+def test_a_page_of_batches_reads_no_more_than_it_shows(http: ReadingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"input_file_id": upload(http).json["id"], "endpoint": "/v1/completions", "completion_window": "1h"}
+    ids = [http.post("/v1/batches", json=body, headers=ANN).json["id"] for _ in range(8)]
+    read: list[str] = []
+    get_many = BatchRecords.get_many
+
+    def counting(self: BatchRecords, wanted: list[str]) -> Any:
+        read.extend(wanted)
+        return get_many(self, wanted)
+
+    monkeypatch.setattr(BatchRecords, "get_many", counting)
+    page = http.get("/v1/batches?limit=3", headers=ANN).json
+    assert ([one["id"] for one in page["data"]], page["has_more"]) == (ids[:4:-1], True)
+    assert read == ids[:3:-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"status": "in_progress", "failed": 1}, "The batch is in_progress"),
+        ({"status": "failed"}, "The batch is failed"),
+        ({"status": "completed"}, "No line of the batch has failed."),
+        ({"status": "expired", "failed": 1, "input_file_id": "file-away"}, "file 'file-away' is gone."),
+    ],
+)
+def test_a_retry_that_is_refused_says_why(http: Any, fields: dict[str, Any], said: str) -> None:
+    body = {"input_file_id": upload(http).json["id"], "endpoint": "/v1/completions", "completion_window": "1h"}
+    batch_id = http.post("/v1/batches", json=body, headers=ANN).json["id"]
+    http.store.client.hset(http.store.keys.batch(batch_id), mapping=fields)
+    answer = http.post(f"/v1/batches/{batch_id}/retry", headers=ANN)
+    assert answer.status_code == 409
+    assert said in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/files//content", "/v1/batches//cancel", "/v1/jobs//cancel", "//v1/batches"])
+def test_an_empty_id_is_not_found_and_never_a_redirect(http: ReadingClient, path: str) -> None:
+    answer = http.post(path, headers=ANN)
+    assert (answer.status_code, answer.json["error"]["type"]) == (404, "not_found")

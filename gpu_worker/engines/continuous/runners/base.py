@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from gpu_worker.engines.continuous.kvcache.base import KvCache
 from gpu_worker.engines.continuous.logprobs import Chosen
-from gpu_worker.engines.continuous.scheduler.sequence import Chunk
+from gpu_worker.engines.continuous.scheduler.sequence import Chunk, SequenceState
 from gpu_worker.engines.continuous.scheduler.step_cost import StepCost
 
 
@@ -41,4 +41,32 @@ class Runner(Protocol):
 
     def logits(self, chunks: Sequence[Chunk]) -> Tensor:
         """What `run` chooses the tokens by, [tokens that the chunks give, vocabulary]."""
+        ...
+
+
+class Pending(Protocol):
+    """A step that was submitted.
+
+    Attributes:
+        places: index of each row's newest token among those that the step gives.
+    """
+
+    places: Mapping[SequenceState, int]
+
+    def collect(self) -> Chosen:
+        """Wait for its tokens. Errors of the device show here."""
+        ...
+
+
+@runtime_checkable
+class OverlappingRunner(Runner, Protocol):
+    """A runner whose device computes a step while the host reads the one before."""
+
+    def submit(self, chunks: Sequence[Chunk], after: Pending | None = None) -> Pending:
+        """Begin a step. Nothing that its chunks say of their rows is looked at afterwards.
+
+        Args:
+            after: the step that was submitted last, if its tokens are not known yet. Each of these chunks
+                then follows one of its chunks, with the likeliest token.
+        """
         ...

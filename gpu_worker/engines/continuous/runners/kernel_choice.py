@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 ROWS = (4, 24, 96)
 # More than caches hold, so that memory is waited for as in a step.
 SAMPLE_WEIGHTS = 12 * 2**20
-MOST_COPIES = 64
+# Threads wait for one another in each, which takes long beside a process that wants the same cores.
+MOST_PRODUCTS = 24
 MOST_SECONDS = 0.7
 ENOUGH_ROUNDS = 4
 # Of the processor, in /proc/cpuinfo: x86's name, or ARM's numbers.
@@ -91,14 +92,14 @@ def measure(makers: Mapping[str, Make], shapes: Sequence[Shape], most_seconds: f
     Args:
         makers: of each candidate, what makes a product of a weight.
         shapes: [out, in].
-        most_seconds: after which no further round begins; there are two at least.
+        most_seconds: after which no further round begins. One alone, as on a busy machine, makes no sure choice.
     """
     stop = time.perf_counter() + most_seconds
     weights = [torch.ones(shape) for shape in _sample(shapes)]
     candidates = {name: [make(weight) for weight in weights] for name, make in makers.items()}
     inputs = {size: torch.ones(max(ROWS), size) for _, size in shapes}
     rounds: list[Round] = []
-    while len(rounds) < 2 or time.perf_counter() < stop:
+    while not rounds or time.perf_counter() < stop:
         rounds.append(
             {name: [_seconds(each, weights, inputs, rows) for rows in ROWS] for name, each in candidates.items()}
         )
@@ -124,7 +125,7 @@ def _sample(shapes: Sequence[Shape]) -> list[Shape]:
     """The same shapes, as often as SAMPLE_WEIGHTS allow, or with fewer outputs where they don't allow all."""
     total = sum(outputs * size for outputs, size in shapes)
     if total <= SAMPLE_WEIGHTS:
-        return list(shapes) * min(SAMPLE_WEIGHTS // total, MOST_COPIES)
+        return list(shapes) * max(1, min(SAMPLE_WEIGHTS // total, MOST_PRODUCTS // len(shapes)))
     return [(max(1, outputs * SAMPLE_WEIGHTS // total), size) for outputs, size in shapes]
 
 

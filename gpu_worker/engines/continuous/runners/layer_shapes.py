@@ -80,11 +80,15 @@ def _layer_shape(layer: Any, kind: str, model: PreTrainedModel, context: int) ->
 
 
 def _check_rope(model: PreTrainedModel, context: int) -> None:
+    for limit in rope_switches(model):
+        _check_length(model, context, limit, "changes its rotary frequencies beyond {} tokens")
+
+
+def rope_switches(model: PreTrainedModel) -> list[int]:
+    """Lengths beyond which a step's longest row changes the rotary frequencies of all; most models have none."""
     config = model.config.get_text_config()
-    for rope in _ropes(config):
-        if name := SWITCHING_ROPE.get(rope.get("rope_type", "")):
-            limit = rope.get(name) or config.max_position_embeddings
-            _check_length(model, context, limit, "changes its rotary frequencies beyond {} tokens")
+    switching = [(rope, SWITCHING_ROPE.get(rope.get("rope_type", ""))) for rope in _ropes(config)]
+    return [rope.get(name) or config.max_position_embeddings for rope, name in switching if name]
 
 
 def _ropes(config: Any) -> Iterator[dict[str, Any]]:

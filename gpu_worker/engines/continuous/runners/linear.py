@@ -1,7 +1,7 @@
 """Products with a model's weights, which are the bulk of every step. On a CPU the weights are laid out anew beforehand.
 
 Torch's plain `linear` goes through MKL, which lays the weights out at each call. oneDNN takes weights that have been
-laid out once, and our own kernel is faster still; docs/engine.md has the figures. oneDNN's operators are those that
+laid out once, and our own kernel is faster still; docs/engine-cpu.md has the figures. oneDNN's operators are those that
 torch's own compiler emits; they can also add, multiply or apply SiLU on the way out.
 """
 

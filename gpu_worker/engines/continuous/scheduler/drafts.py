@@ -17,6 +17,8 @@ MOST_DRAFTS = 8
 # What is known of the first guess before there was one, and how much one more counts.
 FIRST_RIGHT = 0.5
 NEWS_SHARE = 0.05
+# How much of the difference from the first guess is forgotten in a step.
+FORGOTTEN_SHARE = 0.002
 
 
 class Drafter:
@@ -67,15 +69,24 @@ class DraftBudget:
         self._free_tokens, self._double_tokens = free_tokens, double_tokens
         self.right = FIRST_RIGHT
 
-    def each(self, rows: int, room: int) -> int:
-        """How many each of so many rows may guess, where the one nearest to its end can use `room`."""
+    def each(self, rows: int, room: int, least_gain: float = 1.0) -> int:
+        """How many each of so many rows may guess, where the one nearest to its end can use `room`.
+
+        Args:
+            least_gain: so many times the text of steps without guesses must be exceeded.
+        """
         if not self._free_tokens or not rows:
             return 0
-        return max(range(min(MOST_DRAFTS, room) + 1), key=lambda drafts: self._gain(rows, drafts))
+        best = max(range(min(MOST_DRAFTS, room) + 1), key=lambda drafts: self._gain(rows, drafts))
+        return best if self._gain(rows, best) > least_gain * self._gain(rows, 0) else 0
 
     def note(self, right: bool) -> None:
         """A row's first guess was right, or not."""
         self.right += NEWS_SHARE * (right - self.right)
+
+    def forget(self) -> None:
+        """A step went by without guesses: what is known of them ages, so that they are tried again in a while."""
+        self.right += FORGOTTEN_SHARE * (FIRST_RIGHT - self.right)
 
     def _gain(self, rows: int, drafts: int) -> float:
         """Tokens that a row gets out of a step, by the time it takes, in steps without drafts. A guess counts only if

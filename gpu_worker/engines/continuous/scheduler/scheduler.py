@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_worker.engines.continuous.rounding import round_up
@@ -58,6 +59,7 @@ class Scheduler:
         self.prefixes = SpanPrefixes(reuse=reuse) if isinstance(self.room, Spans) else Prefixes(reuse=reuse)
         self.memory = MemoryLimits()
         self.live: list[SequenceState] = []
+        self._seen: set[SequenceState] = set()
 
     def free_slots(self) -> int:
         """How many sequences may be added now.
@@ -81,6 +83,12 @@ class Scheduler:
     def kept_out(self) -> list[SequenceState]:
         """Those of them that have no room before others leave, however rows are moved."""
         return [row for row in self.crowded_out if not self.room.could_fit(self.live, row.most_tokens)]
+
+    @property
+    def planned_for(self) -> set[SequenceState]:
+        """The rows that a plan made now might be about: not those that are kept out, while no row left or came."""
+        live = set(self.live)
+        return live.difference(self.kept_out) if live == self._seen else live
 
     @property
     def kv_tokens(self) -> KvTokens:
@@ -120,6 +128,7 @@ class Scheduler:
 
     def plan(self) -> Plan:
         """Choose this step's tokens."""
+        self._seen = set(self.live)
         running = self.running()
         prefill = self.plan_prefill(len(running))
         guesses = {} if prefill.chunks else self._guesses(running)
@@ -133,10 +142,27 @@ class Scheduler:
         """
         if any(sequence.grammar for sequence in running):
             return {}
-        room = min((sequence.limit - sequence.generated for sequence in running), default=0)
-        count = self.drafts.each(len(running), room)
+        count = self._drafts_each(running, sure=0)
         guesses = {sequence: tuple(sequence.drafter.guess(count)) for sequence in running} if count else {}
-        return {s: guess or (s.last,) * count for s, guess in guesses.items()} if any(guesses.values()) else {}
+        if not any(guesses.values()):
+            self._note_no_guess(count)
+            return {}
+        return {s: guess or (s.last,) * count for s, guess in guesses.items()}
+
+    def _note_no_guess(self, count: int) -> None:
+        """Where steps could have overlapped, having nothing to guess is as bad as a wrong guess."""
+        if count and self.step_cost.overlap_gain > 1:
+            self.drafts.note(False)
+
+    def would_guess(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether rows would guess ahead in the step of these chunks, in which each has one token more than now."""
+        return self._drafts_each([chunk.sequence for chunk in chunks], sure=1) > 0
+
+    def _drafts_each(self, rows: Sequence[SequenceState], sure: int) -> int:
+        """How many tokens each of the rows may guess, behind so many that are chosen by then."""
+        room = min((row.limit - row.generated - sure for row in rows), default=0)
+        least_gain = self.step_cost.overlap_gain if all(row.is_plain for row in rows) else 1.0
+        return self.drafts.each(len(rows), room, least_gain)
 
     def running(self) -> list[SequenceState]:
         """Sequences that decode, by slot."""

@@ -77,6 +77,13 @@ class SequenceState:
         return self.grammar is not None and not self.grammar.has_begun
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its next token is simply the likeliest, and nothing else is asked about it."""
+        request = self.row.request
+        edited = self.processors or self.counts or self.bias or self.grammar
+        return not (request.temperature or request.logprobs or edited)
+
+    @property
     def prompt_tokens(self) -> int:
         """How many tokens the request's own prompt has."""
         return len(self.prompt) - self.resumed

@@ -17,6 +17,8 @@ class StepCost:
         free_tokens: tokens that a step computes in about the time of one. 0: rows guess no tokens ahead.
         double_tokens: so many more, and a step takes twice as long.
         bucket: a step with prompts is to have a multiple of so many tokens.
+        overlap_gain: how many times faster steps follow one another where each is submitted before the host has read
+            the one before. Guessing ahead rules that out, so it must gain more than this. 1: no step is.
     """
 
     prefill_tokens: int
@@ -24,6 +26,7 @@ class StepCost:
     free_tokens: int = 0
     double_tokens: int = 1
     bucket: int = 1
+    overlap_gain: float = 1.0
 
     def limited(self, prefill_tokens: int = 0, *, drafts: bool = True) -> StepCost:
         """The same, with what the settings say of it; `prefill_tokens` 0 says nothing."""
@@ -41,3 +44,5 @@ _AVX512 = StepCost(prefill_tokens=512, beside=16, free_tokens=16, double_tokens=
 CPU_KERNELS = {"avx2": _AVX2, "avx512": _AVX512, "neon": _AVX2}
 # A guess that no GPU has confirmed; `make bench-gpu` prints what these numbers are on a card.
 CUDA = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, bucket=16)
+# Guesses too.
+CUDA_GRAPHS = StepCost(prefill_tokens=2048, free_tokens=32, double_tokens=96, overlap_gain=1.3)
