@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from promptq.contract.chunks import chunks
 from promptq.contract.webhook_records import ENDED_KEPT, Delivery
 from promptq.queue.connection import answering
-from promptq.queue.listing import PAGE, ids_after
+from promptq.queue.listing import READ_AT_ONCE, ids_after
 from promptq.queue.outbox import End
 from promptq.queue.store import JobStore
 
@@ -58,13 +59,9 @@ class DeliveryRecords:
 
     def of(self, endpoint_id: str, after: str = "") -> Iterator[Delivery]:
         """An endpoint's deliveries behind one of them, the latest first, read as far as they are asked for."""
-        ids: list[str] = []
-        for one in ids_after(self._store.client, self._keys.delivery_order(endpoint_id), after, "desc"):
-            ids.append(one)
-            if len(ids) == PAGE:
-                yield from self.get_many(endpoint_id, ids)
-                ids.clear()
-        yield from self.get_many(endpoint_id, ids)
+        ids = ids_after(self._store.client, self._keys.delivery_order(endpoint_id), after, "desc")
+        for some in chunks(ids, READ_AT_ONCE):
+            yield from self.get_many(endpoint_id, some)
 
     def end_try(self, endpoint_id: str, delivery: Delivery, disabled: str = "") -> bool:
         """Write down what came of a try. False: the delivery waits no more.

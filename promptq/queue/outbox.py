@@ -36,8 +36,8 @@ class End:
         """Read an entry of the stream. What another program wrote has gaps."""
         text = {name.decode(): value.decode() for name, value in fields.items()}
         at = int(entry_id.partition(b"-")[0]) / 1000
-        named = (text.get(name, "") for name in ("kind", "id", "state", "owner"))
-        return cls(entry_id.decode(), *named, at)
+        kind, named, state, owner = (text.get(name, "") for name in ("kind", "id", "state", "owner"))
+        return cls(entry_id.decode(), kind, named, state, owner, at)
 
     @property
     def event_id(self) -> str:
