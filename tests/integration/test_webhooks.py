@@ -124,8 +124,8 @@ def tried(api: Api, endpoint: dict[str, Any], times: int = 1) -> dict[str, Any]:
 def hasten(store: TimedStore, endpoint: dict[str, Any]) -> None:
     """Let the time of its next tries come."""
     due = keys.deliveries_due(endpoint["id"])
-    for member in store.client.zrange(due, 0, -1):
-        store.client.zadd(due, {member: 1})
+    members: list[Any] = store.client.zrange(due, 0, -1)
+    store.client.zadd(due, dict.fromkeys(members, 1))
 
 
 def test_ends_are_told_signed_once_to_those_who_chose_them(
