@@ -57,7 +57,7 @@ def rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 def report(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prefix = tmp_path_factory.mktemp("report") / "run"
     output = ["--csv", str(prefix), "--html", f"{prefix}.html", "--only-summary"]
-    done = locust("--headless", "--host", url, "-u", "10", "-r", "10", "-t", "4s", "--offered-rate", "10", *output)
+    done = locust("--headless", "--host", url, "-u", "10", "-r", "10", "-t", "4s", "--offered-rate", "20", *output)
     assert done.returncode == 0, done.stdout + done.stderr
     return prefix
 
