@@ -75,7 +75,7 @@ def test_impossible_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_passwords_are_masked() -> None:
-    assert "secret" not in str(ApiSettings(redis_url="redis://:secret@h/0").masked())
+    assert "hunter2" not in str(ApiSettings(redis_url="redis://:hunter2@h/0").masked())
 
 
 def test_defaults_are_published_where_the_operator_has_set_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
