@@ -42,7 +42,7 @@ def test_an_impossible_setting_is_one_clear_line(name: str, value: str) -> None:
 
 def test_the_settings_are_told_with_the_password_masked(tmp_path: Path) -> None:
     port = free_port()
-    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    url = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
     values = {"PROMPTQ_API_PORT": str(port), "PROMPTQ_REDIS_URL": url, "PROMPTQ_DATA_DIR": str(tmp_path)}
     log_file = tmp_path / "log"
     with log_file.open("wb") as log:
@@ -52,7 +52,7 @@ def test_the_settings_are_told_with_the_password_masked(tmp_path: Path) -> None:
         assert process.wait(20) == 0
     told = log_file.read_text()
     assert "redis://***@127.0.0.1" in told
-    assert "secret" not in told
+    assert "hunter2" not in told
 
 
 def _run(**values: str) -> subprocess.CompletedProcess[str]:

@@ -269,10 +269,10 @@ def test_a_wrong_setting_is_told(start: Start, settings: dict[str, Any], words: 
 
 
 def test_a_server_of_ones_own_that_does_not_answer_is_told(start: Start) -> None:
-    up = start(redis_url=f"redis://:secret@127.0.0.1:{free_port()}/0")
+    up = start(redis_url=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
     assert up.wait(30) == ExitCode.REDIS_UNAVAILABLE
     assert any("Redis does not answer" in line for line in up.said())
-    assert "secret" not in up.output
+    assert "hunter2" not in up.output
 
 
 def test_two_runs_cannot_share_a_data_folder(start: Start) -> None:
