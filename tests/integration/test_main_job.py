@@ -125,11 +125,11 @@ def test_identical_requests_at_the_same_moment_are_generated_once(service: Servi
 def test_a_mixed_batch_gives_what_each_prompt_gives_alone(service: Service) -> None:
     bodies = [
         {"prompt": f"Story {i} begins with " + ", ".join(TOPICS[: 1 + i % 8]) + ", and", "max_tokens": 8 + 2 * (i % 7)}
-        for i in range(20)
+        for i in range(12)
     ]
-    with ThreadPoolExecutor(20) as pool:
+    with ThreadPoolExecutor(12) as pool:
         jobs = list(pool.map(service.finished, bodies))
-    assert min(job["timings"]["batch_size"] for job in jobs) > 8
+    assert min(job["timings"]["batch_size"] for job in jobs) > 5
     model, tokenizer = reference()
     pairs = [(alone(model, tokenizer, body), job["output"]["text"]) for body, job in zip(bodies, jobs, strict=True)]
     assert [pair for pair in pairs if pair[0] != pair[1]] == []
