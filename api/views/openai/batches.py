@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from itertools import islice
 
 import gevent
 from flask import Response
@@ -16,6 +15,7 @@ from api.current import owner, services
 from api.errors import BatchNotFound, BatchNotReady, FileMissing
 from api.http.blueprints import OpenAIBlueprint
 from api.openai.file_schemas import BatchList, BatchObject, CreateBatch, batch_object
+from api.openai.pages import page_fields
 from api.openai.schemas import OpenAIError
 from api.parameters import KeyHeader
 from api.presenter import json_response
@@ -78,10 +78,7 @@ def create_batch(header: KeyHeader, body: CreateBatch) -> Response:
 def list_batches(query: BatchesQuery) -> Response:
     """Your batches, the latest first"""
     found = services().batches.of(owner(), query.after, at_once=query.limit + 1)
-    page = [batch_object(record) for record in islice(found, query.limit + 1)]
-    shown = page[: query.limit]
-    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
-    return json_response(BatchList(data=shown, first_id=first, last_id=last, has_more=len(page) > len(shown)))
+    return json_response(BatchList(**page_fields(map(batch_object, found), query.limit)))
 
 
 @blueprint.get("/<id>", responses=_FOUND)

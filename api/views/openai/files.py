@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from http import HTTPStatus
-from itertools import islice
 from typing import Literal
 
 import gevent
@@ -17,6 +16,7 @@ from api.current import owner, services
 from api.errors import FileInUse, FileMissing, RangeNotSatisfiable
 from api.http.blueprints import OpenAIBlueprint
 from api.openai.file_schemas import DeletedFile, FileList, FileObject, file_object
+from api.openai.pages import page_fields
 from api.openai.schemas import OpenAIError
 from api.presenter import json_response
 from api.upload import UploadForm
@@ -65,10 +65,7 @@ def list_files(query: FilesQuery) -> Response:
         for record in services().files.of(owner(), query.after, query.order)
         if query.purpose in (None, record.purpose)
     )
-    page = [file_object(record) for record in islice(found, query.limit + 1)]
-    shown = page[: query.limit]
-    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
-    return json_response(FileList(data=shown, first_id=first, last_id=last, has_more=len(page) > len(shown)))
+    return json_response(FileList(**page_fields(map(file_object, found), query.limit)))
 
 
 @blueprint.get("/<id>", responses=_ERRORS | {200: FileObject})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from itertools import islice
 
 from flask import Response
 from flask_openapi3.types import ResponseDict
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.current import owner, services
 from api.errors import WebhookConflict, WebhookMissing
 from api.http.blueprints import OpenAIBlueprint
+from api.openai.pages import page_fields
 from api.openai.schemas import OpenAIError
 from api.openai.webhook_schemas import (
     CreateWebhook,
@@ -74,10 +74,8 @@ def create_webhook_endpoint(body: CreateWebhook) -> Response:
 @blueprint.get("", responses=_ERRORS | {200: WebhookList})
 def list_webhook_endpoints(query: PageQuery) -> Response:
     """Your endpoints, the latest first"""
-    page = [webhook_object(one) for one in islice(services().webhooks.of(owner(), query.after), query.limit + 1)]
-    shown = page[: query.limit]
-    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
-    return json_response(WebhookList(data=shown, first_id=first, last_id=last, has_more=len(page) > len(shown)))
+    found = services().webhooks.of(owner(), query.after)
+    return json_response(WebhookList(**page_fields(map(webhook_object, found), query.limit)))
 
 
 @blueprint.get("/<id>", responses=_ERRORS | {200: WebhookObject})
@@ -122,10 +120,7 @@ def test_webhook_endpoint(path: WebhookPath) -> Response:
 def list_webhook_deliveries(path: WebhookPath, query: PageQuery) -> Response:
     """What was sent to an endpoint, and what is to be, the latest first"""
     found = services().deliveries.of(find(path.id).id, query.after)
-    page = [delivery_object(one) for one in islice(found, query.limit + 1)]
-    shown = page[: query.limit]
-    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
-    return json_response(DeliveryList(data=shown, first_id=first, last_id=last, has_more=len(page) > len(shown)))
+    return json_response(DeliveryList(**page_fields(map(delivery_object, found), query.limit)))
 
 
 @blueprint.post("/<id>/deliveries/<delivery>/redeliver", responses=_ERRORS | {200: DeliveryObject})
