@@ -96,7 +96,7 @@ def test_the_text_is_that_of_the_adapter_beside_the_model(tmp_path: Path, name: 
     recorder = Recorder()
     recorder.watch(engine)
     rows = [Row(prompt, GenerateRequest(prompt=prompt, max_tokens=TOKENS)) for prompt in PROMPTS]
-    drive(engine, recorder, rows, set(), random.Random(1))
+    drive(engine, recorder, rows, [], random.Random(1))
     ids = {prompt: byte_tokenizer()(prompt)["input_ids"] for prompt in PROMPTS}
     alike = [same(recorder.tokens.get(prompt, []), reference(apart, ids[prompt], TOKENS, [EOS])) for prompt in PROMPTS]
     assert sum(alike) >= len(PROMPTS) - 1

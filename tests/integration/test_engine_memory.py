@@ -46,7 +46,7 @@ def main() -> None:
     rng, engine = random.Random(3), tiny_engine(tiny_model("llama"), slots=16, **WAYS[sys.argv[1]])
     for first, stop in ((0, WARM_UP), (WARM_UP, REQUESTS)):
         recorder = Recorder()
-        drive(engine, recorder, rows(rng, first, stop), {f"{id}" for id in range(first, stop, 10)}, rng)
+        drive(engine, recorder, rows(rng, first, stop), [str(id) for id in range(first, stop, 10)], rng)
         assert len(recorder.ends) == stop - first
         print(psutil.Process().memory_info().rss)
 

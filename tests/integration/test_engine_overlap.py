@@ -233,7 +233,7 @@ def test_a_row_of_numbers_that_are_not_finite_ends_alone(ahead):
         for head in range(cache.key_heads):
             first = cache.start(bad.slot) + head * cache.head_stride
             store.values.view(-1, store.values.shape[-1])[first : first + bad.computed] = float("nan")
-    drive(engine, recorder, [row("c", PROMPTS[5], max_tokens=20)], set(), random.Random(0))
+    drive(engine, recorder, [row("c", PROMPTS[5], max_tokens=20)], [], random.Random(0))
     assert recorder.ends["a"].error == ("engine_error", "the model's output is not a finite number")
     for id, prompt in (("b", PROMPTS[2]), ("c", PROMPTS[5])):
         assert recorder.ends[id].text == alone(row(id, prompt, max_tokens=20).request.model_dump_json())[1].text

@@ -114,7 +114,7 @@ def compare(
     recorder = Recorder()
     recorder.watch(engine)
     rows = {str(index): request for index, request in enumerate(requests)}
-    cancelled = {id for id in rows if rng.random() < 0.15}
+    cancelled = [id for id in rows if rng.random() < 0.15]
     drive(engine, recorder, [Row(id, row, priority=rng.choice(PRIORITIES)) for id, row in rows.items()], cancelled, rng)
     assert recorder.ends.keys() == rows.keys()
     counts = Counter(reused=recorder.reused)
@@ -180,7 +180,7 @@ def test_smollm2_speaks(smollm):
     recorder = Recorder()
     recorder.watch(engine)
     question = GenerateRequest(messages=[Message(role="user", content=CHAT[0])], max_tokens=12)
-    drive(engine, recorder, [Row("a", question)], set(), random.Random(0))
+    drive(engine, recorder, [Row("a", question)], [], random.Random(0))
     assert "Paris" in recorder.text["a"]
     assert recorder.text["a"] == tokenizer.decode(recorder.tokens["a"], skip_special_tokens=True).rstrip("\ufffd")
 

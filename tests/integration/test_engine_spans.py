@@ -95,7 +95,7 @@ def test_rows_that_wait_for_room_end_as_they_do_alone(way, monkeypatch):
     for id, request in requests.items():
         recorder = Recorder()
         recorder.watch(engine := tiny_engine(model, **WAYS[way]))
-        drive(engine, recorder, [Row(id, request)], set(), rng)
+        drive(engine, recorder, [Row(id, request)], [], rng)
         alone[id] = recorder.tokens[id]
     limit_memory(monkeypatch, model, 160)
     engine, recorder = tiny_engine(model, slots=8, layout="spans", **WAYS[way]), Recorder()

@@ -221,7 +221,7 @@ def same(got: list[int], wanted: Reference) -> bool:
     return False
 
 
-def drive(engine, recorder: Recorder, waiting: list[Row], cancelled: set[str], rng: random.Random) -> None:
+def drive(engine, recorder: Recorder, waiting: list[Row], cancelled: list[str], rng: random.Random) -> None:
     """Add rows a few at a time between steps, cancel some in flight, until all have ended."""
     while waiting or engine.live_rows():
         free = min(engine.free_slots(), len(waiting), rng.randint(0, 3))
