@@ -15,6 +15,7 @@ from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings
 from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, KernelsName, ModelEntry, read_catalogue
 from promptq.contract.environment import PREFIX
 from promptq.contract.errors import ModelNotFound, SettingsError
+from promptq.contract.fleet_settings import FleetSettings
 from promptq.contract.keys import Keys
 from promptq.contract.scaler_settings import OwnScalerSettings
 from promptq.contract.setting_types import Count, CountOrNone, Host, NotNegative, Origin, Port, Seconds, Share
@@ -258,7 +259,7 @@ class WorkerSettings(CommonSettings):
         return super().load(**overrides | entry.as_settings()) if settings.models_file else settings
 
 
-class ScalerSettings(OwnScalerSettings, CommonSettings):
+class ScalerSettings(FleetSettings, OwnScalerSettings, CommonSettings):
     """The scaler process."""
 
 
