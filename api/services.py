@@ -29,7 +29,8 @@ from promptq.queue.observe import Observer
 from promptq.queue.progress import follow
 from promptq.queue.store import JobStore, connect
 from promptq.queue.webhooks import WebhookRecords
-from promptq.runtime.traces import Traces, make_traces
+from promptq.runtime.traces import Traces
+from promptq.runtime.tracing import make_traces
 from promptq.storage.outside import StorageOutside
 from promptq.storage.storage import Objects, Storage
 

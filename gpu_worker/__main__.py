@@ -29,7 +29,7 @@ from promptq.runtime.lifecycle import Stop, leave
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.ports import listen
-from promptq.runtime.traces import make_traces
+from promptq.runtime.tracing import make_traces
 
 log = logging.getLogger("gpu_worker")
 

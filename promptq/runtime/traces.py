@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from promptq.contract.errors import SettingsError
-from promptq.contract.settings import CommonSettings
-
 Attributes = Mapping[str, str | int | float | bool | Sequence[str]]
 NO_ATTRIBUTES: Attributes = {}
 
@@ -76,24 +73,3 @@ class Traces:
 
     def close(self) -> None:
         """Send what is left, waiting a few seconds at most."""
-
-
-def make_traces(program: str, settings: CommonSettings, instance: str = "") -> Traces:
-    """What the settings ask for. To be called in the process that sends: it has a thread.
-
-    Args:
-        program: api, gpu_worker or dispatcher.
-        instance: what tells the process from others of its program, such as a worker's name.
-
-    Raises:
-        SettingsError: the packages are not installed.
-    """
-    if settings.traces == "off":
-        return Traces()
-    try:
-        from promptq.runtime.traces_otlp import OtlpTraces
-    except ImportError as error:
-        raise SettingsError(
-            f"PROMPTQ_TRACES=otlp needs {error.name}; run: pip install -r requirements/traces.txt"
-        ) from None
-    return OtlpTraces(program, instance)

@@ -12,7 +12,8 @@ import pytest
 
 from promptq.contract.errors import SettingsError
 from promptq.queue.embedded import EmbeddedServer
-from promptq.runtime.traces import Traces, make_traces
+from promptq.runtime.traces import Traces
+from promptq.runtime.tracing import make_traces
 from tests.fakes import SETTINGS, TimedStore
 from tests.integration import batches
 from tests.integration.apis import Api, running
