@@ -54,7 +54,7 @@ def test_one_trace_from_the_client_to_the_stored_text_over_two_workers(
     (submit,) = receiver.named("submit")
     assert (submit.trace_id, submit.parent_id, submit.service) == (TRACE, SPAN, "promptq-api")
     assert submit.attributes["promptq.job.id"] == job_id
-    runs = sorted(receiver.named("run"), key=lambda span: span.begun)
+    runs = sorted(receiver.named("run"), key=lambda span: span.ended)
     assert [run.attributes["promptq.worker"] for run in runs] == ["first", "second"]
     assert [run.attributes["promptq.end"] for run in runs] == ["let go", "succeeded"]
     assert {(run.trace_id, run.parent_id, run.service) for run in runs} == {
