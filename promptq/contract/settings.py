@@ -65,6 +65,7 @@ class CommonSettings(BaseSettings):
     job_timeout_seconds: Seconds = Field(600, description="One run's limit, where the request names none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, for machines.")
+    traces: Literal["off", "otlp"] = Field("off", description="`otlp`: spans of jobs, sent where OTEL_* says.")
 
     _catalogue: Catalogue | None = PrivateAttr(None)
 
