@@ -40,10 +40,11 @@ def has_ended(identity: str) -> bool:
 
 def _machine() -> str:
     """Of a container too: the processes that it sees are those of its namespace."""
-    return f"{_BOOT.read_text().strip()} {os.readlink(_NAMESPACE)}"
+    boot = _BOOT.read_text(encoding="ascii").strip()
+    return f"{boot} {os.readlink(_NAMESPACE)}"
 
 
 def _start(pid: int) -> str:
     """When a process started; empty of a zombie, which does nothing any more."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace", encoding="utf-8").rpartition(")")[2].split()
     return "" if fields[_STATE_FIELD] == "Z" else fields[_START_FIELD]
