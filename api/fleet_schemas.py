@@ -66,6 +66,7 @@ class ScalerResource(BaseModel):
     min_workers: int
     max_workers: int
     wanted: int
+    leader: str = Field(description="Host and process of the scaler that says so; others wait to take over.")
     trouble: str = Field(description="Why workers do not start, or an empty string.")
     retry_at: Time | None
     pools: list[PoolResource]

@@ -29,6 +29,8 @@ from promptq.queue.observe import Observer
 from promptq.queue.progress import follow
 from promptq.queue.store import JobStore, connect
 from promptq.queue.webhooks import WebhookRecords
+from promptq.runtime.traces import Traces
+from promptq.runtime.tracing import make_traces
 from promptq.storage.outside import StorageOutside
 from promptq.storage.storage import Objects, Storage
 
@@ -54,6 +56,7 @@ class Services:
     batches: BatchRecords
     webhooks: WebhookRecords
     deliveries: DeliveryRecords
+    traces: Traces
 
 
 def make_services(
@@ -62,7 +65,7 @@ def make_services(
     """Make the parts from the settings. Opens no connection yet.
 
     Raises:
-        SettingsError: the file of API keys cannot be used, or the storage of files.
+        SettingsError: the file of API keys cannot be used, or the storage of files, or traces cannot be made.
     """
     store = store or JobStore(connect(settings.redis_url, settings.redis_timeout_seconds), settings)
     registry = CollectorRegistry()
@@ -87,6 +90,7 @@ def make_services(
         batches=BatchRecords(store),
         webhooks=WebhookRecords(store),
         deliveries=DeliveryRecords(store),
+        traces=make_traces("api", settings),
     )
 
 

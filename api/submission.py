@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from flask import g, request
+from flask import g
 from pydantic import Field, ValidationError
 
 from api.current import owner, request_id, services
 from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services
 from api.submit_metrics import SubmitResult
+from api.tracing import submitting
 from promptq.contract.admission import check_limits, invalid_request
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest, ModelNotFound, PromptqError, RedisUnavailable
 from promptq.contract.request import JobRequest
 from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import NewJob, Submitted
 from promptq.runtime import logs
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class KeyedJob(JobRequest):
@@ -49,8 +47,10 @@ def submit(
     """
     parts = services()
     try:
-        new = replace(_new_job(body, job_id, idempotency_key, parts, max_tokens_param), response=response)
-        done = parts.submit_batcher.submit(new)
+        with submitting() as span:
+            new = _new_job(body, job_id, idempotency_key, parts, max_tokens_param, span.traceparent)
+            done = parts.submit_batcher.submit(replace(new, response=response))
+            span.note({"promptq.job.id": done.job.id, "promptq.outcome": done.outcome})
     except IdempotencyConflict as error:
         error.param = "id" if job_id else "Idempotency-Key"
         raise
@@ -84,8 +84,11 @@ def submit_many(
     """
     parts = services()
     keys = [f"{idempotency_key}:{place}" if idempotency_key else "" for place in range(len(items))]
-    read = [_read(item, key, parts, max_tokens_param) for item, key in zip(items, keys, strict=True)]
-    admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
+    with submitting() as span:
+        keyed = zip(items, keys, strict=True)
+        read = [_read(item, key, parts, max_tokens_param, span.traceparent) for item, key in keyed]
+        admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
+        span.note({"promptq.jobs": len(items)})
     results = [next(admitted) if isinstance(one, NewJob) else one for one in read]
     g.acknowledged = True
     parts.submit_metrics.count(results)
@@ -94,11 +97,11 @@ def submit_many(
     return results
 
 
-def _read(item: Any, key: str, parts: Services, max_tokens_param: str) -> NewJob | PromptqError:
+def _read(item: Any, key: str, parts: Services, max_tokens_param: str, traceparent: str) -> NewJob | PromptqError:
     """One prompt of a batch as a job; its own idempotency key has precedence over the given one."""
     try:
         keyed = KeyedJob.model_validate(item)
-        return _new_job(keyed, "", keyed.idempotency_key or key, parts, max_tokens_param)
+        return _new_job(keyed, "", keyed.idempotency_key or key, parts, max_tokens_param, traceparent)
     except ValidationError as error:
         return invalid_request(error)
     except (InvalidRequest, ModelNotFound) as error:
@@ -122,7 +125,9 @@ def _admit(news: Sequence[NewJob], parts: Services) -> list[SubmitResult]:
     return done
 
 
-def _new_job(body: JobRequest, job_id: str, key: str, parts: Services, max_tokens_param: str) -> NewJob:
+def _new_job(
+    body: JobRequest, job_id: str, key: str, parts: Services, max_tokens_param: str, traceparent: str
+) -> NewJob:
     entry, body = parts.model_checks.resolve(body)
     check_limits(body, parts.settings.max_prompt_chars, parts.settings.max_tokens_limit, max_tokens_param)
     parts.model_checks.check(body, entry.name)
@@ -132,7 +137,7 @@ def _new_job(body: JobRequest, job_id: str, key: str, parts: Services, max_token
         entry.identity(parts.settings.dtype),
         idempotency_key=_record(key) if key else "",
         keep_seconds=parts.settings.idempotency_ttl_seconds if job_id or key else None,
-        traceparent=_traceparent(),
+        traceparent=traceparent,
         request_id=request_id(),
         owner=owner(),
         weight=parts.access.weight(owner()),
@@ -144,8 +149,3 @@ def _record(key: str) -> str:
     """Each owner has Idempotency-Keys of its own."""
     scoped = f"{owner()}\0{key}" if owner() else key
     return hashlib.sha256(scoped.encode()).hexdigest()
-
-
-def _traceparent() -> str:
-    header = request.environ.get("HTTP_TRACEPARENT", "")
-    return header if _TRACEPARENT.fullmatch(header) else ""

@@ -29,6 +29,7 @@ from promptq.runtime.lifecycle import Stop
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.ports import listen
+from promptq.runtime.tracing import make_traces
 from promptq.storage.storage import Storage
 
 log = logging.getLogger("dispatcher")
@@ -68,7 +69,8 @@ def serve(settings: DispatcherSettings, storage: Storage, timeout: float) -> Non
     start_http_server(settings.dispatcher_port, settings.dispatcher_host, registry)
     leases = LeaseKeeper(store)
     files = FileRecords(store)
-    context = Context(settings, store, BatchRecords(store), files, storage, Models(store), metrics)
+    traces = make_traces("dispatcher", settings)
+    context = Context(settings, store, BatchRecords(store), files, storage, Models(store), metrics, traces)
     batches = BatchesDuty(context, leases)
     deliveries = DeliveriesDuty(settings, store, leases, metrics)
     listener = Listener(
@@ -80,6 +82,7 @@ def serve(settings: DispatcherSettings, storage: Storage, timeout: float) -> Non
     finally:
         listener.close()
         leases.close()
+        traces.close()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from gpu_worker.assembly import Worker
 from gpu_worker.engines.base import Engine
 from gpu_worker.engines.registry import create_engine
 from gpu_worker.registration import WorkerRegistration
+from gpu_worker.run_traces import run_traces
 from gpu_worker.spare import await_assignment
 from gpu_worker.startup import Startup
 from gpu_worker.telemetry import Telemetry
@@ -28,6 +29,7 @@ from promptq.runtime.lifecycle import Stop, leave
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.ports import listen
+from promptq.runtime.tracing import make_traces
 
 log = logging.getLogger("gpu_worker")
 
@@ -62,11 +64,10 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     """Export metrics, register, and work until the stop is requested.
 
     Raises:
-        SettingsError: the metrics port is taken.
+        SettingsError: the metrics port is taken, or what traces need is not installed.
     """
     keep_in_memory()
     registry = CollectorRegistry()
-    telemetry = Telemetry(WorkerMetrics(registry), engine)
     host = settings.worker_metrics_host
     listen("PROMPTQ_WORKER_METRICS_PORT", host, settings.worker_metrics_port).close()
     server, thread = start_http_server(settings.worker_metrics_port, host, registry)
@@ -75,9 +76,12 @@ def serve(settings: WorkerSettings, engine: Engine, stop: Stop) -> None:
     store = JobStore(connect(settings.redis_url, answer_seconds), settings)
     registration = WorkerRegistration(store, settings, engine.info, url)
     upgrade(store)
+    traces = make_traces("gpu_worker", settings, registration.name)
+    telemetry = Telemetry(WorkerMetrics(registry), engine, run_traces(traces, engine.info, registration.name))
     try:
         Worker(store, engine, registration, telemetry, settings).run(stop)
     finally:
+        traces.close()
         server.shutdown()
         server.server_close()
         thread.join()

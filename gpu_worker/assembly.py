@@ -54,9 +54,7 @@ class Worker:
         self._default_model, self._model = settings.default_model, settings.model_name
         self._progress = progress = ProgressKeeper(store, engine.info.identity, settings.checkpoint_seconds)
         preemption = _preemption(settings, engine)
-        self._claim_io = ClaimIO(
-            store, registration.name, batching, telemetry.stored, terms, preemption, progress.give_up
-        )
+        self._claim_io = ClaimIO(store, registration.name, batching, telemetry, terms, preemption, progress.give_up)
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
         self._watch_channel = settings.keys.watch_channel
         channels = (settings.keys.wake_channel, self._cancel_channel, self._watch_channel)

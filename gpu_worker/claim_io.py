@@ -7,10 +7,11 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gpu_worker.batching import Batching
+from gpu_worker.claim_watcher import ClaimWatcher
 from gpu_worker.preemption import NO_PREEMPTION, NOTHING, Need, Preemption
 from gpu_worker.returns import Returned, Returns
 from promptq.contract.errors import RedisUnavailable
@@ -32,7 +33,6 @@ class ClaimIO(threading.Thread):
     a lost lease the same job may come back under a new one.
 
     Args:
-        on_stored: told of endings that were sent, and whether each was accepted.
         terms: which jobs its engine can take.
         preemption: when running rows give way to more urgent jobs.
         keep: stores the progress of rows that gave way, before their jobs are put back.
@@ -43,7 +43,7 @@ class ClaimIO(threading.Thread):
         store: JobStore,
         worker: str,
         batching: Batching,
-        on_stored: Callable[[Sequence[Ending], Sequence[bool]], None],
+        watcher: ClaimWatcher,
         terms: Terms = ANY,
         preemption: Preemption = NO_PREEMPTION,
         keep: Callable[[Sequence[Claim]], None] = lambda _: None,
@@ -52,7 +52,7 @@ class ClaimIO(threading.Thread):
         self._store = store
         self._worker = worker
         self._batching = batching
-        self._on_stored = on_stored
+        self._watcher = watcher
         self._terms = terms
         self._preemption = preemption
         self._returns = Returns(store, keep)
@@ -104,8 +104,7 @@ class ClaimIO(threading.Thread):
                 self._wake()
             beyond = len(self._unfinished) - capacity if capacity < self._batching.slots else 0
             patient = [claim for claim in self._ready if not self._preemption.may_need(claim.priority)]
-            surplus = patient[max(0, len(patient) - beyond) :]
-            if surplus:
+            if surplus := patient[max(0, len(patient) - beyond) :]:
                 self._ready = deque(claim for claim in self._ready if claim not in surplus)
                 self.put_back([Returned(claim, "upstream") for claim in surplus])
 
@@ -118,8 +117,9 @@ class ClaimIO(threading.Thread):
             self._unfinished.difference_update(ending.claim.execution for ending in endings)
             self._wake()
 
-    def forget(self, claims: Iterable[Claim]) -> None:
+    def forget(self, claims: Sequence[Claim]) -> None:
         """These claims are no longer ours: nothing is to be stored for them."""
+        self._watcher.let_go(claims)
         with self._changed:
             for claim in claims:
                 self._held.pop(claim.execution, None)
@@ -243,7 +243,7 @@ class ClaimIO(threading.Thread):
         if is_sent := self._returns.try_to_send(returned):
             with self._changed:
                 del self._returned[: len(returned)]
-                self.forget(one.claim for one in returned)
+                self.forget([one.claim for one in returned])
         return is_sent
 
     def _exchange(self) -> None:
@@ -253,14 +253,14 @@ class ClaimIO(threading.Thread):
             need = self._what_to_claim()
             terms = replace(self._terms, busy=bool(self._unfinished), above=need.above)
         stored, claims = self._store.finish_and_claim(self._worker, endings, need.count, terms)
+        self._watcher.claimed(claims)
         with self._changed:
             del self._endings[: len(endings)]
             for ending in endings:
                 self._held.pop(ending.claim.execution, None)
             self._hold(claims, need)
             self._start_batch()
-        if endings:
-            self._on_stored(endings, stored)
+        self._watcher.stored(endings, stored)
 
     def _what_to_claim(self) -> Need:
         awake, self._awake = self._awake, False

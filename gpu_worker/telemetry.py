@@ -11,6 +11,7 @@ from gpu_worker.claim_conversion import Run
 from gpu_worker.engines.base import Engine, Event, StepResult
 from gpu_worker.engines.kv_memory import KvTokens
 from gpu_worker.preemption import REASONS
+from gpu_worker.run_traces import NO_RUN_TRACES, NoRunTraces
 from promptq.contract.job import Status
 from promptq.contract.metrics import WorkerMetrics
 from promptq.contract.queues import PRIORITIES
@@ -22,13 +23,18 @@ ENDS = (*(status.value for status in (Status.SUCCEEDED, Status.FAILED, Status.CA
 
 
 class Telemetry:
-    """Turns claims, steps and endings into metrics, and each ending into a line of the log. `now`: steady seconds."""
+    """Turns claims, steps and endings into metrics, and each ending into a line of the log. `now`: steady seconds.
 
-    def __init__(self, metrics: WorkerMetrics, engine: Engine) -> None:
+    Args:
+        traces: notes what happens to claims.
+    """
+
+    def __init__(self, metrics: WorkerMetrics, engine: Engine, traces: NoRunTraces = NO_RUN_TRACES) -> None:
         model = engine.info.model
         self._model = model
         self._metrics = metrics
         self._engine = engine
+        self._traces = traces
         self._inter_token = metrics.inter_token_latency.labels(model)
         self._first_token = metrics.time_to_first_token.labels(model)
         self._batch_size = metrics.batch_size.labels(model)
@@ -51,10 +57,19 @@ class Telemetry:
         self._metrics.slots.labels("busy").set(busy)
         self._metrics.slots.labels("free").set(self._engine.free_slots())
 
-    def claimed(self, claim: Claim) -> None:
-        """A job left the queue."""
-        self._queue_wait[claim.priority].observe(claim.waited_seconds)
-        self._resumed.inc(len(claim.progress))
+    def claimed(self, claims: Sequence[Claim]) -> None:
+        """Jobs left the queue."""
+        self._traces.claimed(claims)
+
+    def started(self, run: Run) -> None:
+        """One of them became a row."""
+        self._queue_wait[run.claim.priority].observe(run.claim.waited_seconds)
+        self._resumed.inc(run.resumed)
+        self._traces.started(run)
+
+    def let_go(self, claims: Sequence[Claim]) -> None:
+        """They have no ending here."""
+        self._traces.let_go(claims)
 
     def stepped(self, seconds: float, result: StepResult) -> None:
         """The engine made a step that took this long."""
@@ -103,6 +118,7 @@ class Telemetry:
 
     def stored(self, endings: Sequence[Ending], accepted: Sequence[bool]) -> None:
         """Endings were written or, where the claim was lost, refused."""
+        self._traces.stored(endings, accepted)
         rows = zip(endings, accepted, strict=True)
         statuses = [ending.state.value if written else "fenced" for ending, written in rows]
         for status, count in Counter(statuses).items():

@@ -161,7 +161,7 @@ class WorkerLoop:
             if self._adopt(claim):
                 continue
             run = Run(claim, self._clock(), len(claim.progress))
-            self._parts.telemetry.claimed(claim)
+            self._parts.telemetry.started(run)
             try:
                 rows.append(claim_conversion.row(run, self._limits.job_timeout, self._engine.info))
                 self._runs[claim.id] = run

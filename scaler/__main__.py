@@ -22,8 +22,9 @@ from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.parent_death import KillingStop
 from scaler.assembly import Assembly
 from scaler.catalogue_reload import CatalogueReload
+from scaler.fleet_choice import create_fleet
 from scaler.fleets.gpus import Gpus
-from scaler.fleets.local import LocalFleet
+from scaler.leadership import Leadership
 from scaler.loop import ScalerLoop
 from scaler.metrics_server import GpuCollector, MetricsServer, QueueCollector, ServerCollector, create_app
 from scaler.scaling import Scaling
@@ -57,7 +58,7 @@ def serve(settings: ScalerSettings) -> None:
     gpus = Gpus(allowed=given.get("CUDA_VISIBLE_DEVICES"))
     gpus.check_order(given.get("CUDA_DEVICE_ORDER"))
     assembly = Assembly(settings, gpus)
-    fleet = LocalFleet(assembly.fleet_settings(), gpus if assembly.places_on_gpus else None)
+    fleet = create_fleet(assembly, gpus)
     stop = KillingStop(fleet.kill).install()
     catalogue = CatalogueReload(assembly)
     catalogue.install()
@@ -66,9 +67,10 @@ def serve(settings: ScalerSettings) -> None:
     registry = CollectorRegistry()
     store = JobStore(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
     scaling = Scaling(fleet, assembly.specs(), assembly.machine.rooms, ScalerMetrics(registry), settings)
-    loop = ScalerLoop(fleet, scaling, store, reload=catalogue.specs)
+    leadership = Leadership(store, settings)
+    loop = ScalerLoop(fleet, scaling, store, reload=catalogue.specs, leadership=leadership)
     observer = Observer(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings)
-    registry.register(QueueCollector(observer))
+    registry.register(QueueCollector(observer, lambda: leadership.leads))
     registry.register(ServerCollector(partial(look, observer.client, settings.keys)))
     registry.register(GpuCollector(gpus.read))
     server = MetricsServer(create_app(registry, observer, settings.advertised_host), settings)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from promptq.contract import environment
 from promptq.contract.catalogue import Catalogue, ModelEntry
@@ -11,7 +12,8 @@ from promptq.contract.settings import ScalerSettings
 from promptq.runtime import programs
 from promptq.runtime.cgroups import processors
 from scaler.fleets.gpus import Gpus
-from scaler.fleets.local import SPARE_COMMAND, WORKER_COMMAND, Launch, LocalFleetSettings
+from scaler.fleets.launch import Launch
+from scaler.fleets.local import SPARE_COMMAND, WORKER_COMMAND, LocalFleetSettings
 from scaler.policy import Limits
 from scaler.pools import PoolSpec
 
@@ -45,8 +47,10 @@ class Assembly:
     def __init__(self, settings: ScalerSettings, gpus: Gpus) -> None:
         self.settings = settings
         self._catalogue = settings.catalogue
-        self._gpu_count = len(gpus.read()) if any(map(self._may_use_gpus, self._catalogue.models)) else 0
-        self.machine = Machine.of(settings, self._gpu_count)
+        self._is_local = settings.fleet == "local"
+        may_use_gpus = self._is_local and any(map(self._may_use_gpus, self._catalogue.models))
+        self._gpu_count = len(gpus.read()) if may_use_gpus else 0
+        self.machine = Machine.of(settings, self._gpu_count) if self._is_local else self._cluster()
         self._launches: dict[str, Launch] = {}
         self.serve(self._catalogue)
 
@@ -54,6 +58,11 @@ class Assembly:
     def places_on_gpus(self) -> bool:
         """Whether there are GPUs, and a model that may use them."""
         return self._gpu_count > 0
+
+    @property
+    def launches(self) -> Mapping[str, Launch]:
+        """By pool, how its workers are started: a view, which follows the catalogue."""
+        return MappingProxyType(self._launches)
 
     def specs(self) -> list[PoolSpec]:
         """A pool for each model, in the catalogue's order."""
@@ -96,12 +105,32 @@ class Assembly:
         command = (entry.python, *WORKER_COMMAND[1:]) if entry.python else None
         return Launch(own, units, resource, units if resource == "gpu" else 0, _takes_spare(entry), command)
 
+    def _cluster(self) -> Machine:
+        """How much a cluster has room for nobody here knows, and it may grow: as much as the settings let it."""
+        given = self.settings.max_workers
+        most = {"cpu": 0, "gpu": 0}
+        for entry in self._catalogue.models:
+            resource, units = self._needs(entry)
+            least = entry.min_workers if self.settings.models_file else self.settings.min_workers
+            most[resource] += units * (entry.max_workers or max(1, least))
+        return Machine(given or most["cpu"], given or most["gpu"])
+
     def _needs(self, entry: ModelEntry) -> tuple[str, int]:
         """Whose room a worker of the model takes, and how much of it."""
         if entry.is_elsewhere:
             return "cpu", 0
+        if not self._is_local:
+            gpus = self._gpus_of(entry)
+            return ("gpu", gpus) if gpus else ("cpu", 1)
         on_gpu = self._gpu_count and self._may_use_gpus(entry)
         return ("gpu", entry.gpus or 1) if on_gpu else ("cpu", 1)
+
+    def _gpus_of(self, entry: ModelEntry) -> int:
+        """Of each of its workers on a cluster, where nobody looks what a machine has: none, unless it is said."""
+        if entry.engine == "echo":
+            return 0
+        device = entry.device or self.settings.device
+        return int(device.startswith("cuda")) if entry.gpus is None else entry.gpus
 
     def _may_use_gpus(self, entry: ModelEntry) -> bool:
         """Not where a CPU is named, or one GPU by number, or where nothing is computed."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from promptq.contract.errors import RedisUnavailable
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
 from scaler.fleets.base import REASONS, Fleet
 from scaler.housekeeping import Housekeeping
+from scaler.leadership import Leadership
 from scaler.pools import PoolSpec, stranded
 from scaler.reaper import Reaper
 from scaler.scaling import Scaling
@@ -27,11 +29,12 @@ class ScalerLoop:
 
     Args:
         reload: reads the catalogue again if that was asked for; gives the new pools, or None.
+        leadership: None: this is the only scaler.
     """
 
     def __init__(
         self, fleet: Fleet, scaling: Scaling, store: JobStore, clock: Callable[[], float] = time.monotonic,
-        reload: Callable[[], Sequence[PoolSpec] | None] = lambda: None,
+        reload: Callable[[], Sequence[PoolSpec] | None] = lambda: None, leadership: Leadership | None = None,
     ) -> None:  # fmt: skip
         self._fleet = fleet
         self._scaling = scaling
@@ -40,6 +43,8 @@ class ScalerLoop:
         self._metrics = scaling.metrics
         self._clock = clock
         self._reload = reload
+        self._leadership = leadership
+        self._leads = False
         self._reaper = Reaper(store)
         self._housekeeping = Housekeeping(store)
         self._redis_is_down = False
@@ -47,24 +52,33 @@ class ScalerLoop:
         self._others: list[WorkerRecord] = []
 
     def initialize(self) -> None:
-        """Say within which bounds it scales; every counter begins at 0."""
-        self._scaling.announce()
+        """Every counter begins at 0."""
         for name in REASONS:
             self._metrics.worker_exits.labels(name)
 
     def loop(self, now: float) -> None:
-        """One round. While Redis cannot be read, the workers there are go on."""
+        """One round; of a scaler that does not lead, only a look whether it does now. While Redis cannot be read, the
+        workers there are go on."""
         at = self._clock()
         self._collect(at)
         try:
-            self._round(now, at)
+            if self._is_leader(at):
+                self._round(now, at)
+            else:
+                self._forget_dead()
             self._note_redis(None)
         except RedisUnavailable as error:
             self._hold(error, at)
         self._export(now)
 
     def shutdown(self) -> None:
-        """Retire every worker, and wait for the last; the fleet kills those that take too long."""
+        """Let another scaler lead. Workers that outlive this one go on; else retire every one, and wait for the last;
+        the fleet kills those that take too long."""
+        if self._leadership:
+            self._leadership.resign()
+        if self._fleet.capabilities.outlives:
+            log.info("Stopping: the workers go on.")
+            return
         log.info("Stopping: %d workers drain.", len(self._fleet.roster()))
         self._fleet.retire_all(self._clock())
         while self._fleet.roster():
@@ -79,6 +93,21 @@ class ScalerLoop:
         for end in self._fleet.poll(at):
             self._metrics.worker_exits.labels(end.reason).inc()
             self._to_forget.append(end.name)
+
+    def _is_leader(self, at: float) -> bool:
+        led, self._leads = self._leads, self._leadership.renew() if self._leadership else True
+        if self._leads and not led:
+            self._fleet.take_over(at)
+            self._scaling.announce()
+        if led and not self._leads:
+            self._step_down(at)
+        return self._leads
+
+    def _step_down(self, at: float) -> None:
+        log.warning("Another scaler leads now; this one waits.")
+        self._scaling.withdraw()
+        if not self._fleet.capabilities.outlives:
+            self._fleet.retire([worker.name for worker in self._fleet.roster()], at)
 
     def _round(self, now: float, at: float) -> None:
         if (specs := self._reload()) is not None:
@@ -113,13 +142,15 @@ class ScalerLoop:
     def _publish(self, now: float, at: float) -> None:
         self._observer.publish_drain_rates(self._scaling.drain_rates())
         trouble = stranded(self._observer.stranded(self._scaling.names))
-        self._observer.publish_fleet(self._scaling.record(now, at, trouble))
+        leader = self._leadership.name if self._leadership else ""
+        self._observer.publish_fleet(replace(self._scaling.record(now, at, trouble), leader=leader))
 
     def _hold(self, error: RedisUnavailable, at: float) -> None:
         self._note_redis(error)
         self._reaper.note_outage()
         self._fleet.pause_clocks(at)
-        self._scaling.hold()
+        if self._leads:
+            self._scaling.hold()
 
     def _note_redis(self, error: RedisUnavailable | None) -> None:
         is_down = error is not None
@@ -130,5 +161,7 @@ class ScalerLoop:
         self._redis_is_down = is_down
 
     def _export(self, now: float) -> None:
-        self._scaling.export(self._others)
+        self._metrics.leads.set(self._leads)
+        if self._leads:
+            self._scaling.export(self._others)
         self._metrics.last_loop.set(now)

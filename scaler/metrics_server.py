@@ -26,13 +26,20 @@ log = logging.getLogger(__name__)
 
 
 class QueueCollector(Collector):
-    """Queue gauges and exact totals, read from Redis at scrape time; left out while Redis is away."""
+    """Queue gauges and exact totals, read from Redis at scrape time; left out while Redis is away.
 
-    def __init__(self, observer: Observer) -> None:
+    Args:
+        leads: whether this scaler leads; of several, one tells what all see alike.
+    """
+
+    def __init__(self, observer: Observer, leads: Callable[[], bool] = lambda: True) -> None:
         self._observer = observer
+        self._leads = leads
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         """Every queue metric, from one snapshot."""
+        if not self._leads():
+            return
         try:
             snapshot = self._observer.snapshot()
         except RedisUnavailable:

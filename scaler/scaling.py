@@ -99,6 +99,13 @@ class Scaling:
             pool.forget()
             self.metrics.decisions.labels(pool.name, "hold", Reason.HELD_REDIS_DOWN).inc()
 
+    def withdraw(self) -> None:
+        """Another scaler decides from now on, and says how many there are."""
+        for pool in self._pools.values():
+            pool.forget()
+        self.metrics.workers.clear()
+        self.metrics.wanted.clear()
+
     def drain_rates(self) -> dict[str, float]:
         """Jobs ended per second, by pool."""
         return {pool.name: pool.rates.drain.per_second for pool in self._pools.values()}

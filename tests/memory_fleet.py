@@ -40,18 +40,26 @@ class MemoryFleet:
         most: how many there may be, those that drain included.
         crashes: a worker ends as soon as it has started.
         drains: a retired worker ends at once; otherwise when the test says so, or its time is over.
+        sees_exits, outlives: as FleetCapabilities.
     """
 
-    def __init__(self, most: int = 3, crashes: bool = False, drains: bool = True, sees_exits: bool = True) -> None:
-        self.capabilities = FleetCapabilities(sees_exits=sees_exits)
+    def __init__(
+        self, most: int = 3, crashes: bool = False, drains: bool = True, sees_exits: bool = True,
+        outlives: bool = False,
+    ) -> None:  # fmt: skip
+        self.capabilities = FleetCapabilities(sees_exits=sees_exits, outlives=outlives)
         self.prepared: list[int] = []
         self.paused: list[float] = []
+        self.taken_over: list[float] = []
         self.crashes = crashes
         self._most = most
         self._drains = drains
         self._workers: dict[str, _Worker] = {}
         self._spawned = 0
         self._starts: defaultdict[str, Starts] = defaultdict(Starts)
+
+    def take_over(self, now: float) -> None:
+        self.taken_over.append(now)
 
     def trouble(self, pool: str) -> str:
         return self._starts[pool].trouble

@@ -49,6 +49,7 @@ def _scaler(fleet: FleetRecord) -> ScalerResource:
         min_workers=fleet.min_workers,
         max_workers=fleet.max_workers,
         wanted=fleet.wanted,
+        leader=fleet.leader,
         trouble=fleet.trouble,
         retry_at=iso_or_none(fleet.retry_at),
         pools=[PoolResource(**asdict(pool)) for pool in fleet.pools],

@@ -11,6 +11,7 @@ from promptq.contract.settings import DispatcherSettings
 from promptq.queue.batches import BatchRecords
 from promptq.queue.files import FileRecords
 from promptq.queue.store import JobStore
+from promptq.runtime.traces import Traces
 from promptq.storage.storage import Storage
 
 
@@ -34,5 +35,6 @@ class Context:
     storage: Storage
     models: Models
     metrics: DispatcherMetrics
+    traces: Traces = field(default_factory=Traces)
     now: float = 0.0
     stopping: threading.Event = field(default_factory=threading.Event)

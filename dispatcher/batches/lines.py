@@ -77,9 +77,10 @@ class Line:
         """Whether the cache may answer others with what its jobs give."""
         return self.jobs[0].request.cache and self.jobs[0].request.is_deterministic
 
-    def with_priority(self, priority: Priority) -> list[NewJob]:
-        """The jobs, to be queued with this priority."""
-        return [replace(job, request=job.request.model_copy(update={"priority": priority})) for job in self.jobs]
+    def to_submit(self, priority: Priority, traceparent: str) -> list[NewJob]:
+        """The jobs, to be queued with this priority and to be traced below this span."""
+        own = {"priority": priority}
+        return [replace(job, request=job.request.model_copy(update=own), traceparent=traceparent) for job in self.jobs]
 
 
 def prepare(batch: BatchRecord, number: int, raw: bytes, settings: DispatcherSettings, able: Able) -> Line | Entry:

@@ -79,7 +79,14 @@ class Submitter:
         line = run.take()
         priority, reason = run.priority()
         self._context.metrics.submitted.labels(priority, reason).inc(len(line.jobs))
-        return _Turn(run, line, line.with_priority(priority))
+        return _Turn(run, line, line.to_submit(priority, self._traceparent(run, line)))
+
+    def _traceparent(self, run: BatchRun, line: Line) -> str:
+        """Each line has a trace of its own, with a link to the request that made the batch: one trace for all of them
+        would be too large to be looked at."""
+        about = {"promptq.batch.id": run.record.id, "promptq.batch.line": line.number}
+        with self._context.traces.submit("", about, link=run.record.traceparent) as span:
+            return span.traceparent
 
     def _send(self, turns: list[_Turn]) -> None:
         """The first lines, as many as fit into a script; those that got all of their jobs leave the list."""

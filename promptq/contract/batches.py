@@ -54,6 +54,7 @@ class BatchRecord:
         keep_seconds: how long the files are kept after the end.
         model: what all lines name; empty where they differ.
         weight: the owner's share of a queue beside other owners, as of jobs.
+        traceparent: of the request that made it (W3C Trace Context), or an empty string.
     """
 
     id: str
@@ -77,6 +78,7 @@ class BatchRecord:
     keep_seconds: int = 0
     model: str = ""
     weight: float = 1.0
+    traceparent: str = ""
 
     @classmethod
     def from_hash(cls, batch_id: str, fields: Mapping[bytes, bytes]) -> BatchRecord:
@@ -104,6 +106,7 @@ class BatchRecord:
             int(text.get("keep_seconds", 0)),
             text.get("model", ""),
             float(text.get("weight", 1)),
+            text.get("traceparent", ""),
         )
 
     @property

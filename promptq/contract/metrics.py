@@ -116,6 +116,9 @@ class ScalerMetrics:
         self.last_loop = Gauge(
             "promptq_scaler_last_loop_timestamp_seconds", "When the last round ended.", registry=registry
         )
+        self.leads = Gauge(
+            "promptq_scaler_leads", "1 of the scaler that decides, 0 of one that waits.", registry=registry
+        )
         self.worker_exits = Counter(
             "promptq_worker_exits_total", "Worker processes that ended, by reason.", ["reason"], registry=registry
         )

@@ -15,6 +15,7 @@ from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings
 from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, KernelsName, ModelEntry, read_catalogue
 from promptq.contract.environment import PREFIX
 from promptq.contract.errors import ModelNotFound, SettingsError
+from promptq.contract.fleet_settings import FleetSettings
 from promptq.contract.keys import Keys
 from promptq.contract.scaler_settings import OwnScalerSettings
 from promptq.contract.setting_types import Count, CountOrNone, Host, NotNegative, Origin, Port, Seconds, Share
@@ -64,6 +65,7 @@ class CommonSettings(BaseSettings):
     job_timeout_seconds: Seconds = Field(600, description="One run's limit, where the request names none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, for machines.")
+    traces: Literal["off", "otlp"] = Field("off", description="`otlp`: spans of jobs, sent where OTEL_* says.")
 
     _catalogue: Catalogue | None = PrivateAttr(None)
 
@@ -258,7 +260,7 @@ class WorkerSettings(CommonSettings):
         return super().load(**overrides | entry.as_settings()) if settings.models_file else settings
 
 
-class ScalerSettings(OwnScalerSettings, CommonSettings):
+class ScalerSettings(FleetSettings, OwnScalerSettings, CommonSettings):
     """The scaler process."""
 
 

@@ -61,6 +61,7 @@ class BatchRecords:
             "keep_seconds": record.keep_seconds,
             "model": record.model,
             "weight": record.weight,
+            "traceparent": record.traceparent,
         }
         head = [record.id, record.owner, window_seconds(record.window), record.input_file_id]
         reply = self._store.scripts.run("batch_create", [*head, *chain.from_iterable(fields.items())])

@@ -87,6 +87,7 @@ class FleetRecord:
         starting: names of workers spawned and not yet registered.
         trouble: the last reason why workers do not start, or an empty string.
         retry_at: wall time of the next try after a crash, or None.
+        leader: the name of the scaler that says so.
     """
 
     min_workers: int
@@ -96,6 +97,7 @@ class FleetRecord:
     trouble: str = ""
     retry_at: float | None = None
     pools: Sequence[PoolRecord] = ()
+    leader: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,13 @@ class FleetCapabilities:
         sees_exits: an Exit from `poll` means that the worker's process is gone for certain, so the jobs that it held
             can be taken back at once; otherwise their leases are waited for.
         prepares: `prepare` makes the next start quicker.
+        outlives: workers go on when this scaler ends or leads no more, and `take_over` of the next one finds them;
+            otherwise they go with it.
     """
 
     sees_exits: bool = False
     prepares: bool = False
+    outlives: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ class Fleet(Protocol):
     @property
     def capabilities(self) -> FleetCapabilities:
         """What it can do beyond this protocol; never changes."""
+        ...
+
+    def take_over(self, now: float) -> None:
+        """This scaler leads from now on: forget what was known, and find the workers that an earlier leader left."""
         ...
 
     def trouble(self, pool: str) -> str:

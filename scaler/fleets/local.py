@@ -14,6 +14,7 @@ from scaler.backoff import is_stable
 from scaler.fleets.base import Exit, FleetCapabilities, Start
 from scaler.fleets.child import Child
 from scaler.fleets.gpus import Gpus, place
+from scaler.fleets.launch import Launch
 from scaler.fleets.starts import Starts
 from scaler.fleets.warm_spare import WarmSpare, wants_spare
 
@@ -23,27 +24,6 @@ UNRESPONSIVE_SECONDS = 30.0
 KILL_GRACE_SECONDS = 5.0
 WORKER_COMMAND = tuple(command("gpu_worker"))
 SPARE_COMMAND = (*WORKER_COMMAND, "--spare")
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How the workers of one pool are started.
-
-    Attributes:
-        environment: in what theirs differs from that of all workers.
-        units: of the room, for each; 0: they take none.
-        resource: whose room it is.
-        gpus: that each is placed on, where there are any.
-        takes_spare: whether a spare can become one.
-        command: None: as all are.
-    """
-
-    environment: Mapping[str, str] = field(default_factory=dict)
-    units: int = 1
-    resource: str = "cpu"
-    gpus: int = 1
-    takes_spare: bool = True
-    command: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +61,9 @@ class LocalFleet:
         self._children: dict[str, Child] = {}
         self._starts: defaultdict[str, Starts] = defaultdict(Starts)
         self._warm_spare = WarmSpare(settings.spare_command, settings.environment, settings.spare_environment)
+
+    def take_over(self, _now: float) -> None:
+        """Nothing is found: workers of this machine go with the scaler that started them."""
 
     def trouble(self, pool: str) -> str:
         """Why workers of this pool do not start, with exit code and last words."""

@@ -8,15 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import openai
 import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
-from api.api_keys import digest
 from api.app import create_app
 from promptq.contract.environment import child_environment
 from promptq.contract.errors import RedisUnavailable, SettingsError
@@ -25,14 +21,12 @@ from promptq.contract.redis_server import Grade
 from promptq.contract.settings import ApiSettings
 from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.observe import FleetRecord, Observer
-from promptq.queue.server_check import examine, look, needed
+from promptq.queue.server_check import examine, look
 from promptq.queue.store import connect
 from scaler.metrics_server import ServerCollector
 from tests.fakes import SETTINGS, keys
-from tests.integration.apis import Api, running
-from tests.integration.batches import create, dispatcher, line, write
 from tests.integration.test_redis_refuses import serving, without_rights
-from tests.processes import ROOT, start, wait_until
+from tests.processes import ROOT
 from tests.proxy import Proxy
 
 PROGRAMS = ("api", "gpu_worker", "scaler", "promptq")
@@ -151,50 +145,6 @@ def test_a_right_that_is_missing_is_named(tmp_path: Path, rule: str, word: str) 
         with pytest.raises(RedisUnavailable, match=word):
             examine(client, keys)
         client.ping()  # it may crash when it is asked about rights
-
-
-def test_the_rights_that_are_looked_for_are_all_that_is_needed(own_server: EmbeddedServer, tmp_path: Path) -> None:
-    commands = {command.lower() for command, _ in needed(keys)}
-    rules = ["-@all", "+@connection", *(f"+{command}" for command in commands), "~rq:*", "~promptq:*", "&promptq:0:*"]
-    with connect(own_server.url) as admin:
-        admin.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", *rules)
-        narrow = SimpleNamespace(url=own_server.url.replace("//", "//narrow:secret@"))
-        with connect(narrow.url) as client:
-            assert examine(client, keys) == []
-        (tmp_path / "keys").write_text(f"ann {digest('key')}\n")
-        scaler = start("scaler", narrow, tick_seconds=0.2, scaler_port=0)
-        try:
-            with running(narrow, tmp_path, api_keys_file=tmp_path / "keys", key_requests_per_second=1) as api:
-                headers = {"Authorization": "Bearer key"}
-                wait_until(lambda: api.call("GET", "/readyz").ok and api.call("GET", "/metrics").ok, 30)
-                body = {"prompt": "one two three"}
-                call = partial(api.call, headers=headers | {"Prefer": "wait=20", "Idempotency-Key": "k"}, json=body)
-                answers = [call("POST", "/v1/jobs") for _ in range(4)]
-                assert {200, 429} == {answer.status_code for answer in answers}
-                job_id = answers[0].json()["id"]
-                for method, path in (
-                    ("GET", "/v1/workers"), ("GET", "/v1/queues"), ("GET", "/v1/activity"),
-                    ("GET", "/v1/jobs?status=failed"), ("POST", f"/v1/jobs/{job_id}/cancel"),
-                    ("POST", f"/v1/jobs/{job_id}/retry"),
-                ):  # fmt: skip
-                    wait_until(
-                        lambda m=method, p=path: api.call(m, p, headers=headers).status_code in (200, 409), 20, path
-                    )
-                run_a_batch(admin, narrow, api, tmp_path)
-        finally:
-            scaler.terminate()
-            scaler.wait(30)
-        assert admin.acl_log() == []
-
-
-def run_a_batch(admin: redis.Redis, narrow: Any, api: Api, folder: Path) -> None:
-    with (
-        dispatcher(narrow, folder),
-        openai.OpenAI(base_url=f"http://127.0.0.1:{api.port}/v1", api_key="key", max_retries=9) as sdk,
-    ):
-        made = create(sdk, write(folder, [line("a")]))
-        # Not by the API, which lets this key ask once a second.
-        wait_until(lambda: admin.hget(keys.batch(made.id), "status") == b"completed", 30, "the end of the batch")
 
 
 def test_readiness_follows_what_the_server_is_like(own_server: EmbeddedServer) -> None:

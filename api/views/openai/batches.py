@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import replace
 
 import gevent
 from flask import Response
@@ -19,6 +20,7 @@ from api.openai.pages import page_fields
 from api.openai.schemas import OpenAIError
 from api.parameters import KeyHeader
 from api.presenter import json_response
+from api.tracing import submitting
 from api.views.openai import files
 from promptq.contract.batches import RETRIED, BatchRecord
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest
@@ -65,7 +67,9 @@ def create_batch(header: KeyHeader, body: CreateBatch) -> Response:
     if file.purpose != "batch":
         raise InvalidRequest("The file was not uploaded for a batch.", param="input_file_id")
     record = _record(body, header.idempotency_key, file.model)
-    outcome = services().batches.create(record)
+    with submitting() as span:
+        outcome = services().batches.create(replace(record, traceparent=span.traceparent))
+        span.note({"promptq.batch.id": record.id})
     if outcome == "missing":
         raise FileMissing(body.input_file_id, "input_file_id")
     made = find(record.id)

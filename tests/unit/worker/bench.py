@@ -103,9 +103,7 @@ class Bench:
         self.registry = CollectorRegistry()
         telemetry = Telemetry(WorkerMetrics(self.registry), self.engine)
         batching = Batching("continuous", slots)
-        self.claim_io = ClaimIO(
-            store, "w", batching, telemetry.stored, Terms(resumes="echo"), preemption, self.sink.give_up
-        )
+        self.claim_io = ClaimIO(store, "w", batching, telemetry, Terms(resumes="echo"), preemption, self.sink.give_up)
         presence, self.verdicts = Presence(self.said, self.engine), Verdicts()
         self.leases = LeaseKeeper(store, self.claim_io, presence.beat, self.verdicts.add)
         parts = LoopParts(self.claim_io, self.leases, presence, self.verdicts, telemetry, self.sink)

@@ -12,6 +12,7 @@ from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
 from gpu_worker.preemption import Preemption
 from gpu_worker.returns import Returned
+from gpu_worker.run_traces import NO_RUN_TRACES
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.job import Status
 from promptq.queue.records import Claim
@@ -27,7 +28,7 @@ def start() -> Iterator[Start]:
     started: list[ClaimIO] = []
 
     def start(store: TimedStore, mode: str = "continuous", wait: float = 0.0, **options: Any) -> ClaimIO:
-        started.append(ClaimIO(store, "w", Batching(mode, 4, wait), lambda *_: None, **options))
+        started.append(ClaimIO(store, "w", Batching(mode, 4, wait), NO_RUN_TRACES, **options))
         started[-1].start()
         return started[-1]
 

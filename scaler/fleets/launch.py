@@ -1,0 +1,27 @@
+"""How the workers of one pool are started, wherever they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How the workers of one pool are started.
+
+    Attributes:
+        environment: in what theirs differs from that of all workers.
+        units: of the room, for each; 0: they take none.
+        resource: whose room it is.
+        gpus: that each is placed on, where there are any.
+        takes_spare: whether a spare can become one.
+        command: None: as all are.
+    """
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    units: int = 1
+    resource: str = "cpu"
+    gpus: int = 1
+    takes_spare: bool = True
+    command: Sequence[str] | None = None
