@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from gpu_worker.batching import Batching
 from gpu_worker.claim_io import ClaimIO
@@ -21,6 +22,7 @@ from promptq.contract.queues import QueueName
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore, Terms
+from promptq.queue.waking import pass_on
 from promptq.runtime.lifecycle import Stop
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,8 @@ class Worker:
         self._claim_io = ClaimIO(store, registration.name, batching, telemetry, terms, preemption, progress.give_up)
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
         self._watch_channel = settings.keys.watch_channel
-        channels = (settings.keys.wake_channel, self._cancel_channel, self._watch_channel)
+        self._own_channel = settings.keys.wake_channel_of(registration.name)
+        channels = (settings.keys.wake_channel, self._own_channel, self._cancel_channel, self._watch_channel)
         self._listener = Listener(settings.redis_url, channels, self._on_message, self._look_again, self._note_loss)
         parts = LoopParts(self._claim_io, self._leases, presence, verdicts, telemetry, self._progress)
         limits = LoopLimits(settings.job_timeout_seconds, settings.drain_seconds, preemption)
@@ -112,20 +115,24 @@ class Worker:
         try:
             act()
         except RedisUnavailable as error:
-            log.warning("The registration, and what was held, end by themselves: %s", error)
+            log.warning("What could not be told now ends, or is found, by itself: %s", error)
 
     def _on_message(self, channel: str, text: str) -> None:
         """A message says only that there is something to see: whether a job is cancelled, its hash says."""
         if channel == self._watch_channel:
             self._progress.watch(text)
         elif channel != self._cancel_channel:
-            self._wake(QueueName.parse(text, self._default_model) if text else None)
+            self._wake(QueueName.parse(text, self._default_model) if text else None, channel == self._own_channel)
         elif self._claim_io.holds(text):
             self._leases.renew_now()
 
-    def _wake(self, queue: QueueName | None) -> None:
-        if queue is None or queue.model == self._model:
-            self._claim_io.wake(queue.priority if queue else None)
+    def _wake(self, queue: QueueName | None, is_alone: bool) -> None:
+        """`is_alone`: no other worker was told."""
+        if queue and queue.model != self._model:
+            return
+        has_room = self._claim_io.wake(queue.priority if queue else None)
+        if queue and is_alone and not has_room:
+            self._leave(partial(pass_on, self._store, queue))
 
     def _look_again(self) -> None:
         """Messages may have been missed: of jobs that were queued, of cancels, and of readers."""

@@ -149,12 +149,13 @@ class ClaimIO(threading.Thread):
 
     # Called by any thread.
 
-    def wake(self, priority: Priority | None = None) -> None:
-        """Look at the queue again: something was put in, of this priority where one is given."""
+    def wake(self, priority: Priority | None = None) -> bool:
+        """Look at the queue again: something, of this priority, was put in. Tells whether there is room for it."""
         with self._changed:
             if self._preemption.may_need(priority or PRIORITIES[0]):
                 self._look_for_urgent_at = min(self._look_for_urgent_at, time.monotonic() + PATIENCE_SECONDS)
             self._wake()
+            return self._room() > 0
 
     def held(self) -> list[Claim]:
         """Every claim whose lease must be kept alive."""
@@ -295,5 +296,4 @@ class ClaimIO(threading.Thread):
         if self._gathered and self._batching.starts(len(self._gathered), time.monotonic() - self._gathering_since):
             self._ready.extend(self._gathered)
             self._gathered.clear()
-        if self._ready:
-            self._changed.notify_all()
+        self._changed.notify_all()

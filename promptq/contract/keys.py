@@ -103,6 +103,10 @@ class Keys:
             "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url, identity, "
             "trouble, instance",
         )  # fmt: skip
+        self.ready_workers = key(
+            "promptq:ready_workers:", "{queue}", "set", "members leave when they are woken, full or gone",
+            "names of a model's workers that have room for more, by its most urgent queue",
+        )  # fmt: skip
         self.cache_new = key(
             "promptq:cache:new", "", "hash", "becomes the old one after cache_ttl_seconds, with as long to live",
             "by cache key, {of the request}:{identity}: the entry of a results stream, a space, the id of its job",
@@ -221,13 +225,17 @@ class Keys:
         self.done_channel = f"{prefix}promptq:{database}:done"
         """Carries the ids of jobs that reached a terminal state in one script, with spaces between."""
         self.wake_channel = f"{prefix}promptq:{database}:wake"
-        """Tells idle workers that something was queued; carries the queue's name."""
+        """Tells workers that something was queued; carries the queue's name."""
         self.cancel_channel = f"{prefix}promptq:{database}:cancel"
         """Carries the id of each running job that a client cancelled."""
         self.watch_channel = f"{prefix}promptq:{database}:watch"
         """Carries the id of a job whose text somebody began to read as it comes."""
         self.moved_channel = f"{prefix}promptq:{database}:moved"
         """Carries the ids of such jobs that got text in one script, with spaces between."""
+
+    def wake_channel_of(self, worker: str) -> str:
+        """Tells one worker, which has room, that something was queued."""
+        return f"{self.wake_channel}:{worker}"
 
     def catalogue(self) -> dict[str, Key]:
         """Every kind of key by its name here."""

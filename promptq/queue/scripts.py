@@ -13,8 +13,9 @@ from promptq.queue.connection import answering
 
 _CHANGES = ("base", "jobs", "lifetime", "usage", "totals", "outbox", "transition", "groups")
 PARTS: Final[Mapping[str, Sequence[str]]] = {
-    "submit": (*_CHANGES, "fair", "fair_place", "bound", "cache", "admission"),
-    "claim": (*_CHANGES, "expiry", "rq_features", "progress", "candidate", "lines"),
+    "submit": (*_CHANGES, "waking", "fair", "fair_place", "bound", "cache", "admission"),
+    "claim": (*_CHANGES, "waking", "expiry", "rq_features", "progress", "candidate", "lines"),
+    "pass_on": ("base", "waking"),
     "renew": ("base",),
     "append": ("base",),
     "follow": _CHANGES,

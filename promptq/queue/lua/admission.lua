@@ -31,7 +31,7 @@ local function enqueue(job, transition)
     call('ZADD', DEFERRED .. job.queue, stamp(transition.now), job.id)
     return {'join'}
   end
-  transition.fed[job.queue] = true
+  transition.fed[job.queue] = (transition.fed[job.queue] or 0) + 1
   return {'new', line_up(job, transition.flows)}
 end
 

@@ -1,8 +1,6 @@
 -- Put before claim.lua: queues, looked at from their heads on.
 local LOOKED_AT_ONCE, SEEN = 32, {}
 
-local function new_line(queue, handicap) return {queue = queue, handicap = handicap, looked = 0, left = {}} end
-
 -- Look at the next job of a queue; nothing is taken out yet. An id may be there twice, by RQ's doing: once is enough.
 local function look(line, now)
   local place = line.looked % LOOKED_AT_ONCE
@@ -14,6 +12,12 @@ local function look(line, now)
   SEEN[id] = line.job
   note_wait(line.job, now)
   line.rank = (line.job.waits_since or 0) + line.handicap
+end
+
+local function begin_line(queue, handicap, now)
+  local line = {queue = queue, handicap = handicap, looked = 0, left = {}}
+  look(line, now)
+  return line
 end
 
 local function foremost(lines)

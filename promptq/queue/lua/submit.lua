@@ -32,6 +32,6 @@ while next_job <= #ARGV do
   next_job = next_job + 10 + count
 end
 if transition.admitted > 0 then count(transition, model, 'submitted', transition.admitted) end
-for queue in pairs(transition.fed) do announce(WAKE, queue) end
+for queue, jobs in pairs(transition.fed) do wake_for(queues, queue, jobs) end
 conclude(transition)
 return {stamp(transition.now), rows}
