@@ -35,7 +35,7 @@ class CommonSettings(BaseSettings):
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        description="The queue's server; also `rediss://`, `unix://`, `redis+sentinel://`. Unset: `make up` starts one.",
+        description="The queue's server: docs/redis-elsewhere.md. Unset: `make up` starts one.",
     )
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = Field(
         "", description="Comes before every Redis key and channel, so that several deployments can share a server."
