@@ -33,11 +33,10 @@ class Access:
         self._keys = read_keys(settings.api_keys_file) if settings.api_keys_file else {}
         self._weights = {key.name: key.weight for key in self._keys.values()}
         self._for_this_machine = settings.is_loopback and not settings.allow_open_bind
-        # The store's pool of connections, so that its time-outs hold here too.
+        # The store's pool of connections, so that its server and its time-outs hold here too, whatever the URL says.
         pool = store.client.connection_pool
-        storage = RedisStorage(
-            settings.redis_url, connection_pool=pool, key_prefix=store.keys.rate.start.rstrip(":"), wrap_exceptions=True
-        )
+        prefix = store.keys.rate.start.rstrip(":")
+        storage = RedisStorage("redis://", connection_pool=pool, key_prefix=prefix, wrap_exceptions=True)
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._rate = RateLimitItemPerSecond(max(1, settings.key_requests_per_second))
 

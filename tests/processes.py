@@ -55,7 +55,7 @@ def worker(server: EmbeddedServer, name: str = "w1", **settings: Any) -> Iterato
     try:
         with connect(server.url) as client:
             keys = SETTINGS.keys
-            wait_until(lambda: client.sismember(keys.workers(), keys.worker(name)), 120, f"worker {name}")
+            wait_until(lambda: client.sismember(keys.workers(), keys.worker(name)), 180, f"worker {name}")
         yield process
     finally:
         process.kill()

@@ -14,6 +14,7 @@ from promptq.contract.chunks import chunks
 from promptq.contract.errors import IdempotencyConflict
 from promptq.queue.records import Admission, NewJob, Submitted
 from promptq.queue.scripts import JOBS_PER_SCRIPT
+from promptq.runtime.traces import Attributes
 
 MOST_LINES = 500
 """In one round: others have to be collected and written meanwhile."""
@@ -84,7 +85,7 @@ class Submitter:
     def _traceparent(self, run: BatchRun, line: Line) -> str:
         """Each line has a trace of its own, with a link to the request that made the batch: one trace for all of them
         would be too large to be looked at."""
-        about = {"promptq.batch.id": run.record.id, "promptq.batch.line": line.number}
+        about: Attributes = {"promptq.batch.id": run.record.id, "promptq.batch.line": line.number}
         with self._context.traces.submit("", about, link=run.record.traceparent) as span:
             return span.traceparent
 

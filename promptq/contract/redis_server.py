@@ -40,6 +40,7 @@ class ServerFacts:
         maxmemory: bytes; 0: no limit.
         has_aof: whether it keeps an append-only file.
         has_snapshots: whether it writes snapshots by itself.
+        failed_write: what INFO calls the last write to disk, if that failed.
         denied: commands that we need and may not call, each with a key or channel.
         is_suspended: whether `rq suspend` is in force.
         foreign_workers: names of workers of another RQ application that take jobs from our queues.
@@ -54,6 +55,7 @@ class ServerFacts:
     policy: str = ""
     has_aof: bool | None = None
     has_snapshots: bool | None = None
+    failed_write: str = ""
     denied: Sequence[str] = ()
     is_suspended: bool = False
     foreign_workers: Sequence[str] = ()
@@ -73,6 +75,7 @@ class ServerFacts:
             policy=str(info.get("maxmemory_policy", "")),
             has_aof=None if aof is None else bool(aof),
             has_snapshots=_has_made_snapshots(info) or None,
+            failed_write=_failed_write(info),
         )
 
 
@@ -120,6 +123,9 @@ def _eviction(facts: ServerFacts) -> Iterator[Trouble]:
 
 
 def _persistence(facts: ServerFacts) -> Iterator[Trouble]:
+    if facts.failed_write:
+        reason = f"could not write to its disk ({facts.failed_write}): a crash now loses what was acknowledged since"
+        yield Trouble(Grade.WARNED, f"{reason}, and it may refuse jobs")
     if facts.has_aof:
         return
     if facts.has_aof is None:
@@ -140,6 +146,12 @@ def _rq(facts: ServerFacts) -> Iterator[Trouble]:
         yield Trouble(Grade.REFUSED, f"{reason}; give it or promptq a database or a PROMPTQ_KEY_PREFIX of its own")
     if facts.is_suspended:
         yield Trouble(Grade.WARNED, "has `rq suspend` in force: no job is claimed until `rq resume`")
+
+
+def _failed_write(info: Mapping[str, Any]) -> str:
+    """A snapshot that failed is of no matter beside an append-only file."""
+    name = "aof_last_write_status" if info.get("aof_enabled") else "rdb_last_bgsave_status"
+    return f"{name}: {info[name]}" if info.get(name, "ok") != "ok" else ""
 
 
 def _is_old(version: str) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from promptq.contract.addresses import in_url
 
-SCHEMES = ("redis", "rediss", "unix")
+WITH_SENTINELS: Final = "+sentinel"
+SCHEMES = ("redis", "rediss", "unix", f"redis{WITH_SENTINELS}", f"rediss{WITH_SENTINELS}")
+_AUTHORITY = re.compile(r"[^/?#]*")
 
 
 def check(url: str) -> None:
@@ -16,17 +20,42 @@ def check(url: str) -> None:
         ValueError: it would not, and why; the text has nothing of the address in it.
     """
     if url.partition("://")[0] not in SCHEMES:
-        raise ValueError("use redis://host:port/db, rediss://… or unix://path")
-    if (parts := _split(url)) is None:
-        raise ValueError("no host and port; in a password write / ? # @ as %2F %3F %23 %40")
-    number = _database(parts)
-    if number and not number.isdecimal():
-        raise ValueError("the database, behind the host's / or as db=, is not a number")
+        raise ValueError("use redis://host:port/db, rediss://…, unix://path or redis+sentinel://host,host/db?service=…")
+    for each in one_by_one(url):
+        if (parts := _split(each)) is None or (has_sentinels(url) and not parts.hostname):
+            raise ValueError("no host and port; in a password write / ? # @ as %2F %3F %23 %40")
+        number = _database(parts)
+        if number and not number.isdecimal():
+            raise ValueError("the database, behind the host's / or as db=, is not a number")
+        if has_sentinels(url) and not service_of(each):
+            raise ValueError("say which service of the Sentinels it is: …/0?service=mymaster")
+
+
+def has_sentinels(url: str) -> bool:
+    """Whether the hosts are Sentinels, which tell where the server is."""
+    return url.partition("://")[0].endswith(WITH_SENTINELS)
+
+
+def one_by_one(url: str) -> list[str]:
+    """Of Sentinels an address for each, as if it were a server's with all that follows; any other URL as it is."""
+    scheme, _, rest = url.partition("://")
+    if not has_sentinels(url):
+        return [url]
+    found = _AUTHORITY.match(rest)
+    authority = found[0] if found else ""
+    user, at, hosts = authority.rpartition("@")
+    start, end = f"{scheme.removesuffix(WITH_SENTINELS)}://{user}{at}", rest[len(authority) :]
+    return [f"{start}{host}{end}" for host in hosts.split(",")]
+
+
+def service_of(url: str) -> str:
+    """What the Sentinels call the server."""
+    return parse_qs(urlsplit(url).query).get("service", [""])[0]
 
 
 def database_of(url: str) -> int:
     """The number of the database, as redis-py reads it: `db=` in the query, else the path."""
-    number = _database(urlsplit(url))
+    number = _database(urlsplit(one_by_one(url)[0]))
     return int(number) if number.isdecimal() else 0
 
 
@@ -35,11 +64,14 @@ def mask(url: str) -> str:
     scheme, found, _ = url.partition("://")
     if not found:
         return url
-    parts = _split(url)
-    if parts is None:
+    split = [_split(each) for each in one_by_one(url)]
+    parts = [each for each in split if each]
+    if len(parts) < len(split):
         return f"{scheme}://***"
-    secret = "***@" if "@" in parts.netloc else ""
-    return f"{scheme}://{secret}{_place(parts)}"
+    secret = "***@" if "@" in parts[0].netloc else ""
+    hosts = ",".join(map(_host, parts))
+    service = f"?service={service_of(parts[0].geturl())}" if has_sentinels(url) else ""
+    return f"{scheme}://{secret}{hosts}{_shown_database(parts[0])}{service}"
 
 
 def _split(url: str) -> SplitResult | None:
@@ -52,13 +84,17 @@ def _split(url: str) -> SplitResult | None:
     return None if "@" in url and "@" not in parts.netloc else parts
 
 
-def _place(parts: SplitResult) -> str:
-    number, host = _database(parts), parts.hostname or ""
-    shown = number if number.isdecimal() else ""
+def _host(parts: SplitResult) -> str:
     if parts.scheme == "unix":
-        return parts.path + (f"?db={shown}" if shown else "")
-    port = f":{parts.port}" if parts.port is not None else ""
-    return in_url(host) + port + (f"/{shown}" if shown else "")
+        return parts.path
+    return in_url(parts.hostname or "") + (f":{parts.port}" if parts.port is not None else "")
+
+
+def _shown_database(parts: SplitResult) -> str:
+    number = _database(parts)
+    if not number.isdecimal():
+        return ""
+    return f"?db={number}" if parts.scheme == "unix" else f"/{number}"
 
 
 def _database(parts: SplitResult) -> str:

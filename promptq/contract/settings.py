@@ -34,7 +34,10 @@ class CommonSettings(BaseSettings):
         env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", frozen=True, extra="ignore"
     )
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="The queue's server. Unset: `make up` starts one.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="The queue's server: docs/redis-elsewhere.md. Unset: `make up` starts one.",
+    )
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{0,64}$")] = Field(
         "", description="Comes before every Redis key and channel, so that several deployments can share a server."
     )

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from promptq.contract.errors import RedisUnavailable, SettingsError
+from promptq.contract.redis_errors import explain
+from promptq.contract.redis_url import has_sentinels
+from promptq.queue.sentinel import connect_by_sentinels, pool_like
+from promptq.queue.tls import check_files
 
 ANSWER_SECONDS = 5.0
 """What is waited for an answer, where nobody waits for us."""
@@ -36,24 +41,27 @@ def connect(url: str, timeout_seconds: float = ANSWER_SECONDS, retries: int = 1)
             call by itself, so there is no way to do without.
 
     Raises:
-        SettingsError: the URL has options that redis-py does not know, or values that are none.
+        SettingsError: the URL has options that redis-py does not know, or values or files that are none.
     """
-    client = redis.Redis.from_url(
-        url,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        max_connections=MOST_CONNECTIONS,
-        retry=_retry(retries),
-    )
+    options = {"max_connections": MOST_CONNECTIONS, "retry": _retry(retries)}
+    try:
+        client = _client(url, timeout_seconds, **options)
+    except ValueError as error:
+        raise _refusal(str(error)) from None
     _see_options(client.connection_pool)
     return client
 
 
 def without_retries(client: redis.Redis) -> redis.Redis:
     """A client to the same server that calls once: its caller knows what is to be done when no answer comes."""
-    pool = client.connection_pool
-    options = pool.connection_kwargs | {"retry": _retry(0)}
-    return redis.Redis.from_pool(redis.ConnectionPool(pool.connection_class, pool.max_connections, **options))
+    return redis.Redis.from_pool(pool_like(client.connection_pool, retry=_retry(0)))
+
+
+def _client(url: str, timeout_seconds: float, **options: Any) -> redis.Redis:
+    if has_sentinels(url):
+        return connect_by_sentinels(url, timeout_seconds, **options)
+    timeouts = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
+    return redis.Redis.from_url(url, **timeouts, **options)
 
 
 def _retry(retries: int) -> Retry:
@@ -69,10 +77,18 @@ def _see_options(pool: redis.ConnectionPool) -> None:
     # redis-py looks at them when it makes a connection, which is too late for a clear word; this one stays unconnected.
     try:
         pool.connection_class(**pool.connection_kwargs)
+        check_files(pool.connection_kwargs)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         name = f"unknown option {unknown[1]!r}" if unknown else "options that redis-py does not know"
-        raise SettingsError(f"PROMPTQ_REDIS_URL: {name}", param="PROMPTQ_REDIS_URL") from None
+        hint = "; it is for rediss://" if unknown and unknown[1].startswith("ssl_") else ""
+        raise _refusal(name + hint) from None
+    except (redis.RedisError, ValueError) as error:
+        raise _refusal(str(error)) from None
+
+
+def _refusal(reason: str) -> SettingsError:
+    return SettingsError(f"PROMPTQ_REDIS_URL: {reason}", param="PROMPTQ_REDIS_URL")
 
 
 @contextmanager
@@ -84,9 +100,9 @@ def answering() -> Iterator[None]:
     try:
         yield
     except redis.AuthenticationError as error:
-        raise RedisUnavailable("the password is missing or wrong", "refuses") from error
+        raise RedisUnavailable("the user or the password is missing or wrong", "refuses") from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise RedisUnavailable(str(error) or type(error).__name__) from error
+        raise RedisUnavailable(explain(str(error)) or type(error).__name__) from error
     except redis.exceptions.OutOfMemoryError as error:
         raise RedisUnavailable("it is full (maxmemory)", "refuses") from error
     except redis.RedisError as error:

@@ -17,6 +17,7 @@ from promptq.contract.keys import Keys
 from promptq.contract.queues import PRIORITIES
 from promptq.contract.redis_server import Grade, ServerFacts, Trouble, troubles
 from promptq.queue.connection import answering
+from promptq.queue.tls import is_unverified
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ OWN_COMMANDS: Final = (
 LIMITS_COMMANDS: Final = ("INCRBY", "PTTL", "RENAME")
 """What the scripts of `limits` call beside, which counts the requests of API keys."""
 CHANNEL_COMMANDS: Final = ("PUBLISH", "SUBSCRIBE")
+UNVERIFIED: Final = (
+    "PROMPTQ_REDIS_URL has the server's certificate or its name unchecked: whoever is between can read and change all."
+)
 # The check came with Redis 7; an older server says so with the first call that it denies. It looks for a command's keys
 # without counting the arguments, and where there are too few the server crashes: so one is given again and again.
 _FIND_DENIED = """
@@ -70,7 +74,8 @@ def examine(client: redis.Redis, keys: Keys) -> list[str]:
             raise SettingsError(f"PROMPTQ_REDIS_URL: the server {trouble.reason}", param="PROMPTQ_REDIS_URL")
         if trouble.grade is Grade.AWAY:
             raise RedisUnavailable(f"the server {trouble.reason}", "cannot be used")
-    return [f"The server of PROMPTQ_REDIS_URL {trouble.reason}." for trouble in found]
+    told = [f"The server of PROMPTQ_REDIS_URL {trouble.reason}." for trouble in found]
+    return [UNVERIFIED, *told] if is_unverified(client.connection_pool.connection_kwargs) else told
 
 
 def check_at_start(client: redis.Redis, keys: Keys) -> None:

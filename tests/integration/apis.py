@@ -61,11 +61,11 @@ def running(server: EmbeddedServer, data_dir: Path, api_processes: int = 2, **se
     process = start("api", server, api_port=port, data_dir=data_dir, api_processes=api_processes, **settings)
     api = Api(process, port, data_dir)
     try:
-        wait_until(api.lives, 60, "the API")
+        wait_until(api.lives, 180, "the API")
         yield api
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(90)
 
 
 def waiting(api: Api, count: int) -> bool:

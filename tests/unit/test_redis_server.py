@@ -74,6 +74,14 @@ def test_what_a_crash_may_lose_is_warned_of(facts: ServerFacts, word: str) -> No
     assert word in trouble.reason
 
 
+def test_a_disk_that_cannot_be_written_is_warned_of() -> None:
+    failed = {"aof_last_write_status": "err", "rdb_last_bgsave_status": "err"}
+    ((grade, reason),) = found(**failed)
+    assert (grade, "aof_last_write_status: err" in reason) == ("warned", True)
+    assert [reason for _, reason in found(**failed, aof_enabled=0) if "rdb_last_bgsave_status: err" in reason]
+    assert found(rdb_last_bgsave_status="err") == []
+
+
 @pytest.mark.parametrize(
     ("changes", "grade", "word"),
     [

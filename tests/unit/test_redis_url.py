@@ -24,6 +24,44 @@ def test_the_database_is_what_redis_py_reads(url: str) -> None:
     assert database_of(url) == parse_url(url).get("db", 0)
 
 
+SENTINELS = [
+    ("redis+sentinel://a/0?service=q", 0, "redis+sentinel://a/0?service=q"),
+    ("redis+sentinel://u:s%2Fecret@a:1,[::1]:2,c/3?service=q", 3, "redis+sentinel://***@a:1,[::1]:2,c/3?service=q"),
+    ("rediss+sentinel://a,b?db=4&service=q&sentinel_password=secret", 4, "rediss+sentinel://a,b/4?service=q"),
+]
+
+
+@pytest.mark.parametrize(("url", "database", "shown"), SENTINELS)
+def test_sentinels_are_named_in_one_address(url: str, database: int, shown: str) -> None:
+    check(url)
+    assert (database_of(url), mask(url)) == (database, shown)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis+sentinel://a:1,b:2/0", "which service"), ("redis+sentinel://a/0/queue?service=q", "not a number"),
+        ("redis+sentinel://a,/0?service=q", "no host"), ("redis+sentinel:///0?service=q", "no host"),
+        ("redis+sentinel://u:se/cret@a,b/0?service=q", "no host"), ("redis+sentinel://a:x,b/0?service=q", "no host"),
+    ],
+)  # fmt: skip
+def test_sentinels_that_would_be_misread_are_refused(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check(url)
+
+
+def test_each_sentinel_is_asked_under_its_own_address_for_the_servers_own() -> None:
+    pool = connect(
+        "rediss+sentinel://u:p%40@a,[::1]:2/3?service=q&sentinel_password=s&ssl_check_hostname=no"
+    ).connection_pool
+    asked = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
+    assert [(each["host"], each["port"]) for each in asked] == [("a", 26379), ("::1", 2)]
+    assert {(each["username"], each["password"], each["ssl_check_hostname"]) for each in asked} == {(None, "s", False)}
+    own = pool.connection_kwargs
+    assert (own["username"], own["password"], own["db"], own["ssl_check_hostname"]) == ("u", "p@", 3, False)
+    assert pool.service_name == "q"
+
+
 MISREAD = ["http://h/0", "h:6379", "redis://h/abc", "redis://h/1/2", "redis://h?db=x", *AMBIGUOUS]
 
 
