@@ -10,7 +10,7 @@ from promptq.contract.batches import BatchRecord
 from promptq.contract.files import FileRecord
 from promptq.contract.webhook_records import ENDED_KEPT, ENDPOINTS_PER_OWNER, Delivery, Endpoint, new_delivery
 from promptq.queue.batches import LEASE, BatchRecords
-from promptq.queue.deliveries import DeliveryRecords
+from promptq.queue.deliveries import DeliveryRecords, Told
 from promptq.queue.files import FileRecords
 from promptq.queue.leases import hold
 from promptq.queue.outbox import End, read
@@ -32,6 +32,12 @@ def deliveries(store: TimedStore) -> DeliveryRecords:
     return DeliveryRecords(store)
 
 
+def found(webhooks: WebhookRecords, endpoint_id: str = "we_1") -> Endpoint:
+    endpoint = webhooks.get(endpoint_id)
+    assert endpoint is not None
+    return endpoint
+
+
 def noted(deliveries: DeliveryRecords, event: str = "evt_1") -> Delivery:
     delivery = new_delivery(event, "we_1", "job.succeeded", "job", 1.0)
     assert deliveries.note("we_1", delivery)
@@ -41,11 +47,10 @@ def noted(deliveries: DeliveryRecords, event: str = "evt_1") -> Delivery:
 def test_an_endpoint_is_as_it_was_put_until_it_is_dropped_with_all_that_was_its(
     store: TimedStore, webhooks: WebhookRecords, deliveries: DeliveryRecords
 ) -> None:
-    found = webhooks.get("we_1")
-    assert found is not None
-    assert (found.owner, found.events, found.version, found.disabled) == ("ann", ("job.succeeded", "job.failed"), 1, "")
+    made = found(webhooks)
+    assert (made.owner, made.events, made.version, made.disabled) == ("ann", ("job.succeeded", "job.failed"), 1, "")
     noted(deliveries)
-    webhooks.drop(found)
+    webhooks.drop(made)
     assert webhooks.get("we_1") is None
     assert list(store.client.keys("promptq:*")) == []
 
@@ -75,7 +80,7 @@ def test_an_end_leaves_the_outbox_with_its_deliveries_noted_once(
     (end,) = read(store, 10)
     delivery = new_delivery(end.event_id, "we_1", "job.succeeded", "job", end.at)
     for _ in range(2):  # once more, as after an answer that was lost
-        deliveries.note_all([({"we_1": delivery, "we_gone": delivery}, end)])
+        deliveries.note_all([Told(end, {"we_1": delivery, "we_gone": delivery})])
     assert read(store, 10) == []
     assert list(deliveries.of("we_1")) == [delivery]
     assert deliveries.due(["we_1", "we_gone"], 10) == {"we_1": [delivery.id], "we_gone": []}
@@ -89,12 +94,12 @@ def test_a_delivery_is_due_again_or_has_ended(
     later = replace(delivery, tries=1, trouble="HTTP 500", next_at=store.now() + 100)
     assert deliveries.end_try("we_1", later)
     assert deliveries.due(["we_1"], 10) == {"we_1": []}
-    assert (deliveries.waiting(["we_1"]), webhooks.active()) == (1, ["we_1"])
+    assert (deliveries.waiting(["we_1"]), webhooks.active()) == ({"we_1": 1}, ["we_1"])
     assert deliveries.get_many("we_1", [delivery.id]) == [later]
     assert deliveries.end_try("we_1", replace(delivery, tries=2, status="delivered"))
-    assert (deliveries.waiting(["we_1"]), webhooks.active()) == (0, [])
+    assert (deliveries.waiting(["we_1"]), webhooks.active()) == ({"we_1": 0}, [])
     assert not deliveries.end_try("we_1", later), "it has ended"
-    assert deliveries.send_again("we_1", later)
+    assert deliveries.send_again(found(webhooks), later)
     assert deliveries.due(["we_1"], 10) == {"we_1": [delivery.id]}
     assert deliveries.get_many("we_1", [delivery.id]) == [delivery]
 
@@ -107,7 +112,7 @@ def test_a_disabled_endpoint_keeps_what_waits_until_it_is_enabled(
     disabled = webhooks.get("we_1")
     assert disabled is not None
     assert (disabled.disabled, disabled.disabled_at > 0, webhooks.active()) == ("gone", True, [])
-    assert deliveries.send_again("we_1", None)
+    assert deliveries.send_again(disabled, None)
     enabled = webhooks.get("we_1")
     assert enabled is not None
     assert (enabled.disabled, webhooks.active()) == ("", ["we_1"])

@@ -12,9 +12,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from dispatcher.deliveries.egress import CheckedBackend, is_public
+from dispatcher.deliveries.egress import CheckedBackend
 from dispatcher.deliveries.plan import Answer
 from dispatcher.deliveries.sender import send
+from promptq.contract.addresses import is_public
 from promptq.contract.webhooks import body_of, signed_headers
 
 BODY = body_of("evt_1", "job.succeeded", 1_800_000_000, "job")
