@@ -174,6 +174,19 @@ class TestAddresses:
             assert answer.status == 0
             assert (asked, receiver.requests) == (["evil.example"], [])
 
+    def test_a_look_up_that_takes_long_is_within_the_seconds_of_the_try(self) -> None:
+        waits = threading.Event()
+
+        def resolve(_host: str, _port: int) -> Sequence[str]:
+            waits.wait(30)
+            return ["127.0.0.1"]
+
+        began = time.monotonic()
+        answer = send("http://slow.example/", HEADERS, BODY, CheckedBackend(0.3, allows_private=True, resolve=resolve))
+        waits.set()
+        assert answer.trouble == "No response within 0.3 s."
+        assert time.monotonic() - began < 3
+
     def test_the_next_address_of_a_name_is_tried(self) -> None:
         with receiving(OK) as receiver:
             backend = CheckedBackend(5, allows_private=True, resolve=lambda _h, _p: ["127.0.0.2", "127.0.0.1"])
