@@ -17,15 +17,15 @@ from api.http.blueprints import OpenPages
 from api.schemas import ErrorResponse
 from api.services import make_services
 from api.views import events, fleet, generate, health, jobs, jobs_batch, status, usage
-from api.views.openai import batches, completions, embeddings, files, models, responses, webhooks
+from api.views.openai import batches, completions, embeddings, files, models, responses, webhook_secret, webhooks
 from promptq.contract.settings import ApiSettings
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore
 
 DESCRIPTION = "Submit prompts, and poll, wait for or cancel the jobs that they become."
 VIEWS = (
-    jobs, jobs_batch, events, generate, completions, embeddings, responses, files, batches, webhooks, models,
-    fleet, usage, status, health,
+    jobs, jobs_batch, events, generate, completions, embeddings, responses, files, batches, webhooks,
+    webhook_secret, models, fleet, usage, status, health,
 )  # fmt: skip
 """The modules with endpoints; each has a `blueprint`, which says who may call it. A new one is added here."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from api.published import Published
 from promptq.contract import capabilities
 from promptq.contract.request import GenerateRequest
+from promptq.queue.published import Published
 
 
 class CapabilityCheck:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from promptq.contract.admission import MAX_PARAM_CHARS
 from promptq.contract.errors import (
+    EventsBehind,
     IdempotencyConflict,
     InvalidJson,
     InvalidRequest,
@@ -207,6 +208,7 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     JobNotFailed: HTTPStatus.CONFLICT,
     QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
     RedisUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    EventsBehind: HTTPStatus.SERVICE_UNAVAILABLE,
     NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     JobFailed: HTTPStatus.BAD_GATEWAY,
@@ -225,4 +227,5 @@ def retry_after(error: PromptqError) -> int | None:
     """Seconds after which the same request may be sent again; None where that would not help."""
     if isinstance(error, QueueFull | TooManyRequests):
         return error.retry_after_seconds
-    return RETRY_SECONDS if isinstance(error, RedisUnavailable | StorageUnavailable | NotReady | Overloaded) else None
+    away = RedisUnavailable | StorageUnavailable | NotReady | Overloaded | EventsBehind
+    return RETRY_SECONDS if isinstance(error, away) else None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import cache, partial
 
+import gevent
+
 from api.capability_check import CapabilityCheck
-from api.prompt_limit import PromptLimit
 from promptq.contract.admission import resolve
 from promptq.contract.catalogue import ModelEntry
 from promptq.contract.request import JobRequest
 from promptq.queue import model_facts
+from promptq.queue.prompt_limit import PromptLimit
 from promptq.queue.store import JobStore
 
 
@@ -35,7 +37,9 @@ class ModelChecks:
         self._limit(model).check(request)
 
     def _make_limit(self, model: str) -> PromptLimit:
-        return PromptLimit(partial(model_facts.read, self._store.client, self._store.keys.model(model)))
+        read = partial(model_facts.read, self._store.client, self._store.keys.model(model))
+        # In a thread of its own, and without the interpreter's lock, so that others are answered meanwhile.
+        return PromptLimit(read, lambda function, given: int(gevent.get_hub().threadpool.apply(function, given)))
 
     def _make_capabilities(self, model: str) -> CapabilityCheck:
         key = self._store.keys.model(model)

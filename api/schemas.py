@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptq.contract.job import Status
-from promptq.contract.request import JobRequest, Text
+from promptq.contract.job_webhooks import WebhookJob
+from promptq.contract.request import Text
 
 ISO_TIME = "2026-01-31T12:00:00.000000Z"
 Time = Annotated[str, Field(description="ISO-8601, UTC.")]
@@ -50,7 +51,7 @@ ONE_INPUT: list[Any] = [
 """Either of the two, as JSON Schema says it."""
 
 
-class SubmitJob(JobRequest):
+class SubmitJob(WebhookJob):
     """What to generate, and how the job is to be queued."""
 
     model_config = ConfigDict(

@@ -15,15 +15,17 @@ from api.parameters import IDEMPOTENCY_KEY
 from api.services import Services
 from api.submit_metrics import SubmitResult
 from api.tracing import submitting
+from api.webhook_checks import kept
 from promptq.contract.admission import check_limits, invalid_request
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest, ModelNotFound, PromptqError, RedisUnavailable
+from promptq.contract.job_webhooks import JobWebhook, ResponseWebhook, WebhookJob
 from promptq.contract.request import JobRequest
 from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import NewJob, Submitted
 from promptq.runtime import logs
 
 
-class KeyedJob(JobRequest):
+class KeyedJob(WebhookJob):
     """One prompt of a batch."""
 
     idempotency_key: Annotated[str, Field(pattern=IDEMPOTENCY_KEY)] = ""
@@ -36,6 +38,7 @@ def submit(
     idempotency_key: str = "",
     max_tokens_param: str = "max_tokens",
     response: str = "",
+    webhook: JobWebhook | ResponseWebhook | None = None,
 ) -> Submitted:
     """Hand a job to the queue.
 
@@ -44,12 +47,14 @@ def submit(
         idempotency_key: kept only as a hash.
         max_tokens_param: what the client calls `max_tokens`.
         response: where it is one of OpenAI's responses, what that shows of its request.
+        webhook: who is told of its end alone.
     """
     parts = services()
     try:
+        own = kept(webhook)
         with submitting() as span:
             new = _new_job(body, job_id, idempotency_key, parts, max_tokens_param, span.traceparent)
-            done = parts.submit_batcher.submit(replace(new, response=response))
+            done = parts.submit_batcher.submit(replace(new, response=response, webhook=own))
             span.note({"promptq.job.id": done.job.id, "promptq.outcome": done.outcome})
     except IdempotencyConflict as error:
         error.param = "id" if job_id else "Idempotency-Key"
@@ -101,7 +106,8 @@ def _read(item: Any, key: str, parts: Services, max_tokens_param: str, tracepare
     """One prompt of a batch as a job; its own idempotency key has precedence over the given one."""
     try:
         keyed = KeyedJob.model_validate(item)
-        return _new_job(keyed, "", keyed.idempotency_key or key, parts, max_tokens_param, traceparent)
+        own, key = kept(keyed.webhook), keyed.idempotency_key or key
+        return replace(_new_job(keyed, "", key, parts, max_tokens_param, traceparent), webhook=own)
     except ValidationError as error:
         return invalid_request(error)
     except (InvalidRequest, ModelNotFound) as error:

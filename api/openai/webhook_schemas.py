@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from promptq.contract.job_webhooks import WebhookURL
 from promptq.contract.webhook_records import Delivery, DeliveryStatus, Endpoint
-from promptq.contract.webhooks import EVENT_TYPES, EventType, checked_url
+from promptq.contract.webhooks import EVENT_TYPES, EventType
 from promptq.openai.body import Body
-
-_URL = Field(min_length=1, max_length=2048, pattern="^https?://[!-~]+$", description="Where events are sent to.")
 
 
 class CreateWebhook(Body):
@@ -20,7 +19,7 @@ class CreateWebhook(Body):
         json_schema_extra={"example": {"url": "https://example.org/hook", "events": ["batch.completed"]}}
     )
 
-    url: Annotated[str, AfterValidator(checked_url), _URL]
+    url: WebhookURL = Field(description="Where events are sent to.")
     events: Annotated[list[EventType], Field(min_length=1, max_length=len(EVENT_TYPES))] | None = Field(
         None, description="Which events; by default all."
     )
@@ -37,12 +36,21 @@ class WebhookObject(BaseModel):
     rotated_at: int | None
     disabled_at: int | None
     disabled_reason: str | None = Field(description="Why nothing is sent to it; null: it is sent its events.")
+    dropped: int = Field(description="Deliveries that were given up because too many waited.")
 
 
 class WebhookWithSecret(WebhookObject):
     """An endpoint with its secret, which no other answer has."""
 
     secret: str = Field(description="`whsec_…`: what events are signed with.")
+
+
+class JobsSecret(BaseModel):
+    """What the events of jobs' own webhooks are signed with."""
+
+    object: Literal["webhook_secret"] = "webhook_secret"
+    secret: str = Field(description="`whsec_…`: of all jobs and responses of this API key.")
+    rotated_at: int | None
 
 
 class WebhookList(BaseModel):
@@ -85,6 +93,7 @@ class DeliveryObject(BaseModel):
     id: str
     object: Literal["webhook_delivery"] = "webhook_delivery"
     event: EventObject
+    url: str | None = Field(description="Where it is sent to, where a job named it; null: to the endpoint's.")
     status: DeliveryStatus
     tries: int
     last_error: str | None = Field(description="What came of the last try that failed.")
@@ -107,7 +116,7 @@ def webhook_object(endpoint: Endpoint) -> WebhookObject:
     return WebhookObject(
         id=endpoint.id, url=endpoint.url, events=list(endpoint.events), created_at=int(endpoint.created_at),
         rotated_at=int(endpoint.rotated_at) or None, disabled_at=int(endpoint.disabled_at) or None,
-        disabled_reason=endpoint.disabled or None,
+        disabled_reason=endpoint.disabled or None, dropped=endpoint.dropped,
     )  # fmt: skip
 
 
@@ -122,6 +131,7 @@ def delivery_object(delivery: Delivery) -> DeliveryObject:
         id=delivery.event, created_at=int(delivery.created_at), type=delivery.type, data=EventData(id=delivery.data)
     )
     return DeliveryObject(
-        id=delivery.id, event=event, status=delivery.status, tries=delivery.tries, last_error=delivery.trouble or None,
-        next_try_at=int(delivery.next_at) or None, ended_at=int(delivery.ended_at) or None,
+        id=delivery.id, event=event, url=delivery.url or None, status=delivery.status, tries=delivery.tries,
+        last_error=delivery.trouble or None, next_try_at=int(delivery.next_at) or None,
+        ended_at=int(delivery.ended_at) or None,
     )  # fmt: skip

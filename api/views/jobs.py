@@ -42,7 +42,7 @@ def submit_job(header: SubmitHeaders, body: SubmitJob) -> Response:
     202 with the job, at once; 200 when it ended within `Prefer: wait=N` or came from the cache. With
     `Accept: text/event-stream` the response is the job's events.
     """
-    return _response(submit(body, idempotency_key=header.idempotency_key), header.prefer_wait)
+    return _response(submit(body, idempotency_key=header.idempotency_key, webhook=body.webhook), header.prefer_wait)
 
 
 @blueprint.put("/<id>", responses=_SUBMITTED)
@@ -52,7 +52,7 @@ def put_job(header: WaitHeader, path: NewJobPath, body: SubmitJob) -> Response:
 
     The same body again gives the same job; another body under the same id is refused.
     """
-    return _response(submit(body, job_id=path.id), header.prefer_wait)
+    return _response(submit(body, job_id=path.id, webhook=body.webhook), header.prefer_wait)
 
 
 @blueprint.get("/<id>", responses=_FOUND | {422: ErrorResponse})

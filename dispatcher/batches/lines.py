@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from dispatcher.batches.models import Models
 from promptq.contract import admission, capabilities
 from promptq.contract.batch_lines import BadLine, read_line
 from promptq.contract.batches import BatchRecord, Kind, job_id, request_id
@@ -27,8 +28,6 @@ MESSAGES = {
 }
 REFUSALS = (InvalidRequest, InvalidJson, ModelNotFound)
 """What is wrong with a line; any other error is about something that does not answer now."""
-Able = Mapping[str, frozenset[str] | None]
-"""By model, what its engine can do; None: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Line:
         return [replace(job, request=job.request.model_copy(update=own), traceparent=traceparent) for job in self.jobs]
 
 
-def prepare(batch: BatchRecord, number: int, raw: bytes, settings: DispatcherSettings, able: Able) -> Line | Entry:
+def prepare(batch: BatchRecord, number: int, raw: bytes, settings: DispatcherSettings, models: Models) -> Line | Entry:
     """The jobs of a line; where it cannot be run, what is written about that."""
     try:
         line = read_line(raw)
@@ -92,13 +91,15 @@ def prepare(batch: BatchRecord, number: int, raw: bytes, settings: DispatcherSet
     custom_id = line["custom_id"]
     try:
         call = read_call(batch.endpoint, to_json(line["body"]), settings.max_tokens_limit)
-        jobs = [_job(batch, number, place, call, settings, able) for place in range(len(call.requests))]
+        jobs = [_job(batch, number, place, call, settings, models) for place in range(len(call.requests))]
     except REFUSALS as error:
         return _refused(batch, number, custom_id, error)
     return Line(number, custom_id, call, jobs, {job.id for job in jobs})
 
 
-def _job(batch: BatchRecord, number: int, place: int, call: Call, settings: DispatcherSettings, able: Able) -> NewJob:
+def _job(
+    batch: BatchRecord, number: int, place: int, call: Call, settings: DispatcherSettings, models: Models
+) -> NewJob:
     own = {"priority": "low", "ttl_seconds": None}
     try:
         try:
@@ -107,8 +108,9 @@ def _job(batch: BatchRecord, number: int, place: int, call: Call, settings: Disp
             raise admission.invalid_request(error) from None
         entry, request = admission.resolve(settings.catalogue, request)
         admission.check_limits(request, settings.max_prompt_chars, settings.max_tokens_limit, call.max_tokens_param)
-        if (known := able.get(entry.name)) is not None:
+        if (known := models.get(entry.name)) is not None:
             capabilities.check(request, known, entry.name)
+        models.check_length(request, entry.name)
     except REFUSALS as error:
         error.param = error.param and call.params.get(error.param.partition(".")[0], error.param)
         raise

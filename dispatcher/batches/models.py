@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache, partial
 from typing import Any
 
 from dispatcher.batches.pace import Queue
 from promptq.contract.queues import queues_of
+from promptq.contract.request import JobRequest
 from promptq.queue import model_facts
 from promptq.queue.connection import answering
+from promptq.queue.prompt_limit import PromptLimit
 from promptq.queue.store import JobStore
 
 FRESH_SECONDS = 30.0
@@ -22,6 +25,7 @@ class Models(Mapping[str, frozenset[str] | None]):
         self._store = store
         self._known: dict[str, frozenset[str] | None] = {}
         self._read_at: dict[str, float] = {}
+        self._limit = cache(self._make_limit)
 
     def __getitem__(self, model: str) -> frozenset[str] | None:
         now = time.monotonic()
@@ -36,6 +40,18 @@ class Models(Mapping[str, frozenset[str] | None]):
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def check_length(self, request: JobRequest, model: str) -> None:
+        """Let a request through if its prompt has room in the model's context, where a worker has told that.
+
+        Raises:
+            InvalidRequest: it has not.
+            RedisUnavailable: it is not known.
+        """
+        self._limit(model).check(request)
+
+    def _make_limit(self, model: str) -> PromptLimit:
+        return PromptLimit(partial(model_facts.read, self._store.client, self._store.keys.model(model)))
 
     def queue(self, model: str) -> Queue:
         """The jobs of a model that wait now, in one round trip.

@@ -16,13 +16,15 @@ from dispatcher.deliveries.endpoint_queue import MOST, EndpointQueue
 from dispatcher.deliveries.fan_out import FanOut
 from dispatcher.deliveries.plan import Answer, Delivered, GiveUp, next_step
 from dispatcher.deliveries.sender import send
+from dispatcher.deliveries.waiting_bound import WaitingBound
 from dispatcher.lease_keeper import LeaseKeeper
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.metrics import DispatcherMetrics
 from promptq.contract.settings import DispatcherSettings
-from promptq.contract.webhook_records import Delivery, Endpoint, fingerprint
-from promptq.contract.webhooks import body_of, derive_secret, signed_headers
+from promptq.contract.webhook_records import Delivery, Endpoint
+from promptq.contract.webhooks import body_of, signed_headers
 from promptq.queue.deliveries import DeliveryRecords
+from promptq.queue.outbox import length
 from promptq.queue.store import JobStore
 from promptq.queue.webhooks import WebhookRecords
 from promptq.runtime.secret_file import read_or_make
@@ -57,6 +59,7 @@ class DeliveriesDuty:
         self._webhooks = WebhookRecords(store)
         self._deliveries = DeliveryRecords(store)
         self._fan_out = FanOut(store, self._webhooks, self._deliveries)
+        self._bound = WaitingBound(store, self._deliveries, settings.webhook_max_waiting, metrics)
         self._queues: dict[str, EndpointQueue] = {}
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="delivery")
         self._stopping = threading.Event()
@@ -77,9 +80,9 @@ class DeliveriesDuty:
         active = self._webhooks.active()
         if active:
             self._secret = self._secret or self._read_secret()
-            self._send(active)
+        self._send(active)
         self._forget(set(active))
-        self._metrics.webhooks_waiting.set(self._deliveries.waiting(active) if active else 0)
+        self._metrics.outbox_events.set(length(self._store))
         self.is_busy = has_more or any(queue.known for queue in self._queues.values())
 
     def close(self) -> None:
@@ -101,15 +104,17 @@ class DeliveriesDuty:
         """Hand what is due to the endpoints' threads."""
         # Before what is due is read: what ends in between would else be taken for new.
         known = {one: self._queues[one].known if one in self._queues else frozenset() for one in active}
-        due = self._deliveries.due(active, MOST)
-        for endpoint in self._webhooks.get_many(active):
-            if endpoint is None or endpoint.disabled:
+        due, waiting = self._deliveries.due(active, MOST), self._deliveries.waiting(active)
+        for endpoint in self._webhooks.signing(active):
+            if endpoint.disabled:
                 continue
             ids = [one for one in due[endpoint.id] if one not in known[endpoint.id]]
             queue = self._queues.setdefault(endpoint.id, EndpointQueue(endpoint))
             queue.endpoint = endpoint
             for _ in range(queue.add(self._deliveries.get_many(endpoint.id, ids))):
                 self._executor.submit(self._drain, queue)
+            self._bound.apply(endpoint, waiting[endpoint.id], queue.known)
+        self._metrics.webhooks_waiting.set(sum(waiting.values()))
 
     def _forget(self, active: set[str]) -> None:
         """Send nothing more to the others."""
@@ -141,7 +146,8 @@ class DeliveriesDuty:
         elif isinstance(step, GiveUp):
             after = replace(delivery, status="failed", trouble=step.reason, next_at=0.0, ended_at=now)
             outcome = "failed"
-            disabled = step.reason if step.disables else ""
+            # A job's webhook says nothing of others at the same host.
+            disabled = step.reason if step.disables and not queue.endpoint.is_of_jobs else ""
         else:
             after, outcome = replace(delivery, trouble=step.reason, next_at=now + step.after), "retried"
         self._note(queue.endpoint, replace(after, tries=tries), disabled)
@@ -153,20 +159,20 @@ class DeliveriesDuty:
         return outcome == "delivered"
 
     def _answer(self, endpoint: Endpoint, delivery: Delivery, now: float) -> Answer:
-        if fingerprint(derive_secret(self._secret, endpoint.id, endpoint.version)) != endpoint.fingerprint:
+        if not endpoint.has_secret_of(self._secret):
             return Answer(trouble=OTHER_SECRET)
         body = body_of(delivery.event, delivery.type, delivery.created_at, delivery.data)
         headers = signed_headers(delivery.event, now, body, endpoint.secrets(self._secret, now))
         backend = CheckedBackend(
             self._settings.webhook_timeout_seconds, allows_private=self._settings.webhook_allow_private
         )
-        return send(endpoint.url, headers, body, backend)
+        return send(delivery.url or endpoint.url, headers, body, backend)
 
     def _note(self, endpoint: Endpoint, delivery: Delivery, disabled: str) -> None:
         """Write down what came of a try."""
         for _ in range(NOTE_TIMES):
             try:
-                self._deliveries.end_try(endpoint.id, delivery, disabled)
+                self._deliveries.end_try(endpoint.id, delivery, disabled, jobs_of=endpoint.jobs_of)
                 return
             except RedisUnavailable:
                 if self._stopping.wait(NOTE_SECONDS):

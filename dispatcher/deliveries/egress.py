@@ -3,37 +3,24 @@ means another one a moment later reaches nothing inside."""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from queue import Empty, Queue
 from typing import Any, Final
 
 import httpcore2
 
 from dispatcher.deliveries.deadline import DeadlineStream
+from promptq.contract.addresses import is_public
 
 PRIVATE: Final = "an address that is not public"
-_SHARED = ipaddress.ip_network("100.64.0.0/10")
-_EMBEDDING = [ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")]
-"""IPv6 networks whose addresses have an IPv4 address in them, which a gateway may reach: NAT64, 6to4, Teredo."""
 Resolve = Callable[[str, int], Sequence[str]]
 
 
 class Forbidden(Exception):
     """The name means an address that nothing may be sent to."""
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet: not private, loopback, link-local, shared, reserved."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
-    if isinstance(ip, ipaddress.IPv6Address) and any(ip in network for network in _EMBEDDING):
-        return False
-    if isinstance(ip, ipaddress.IPv4Address) and ip in _SHARED:
-        return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def resolve(host: str, port: int) -> Sequence[str]:
@@ -50,7 +37,7 @@ class CheckedBackend(httpcore2.NetworkBackend):
     """Connects to public addresses only.
 
     Args:
-        seconds: that a connection may live.
+        seconds: that a connection may live, the look-up of its name included.
         allows_private: connect to any address: for receivers inside one's own network.
 
     Attributes:
@@ -78,10 +65,7 @@ class CheckedBackend(httpcore2.NetworkBackend):
             httpcore2.ConnectError, httpcore2.ConnectTimeout: none answers.
         """
         deadline = time.monotonic() + self.seconds
-        try:
-            addresses = self._resolve(host, port)
-        except OSError as error:
-            raise httpcore2.ConnectError(f"the name cannot be looked up: {error}") from error
+        addresses = self._look_up(host, port)
         if not self._allows_private and not all(map(is_public, addresses)):
             raise Forbidden(PRIVATE)
         trouble: Exception = httpcore2.ConnectError("the name has no address")
@@ -93,6 +77,29 @@ class CheckedBackend(httpcore2.NetworkBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 trouble = error
         raise trouble
+
+    def _look_up(self, host: str, port: int) -> Sequence[str]:
+        """The addresses of a host, within the seconds of the whole exchange.
+
+        A resolver cannot be interrupted, so it is asked in a thread of its own, which is left to its own time-out.
+        """
+        answer: Queue[Sequence[str] | Exception] = Queue(1)
+        threading.Thread(target=self._ask, args=(host, port, answer), name="look-up", daemon=True).start()
+        try:
+            found = answer.get(timeout=self.seconds)
+        except Empty:
+            raise httpcore2.ConnectTimeout("the name's look-up takes too long") from None
+        if isinstance(found, OSError | UnicodeError):
+            raise httpcore2.ConnectError(f"the name cannot be looked up: {found}") from found
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _ask(self, host: str, port: int, answer: Queue[Sequence[str] | Exception]) -> None:
+        try:
+            answer.put(self._resolve(host, port))
+        except Exception as error:
+            answer.put(error)
 
     def sleep(self, seconds: float) -> None:
         """As the interface asks; nothing here waits."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Final
 
 from promptq.contract.job import Job
+from promptq.contract.job_webhooks import HOSTS_PER_OWNER, OwnWebhook, shared_host
 from promptq.contract.webhook_records import Delivery, Endpoint, new_delivery
 from promptq.contract.webhooks import EVENT_TYPES
 from promptq.openai.responses import ID_PREFIX, status_of
-from promptq.queue.deliveries import DeliveryRecords
+from promptq.queue.deliveries import DeliveryRecords, Told
 from promptq.queue.outbox import End, read
 from promptq.queue.store import JobStore
 from promptq.queue.webhooks import WebhookRecords
@@ -39,8 +41,28 @@ class FanOut:
         responses = [end.id for end in ends if end.kind == "response"]
         jobs = dict(zip(responses, self._store.get_many(responses), strict=True))
         endpoints = {owner: list(self._webhooks.of(owner)) for owner in {end.owner for end in ends}}
-        self._deliveries.note_all((deliveries_of(end, jobs.get(end.id), endpoints[end.owner]), end) for end in ends)
+        own = self._own(ends, jobs)
+        self._deliveries.note_all(
+            Told(end, deliveries_of(end, jobs.get(end.id), endpoints[end.owner]), own.get(end.entry)) for end in ends
+        )
         return len(ends) == ENDS_AT_ONCE
+
+    def _own(self, ends: Sequence[End], jobs: Mapping[str, Job | None]) -> dict[str, tuple[Endpoint, Delivery]]:
+        """By the end's entry, what its job's own webhook is told, and in which queue that waits."""
+        found: dict[str, tuple[Endpoint, Delivery]] = {}
+        host_of = cache(self._host)
+        for end in (end for end in ends if end.webhook):
+            own = OwnWebhook.decode(end.webhook)
+            host = host_of(own.endpoint(end.owner))
+            if delivery := own_delivery(end, jobs.get(end.id), own, host):
+                found[end.entry] = host, delivery
+        return found
+
+    def _host(self, host: Endpoint) -> Endpoint:
+        """A host's queue, or where its owner has too many of these already the one that further hosts share."""
+        if self._webhooks.count_hosts(host.owner) < HOSTS_PER_OWNER or self._webhooks.get(host.id):
+            return host
+        return shared_host(host)
 
 
 def deliveries_of(end: End, job: Job | None, endpoints: Iterable[Endpoint]) -> dict[str, Delivery]:
@@ -51,12 +73,24 @@ def deliveries_of(end: End, job: Job | None, endpoints: Iterable[Endpoint]) -> d
         endpoints: of the owner.
     """
     event_type = type_of(end, job)
-    data = ID_PREFIX + end.id if end.kind == "response" else end.id
     return {
-        endpoint.id: new_delivery(end.event_id, endpoint.id, event_type, data, end.at)
+        endpoint.id: new_delivery(end.event_id, endpoint.id, event_type, data_of(end), end.at)
         for endpoint in endpoints
         if event_type in endpoint.events and not endpoint.disabled
     }
+
+
+def own_delivery(end: End, job: Job | None, own: OwnWebhook, host: Endpoint) -> Delivery | None:
+    """What a job's own webhook is told of its end; None: it did not ask for such an event."""
+    event_type = type_of(end, job)
+    if not event_type or (own.events and event_type not in own.events):
+        return None
+    return new_delivery(end.event_id, host.id, event_type, data_of(end), end.at, own.url)
+
+
+def data_of(end: End) -> str:
+    """The id that an event names."""
+    return ID_PREFIX + end.id if end.kind == "response" else end.id
 
 
 def type_of(end: End, job: Job | None) -> str:

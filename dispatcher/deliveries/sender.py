@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Final
 
 import httpcore2
@@ -24,7 +25,7 @@ def send(url: str, headers: Mapping[str, str], body: bytes, backend: CheckedBack
     fields = [(name.encode(), value.encode()) for name, value in headers.items()]
     try:
         with (
-            httpcore2.ConnectionPool(ssl.create_default_context(), network_backend=backend) as connections,
+            httpcore2.ConnectionPool(_trusted(), network_backend=backend) as connections,
             connections.stream("POST", url, headers=[*fields, AGENT], content=body) as response,
         ):
             found = {name.lower(): value for name, value in response.headers}
@@ -35,6 +36,12 @@ def send(url: str, headers: Mapping[str, str], body: bytes, backend: CheckedBack
         return Answer(trouble=f"No response within {backend.seconds:g} s.")
     except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, UnicodeError) as error:
         return Answer(trouble=f"No response: {type(error).__name__}.")
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Who is trusted to be whom. Made once: the certificates take long to read."""
+    return ssl.create_default_context()
 
 
 def _seconds(retry_after: bytes) -> float:

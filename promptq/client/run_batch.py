@@ -18,6 +18,8 @@ from promptq.contract.exit_codes import ExitCode
 FIRST_POLL_SECONDS = 0.2
 LAST_POLL_SECONDS = 5.0
 BAR_CHARS = 30
+SILENT_SECONDS = 5.0
+"""How long the API may be away before that is said."""
 AWAY = (0, 429, 502, 503, 504)
 """Statuses after which the same call is made again: the batch goes on meanwhile."""
 
@@ -37,6 +39,27 @@ def main(given: argparse.Namespace) -> int:
     except (CallFailed, OSError, ValueError) as error:
         print(f"promptq: {error}", file=sys.stderr)
         return ExitCode.CRASHED
+
+
+class AwayNotice:
+    """Says once that the API is away, and once that it is back."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._is_said = False
+
+    def failed(self, error: CallFailed, now: float) -> None:
+        """It did not answer; `now` by the monotonic clock, in seconds."""
+        self._since = now if self._since is None else self._since
+        if now - self._since >= SILENT_SECONDS and not self._is_said:
+            print(f"\npromptq: no answer, trying on: {error}", file=sys.stderr, flush=True)
+            self._is_said = True
+
+    def answered(self) -> None:
+        """It did."""
+        if self._is_said:
+            print("promptq: the API answers again", file=sys.stderr, flush=True)
+        self._since, self._is_said = None, False
 
 
 def _key(variable: str) -> str:
@@ -90,13 +113,15 @@ def _first_url(path: Path) -> str:
 
 
 def _wait(api: Api, batch_id: str) -> dict[str, Any]:
-    pause, shows = FIRST_POLL_SECONDS, sys.stderr.isatty()
+    pause, shows, notice = FIRST_POLL_SECONDS, sys.stderr.isatty(), AwayNotice()
     while True:
         try:
             batch = api.call("GET", f"/v1/batches/{batch_id}")
+            notice.answered()
         except CallFailed as error:
             if error.status not in AWAY:
                 raise
+            notice.failed(error, time.monotonic())
             batch = {}
         if batch and (shows or batch["status"] in ENDED):
             print(f"\r{bar(batch)}", end="", file=sys.stderr, flush=True)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
 from urllib.parse import urlsplit
 
 _REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """What listens on every address, by the address under which this machine reaches it."""
 
 _WEB_PORTS = {"http": 80, "https": 443}
+_SHARED = ipaddress.ip_network("100.64.0.0/10")
+_EMBEDDING = [ipaddress.ip_network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")]
+"""IPv6 networks whose addresses have an IPv4 address in them, which a gateway may reach: NAT64, 6to4, Teredo."""
+_INNER_NAMES: Final = ("localhost", "local", "internal")
+"""Top-level names that no public address has."""
 
 
 def bare_host(host: str) -> str:
@@ -49,6 +55,31 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open internet: not private, loopback, link-local, shared, reserved."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address) and any(ip in network for network in _EMBEDDING):
+        return False
+    if isinstance(ip, ipaddress.IPv4Address) and ip in _SHARED:
+        return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def may_be_public(host: str) -> bool:
+    """Whether a host of a URL can mean a public address, as far as that is told without a look-up.
+
+    A name without a dot, or one that ends in a number, is no name of the open internet; resolvers take the latter for
+    an address in another form, such as 127.1.
+    """
+    try:
+        return is_public(host)
+    except ValueError:
+        labels = host.lower().removesuffix(".").split(".")
+    return len(labels) > 1 and labels[-1] not in _INNER_NAMES and not labels[-1][:1].isdigit()
 
 
 def split(url: str) -> tuple[str, int | None] | None:

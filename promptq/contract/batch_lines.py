@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 """Editors of Windows put it before the first line; it is no part of that."""
+_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 MAX_LINE_BYTES: Final = 16 * 2**20
 MAX_CUSTOM_ID: Final = 512
 MAX_MODEL_CHARS: Final = 128
@@ -131,6 +132,9 @@ class LineCheck:
         if self.lines > self.max_lines:
             self._stop("too_many_lines", f"A file has at most {self.max_lines} lines.", self._number)
             return
+        if self.lines == 1 and (hint := _hint(raw)):
+            self._stop("invalid_json_line", hint, self._number)
+            return
         try:
             self._check(read_line(raw))
         except BadLine as bad:
@@ -153,6 +157,15 @@ class LineCheck:
         self.errors.append(LineError(code, message, line))
         self._is_over = True
         self._rest.clear()
+
+
+def _hint(first: bytes) -> str:
+    """What is wrong with a whole file, by its first line; empty: nothing that each line would not say itself."""
+    if first.startswith(_UTF16_MARKS) or b"\0" in first[:4]:
+        return "The file is UTF-16 or UTF-32. Save it as UTF-8."
+    if first.removeprefix(BYTE_ORDER_MARK).strip() in (b"{", b"["):
+        return "The file is JSON spread over several lines. Each line must be an object of its own (JSON Lines)."
+    return ""
 
 
 def _model_of(body: dict[str, Any]) -> str:

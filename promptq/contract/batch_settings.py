@@ -28,6 +28,10 @@ class BatchSettings(BaseSettings):
         "the API and the dispatchers; it is made where there is none. Empty: `webhook.secret` in the data folder.",
     )
 
+    webhook_allow_private: bool = Field(
+        False, description="Send events to private, loopback and link-local addresses too, such as one's own network."
+    )
+
     def webhook_secret_path(self, data_dir: Path) -> Path:
         """Where the secret is that those of endpoints follow from."""
         return Path(self.webhook_secret_file) if self.webhook_secret_file else data_dir / "webhook.secret"
@@ -46,6 +50,6 @@ class OwnDispatcherSettings(BatchSettings):
         0.5, description="Batches leave the rest of `max_queue_jobs` to others: over this share of it they add no jobs."
     )
     webhook_timeout_seconds: Seconds = Field(15, description="The longest that one try to deliver an event may take.")
-    webhook_allow_private: bool = Field(
-        False, description="Send events to private, loopback and link-local addresses too, such as one's own network."
+    webhook_max_waiting: Count = Field(
+        10_000, description="Deliveries that may wait for one endpoint; over it the oldest are given up, and counted."
     )

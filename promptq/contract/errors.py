@@ -106,6 +106,15 @@ class QueueFull(PromptqError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class EventsBehind(PromptqError):
+    """Too many ends wait for a dispatcher that tells webhooks of them; a job that is to be told of is refused."""
+
+    type = "webhooks_behind"
+
+    def __init__(self) -> None:
+        super().__init__("Too many events wait to be sent to webhooks: no dispatcher takes them, or it is behind.")
+
+
 class RedisUnavailable(PromptqError):
     """Redis does not answer, or refuses to serve. Nothing was acknowledged."""
 

@@ -60,7 +60,7 @@ class Keys:
             "rq:job:", "{id}", "hash", "none while live; result_ttl or failure_ttl after the end",
             "RQ's fields, and ours: queued_at, attempts, expires_at, fingerprint, cache, cache_key, cancel_requested, "
             "error_type, error_message, ended_by, retried_by, calls, owner, moves, resets, progress_of, "
-            "watched",
+            "watched, response, webhook",
         )  # fmt: skip
         self.results = key(
             "rq:results:", "{id}", "stream", "as the job; a cached text's at least cache_ttl_seconds",
@@ -138,19 +138,28 @@ class Keys:
         )  # fmt: skip
         self.outbox = key(
             "promptq:outbox", "", "stream", "entries leave when the dispatcher has noted their deliveries",
-            "ends of jobs, responses and batches of API keys with endpoints: kind, id, state, owner",
+            "ends of jobs, responses and batches that somebody is told of: kind, id, state, owner, webhook",
         )  # fmt: skip
         self.webhook_owners = key(
             "promptq:webhook_owners", "", "set", "members leave with their last endpoint",
             "API keys that have webhook endpoints",
         )  # fmt: skip
         self.webhook = key(
-            "promptq:webhook:", "{id}", "hash", "until it is deleted",
-            "an endpoint: owner, url, events, created_at, version, fingerprint, rotated_at, disabled, disabled_at",
+            "promptq:webhook:", "{id}", "hash", "until it is deleted; a host's: a day after its last event",
+            "an endpoint: owner, url, events, created_at, version, fingerprint, rotated_at, disabled, disabled_at, "
+            "dropped",
         )  # fmt: skip
         self.webhooks = key(
             "promptq:webhooks:", "{owner}", "sorted set", "entries leave with their endpoint",
             "ids of an API key's endpoints, scored by when they were made",
+        )  # fmt: skip
+        self.webhook_hosts = key(
+            "promptq:webhook_hosts:", "{owner}", "sorted set", "bounded; entries trimmed a day after their last event",
+            "ids of endpoints of hosts that an API key's jobs named, scored by when nothing waited any more, or inf",
+        )  # fmt: skip
+        self.webhook_secret = key(
+            "promptq:webhook_secret:", "{owner}", "hash", "permanent: one an API key that rotated it",
+            "which secret signs for the webhooks of an API key's jobs: version, rotated_at",
         )  # fmt: skip
         self.webhooks_active = key(
             "promptq:webhooks_active", "", "set", "members leave when nothing waits for them, or they are disabled",

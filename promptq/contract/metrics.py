@@ -174,6 +174,14 @@ class DispatcherMetrics:
             "promptq_webhook_deliveries_waiting", "Deliveries that have not ended, by the dispatcher that sends them.",
             registry=registry,
         )  # fmt: skip
+        self.webhooks_dropped = Counter(
+            "promptq_webhook_deliveries_dropped_total", "Deliveries that were given up because too many waited.",
+            registry=registry,
+        )  # fmt: skip
+        self.outbox_events = Gauge(
+            "promptq_outbox_events", "Ends whose deliveries are not noted yet, by the dispatcher that sends.",
+            registry=registry,
+        )  # fmt: skip
         self.webhooks_disabled = Counter(
             "promptq_webhook_endpoints_disabled_total", "Endpoints that are sent no more events, for their failures.",
             registry=registry,

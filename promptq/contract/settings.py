@@ -60,6 +60,9 @@ class CommonSettings(BaseSettings):
     lease_seconds: Seconds = Field(15, description="A claim not renewed for this long is given to another worker.")
     max_attempts: Count = Field(3, description="Runs of one job before a lost worker fails it.")
     max_queue_jobs: Count = Field(10_000, description="Queued jobs at which a submit gets 429.")
+    max_outbox_events: Count = Field(
+        100_000, description="Ends that wait to be told of: over it a submit that is to be told of gets 503."
+    )
     result_ttl_seconds: Count = Field(3600, description="How long a succeeded or cancelled job is kept.")
     failure_ttl_seconds: Count = Field(86_400, description="How long a failed job is kept.")
     cache_ttl_seconds: int = Field(300, ge=0, le=10**9, description="Life of a cached text; 0: no cache.")

@@ -15,6 +15,10 @@ ENDED_KEPT: Final = 1000
 """Deliveries that have ended, of one endpoint."""
 ROTATION_SECONDS: Final = 86_400
 """How long after a rotation the last secret signs beside the new one."""
+JOBS_PREFIX: Final = "wj_"
+"""Of the ids of endpoints that nobody made: each has the events for one host that jobs named as their webhook."""
+IDLE_SECONDS: Final = 86_400
+"""How long such an endpoint, and what was delivered to it, is kept when nothing waits."""
 DeliveryStatus = Literal["pending", "delivered", "failed"]
 
 
@@ -29,6 +33,7 @@ class Endpoint:
         fingerprint: tells whether a secret is the one that its owner was shown.
         rotated_at: 0: never.
         disabled: why it is sent nothing; empty: it is.
+        dropped: deliveries that were given up because too many waited.
     """
 
     id: str
@@ -41,6 +46,7 @@ class Endpoint:
     rotated_at: float = 0.0
     disabled: str = ""
     disabled_at: float = 0.0
+    dropped: int = 0
 
     @classmethod
     def from_hash(cls, endpoint_id: str, fields: Mapping[bytes, bytes]) -> Endpoint:
@@ -49,7 +55,7 @@ class Endpoint:
         return cls(
             endpoint_id, text["owner"], text["url"], tuple(text["events"].split()), float(text["created_at"]),
             int(text["version"]), text["fingerprint"], float(text.get("rotated_at", 0)), text.get("disabled", ""),
-            float(text.get("disabled_at", 0)),
+            float(text.get("disabled_at", 0)), int(text.get("dropped", 0)),
         )  # fmt: skip
 
     def as_hash(self) -> dict[str, str | int]:
@@ -57,11 +63,38 @@ class Endpoint:
         own = {"url": self.url, "events": " ".join(self.events)}
         return {**own, "version": self.version, "fingerprint": self.fingerprint}
 
+    @property
+    def is_of_jobs(self) -> bool:
+        """Whether nobody made it: jobs named its host as their webhook. It is never disabled."""
+        return self.id.startswith(JOBS_PREFIX)
+
+    @property
+    def jobs_of(self) -> str | None:
+        """Its owner where it is of jobs; None: somebody made it."""
+        return self.owner if self.is_of_jobs else None
+
     def secrets(self, server_secret: str, now: float) -> list[str]:
         """What an event is signed with at a moment: the secret, and for a while after a rotation the last one."""
         rotates = self.version > 1 and now - self.rotated_at < ROTATION_SECONDS
         versions = [self.version, self.version - 1] if rotates else [self.version]
-        return [derive_secret(server_secret, self.id, version) for version in versions]
+        named = secret_id(self.owner) if self.is_of_jobs else self.id
+        return [derive_secret(server_secret, named, version) for version in versions]
+
+    def has_secret_of(self, server_secret: str) -> bool:
+        """Whether the server's secret is the one that the endpoint's was derived from."""
+        if self.is_of_jobs:
+            return check_of(server_secret, self.owner) == self.fingerprint
+        return fingerprint(derive_secret(server_secret, self.id, self.version)) == self.fingerprint
+
+
+def secret_id(owner: str) -> str:
+    """What stands for an endpoint's id where the secret of a key's jobs, for webhooks of their own, is derived."""
+    return f"jobs:{owner}"
+
+
+def check_of(server_secret: str, owner: str) -> str:
+    """Tells whether a process has the server's secret that another one had: by a version that signs nothing."""
+    return fingerprint(derive_secret(server_secret, secret_id(owner), 0))
 
 
 def fingerprint(secret: str) -> str:
@@ -80,6 +113,7 @@ class Delivery:
         tries: made so far.
         trouble: of the last try, or an empty string.
         next_at, ended_at: in seconds since the epoch; 0: it has ended, or has not.
+        url: where it is sent to, where that is the job's own webhook; empty: to the endpoint's.
     """
 
     id: str
@@ -92,6 +126,7 @@ class Delivery:
     trouble: str = ""
     next_at: float = 0.0
     ended_at: float = 0.0
+    url: str = ""
 
     @classmethod
     def decode(cls, raw: bytes) -> Delivery:
@@ -107,7 +142,9 @@ class Delivery:
         return replace(self, status="pending", tries=0, trouble="", next_at=0.0, ended_at=0.0)
 
 
-def new_delivery(event: str, endpoint_id: str, event_type: str, data: str, created_at: float) -> Delivery:
+def new_delivery(
+    event: str, endpoint_id: str, event_type: str, data: str, created_at: float, url: str = ""
+) -> Delivery:
     """A delivery whose id follows from event and endpoint, so that noting it once more is found out."""
     digest = hashlib.sha256(f"{event} {endpoint_id}".encode()).hexdigest()[:32]
-    return Delivery(f"whd_{digest}", event, event_type, data, created_at)
+    return Delivery(f"whd_{digest}", event, event_type, data, created_at, url=url)

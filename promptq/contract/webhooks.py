@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
-EventType = Literal[
-    "job.succeeded", "job.failed", "job.cancelled", "job.expired",
-    "response.completed", "response.failed", "response.cancelled", "response.incomplete",
-    "batch.completed", "batch.failed", "batch.expired", "batch.cancelled",
-]  # fmt: skip
+from promptq.contract.addresses import may_be_public
+
+JobEvent = Literal["job.succeeded", "job.failed", "job.cancelled", "job.expired"]
+ResponseEvent = Literal["response.completed", "response.failed", "response.cancelled", "response.incomplete"]
+BatchEvent = Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
+EventType = Literal[JobEvent, ResponseEvent, BatchEvent]
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 TEST: Final = "endpoint.test"
 """The type of the event by which an owner tries an endpoint; nobody needs to choose it."""
@@ -35,6 +36,22 @@ def checked_url(url: str) -> str:
     if parts.username is not None or parts.fragment or not _PRINTABLE.fullmatch(url):
         raise ValueError("must have no user, no fragment, no spaces and ASCII characters only")
     return url
+
+
+def refuse_inner(url: str) -> None:
+    """Let an address through that can be a public one; what its name means is looked up when it is sent to.
+
+    Raises:
+        ValueError: it is plainly private.
+    """
+    if not may_be_public(urlsplit(url).hostname or ""):
+        raise ValueError("must not be a private, loopback or link-local address")
+
+
+def host_of(url: str) -> str:
+    """Scheme, host and port of an address: what fails together, and waits together."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def _port_of(parts: SplitResult) -> int:

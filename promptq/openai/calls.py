@@ -81,7 +81,7 @@ def _embeddings(body: bytes, _default_tokens: int) -> Call:
 def _response(body: bytes, default_tokens: int) -> Call:
     read = CreateResponse.model_validate_json(body)
     _refuse_streams(read)
-    for name in ("background", "previous_response_id"):
+    for name in ("background", "previous_response_id", "webhook"):
         if getattr(read, name):
             raise InvalidRequest("Not in a batch.", param=name)
     read.check()

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.job import Job, Status
+from promptq.contract.job_webhooks import ResponseWebhook
 from promptq.contract.logprobs import MAX_TOP
 from promptq.contract.request import Text
 from promptq.contract.tools import MAX_TOOLS
@@ -78,6 +79,9 @@ class CreateResponse(Common):
     prompt_cache_key: WithoutEffect = None
     prompt_cache_retention: WithoutEffect = None
     safety_identifier: WithoutEffect = None
+    webhook: ResponseWebhook | None = Field(
+        None, description="Told of this response's end alone, beside the webhook endpoints of its API key."
+    )
 
     def check(self) -> None:
         """What depends on several fields.
@@ -87,6 +91,8 @@ class CreateResponse(Common):
         """
         if self.background and self.store is False:
             raise InvalidRequest("A response in the background is stored.", param="store")
+        if self.webhook and self.store is False:
+            raise InvalidRequest("A response that a webhook is told of is stored.", param="store")
         if self.window and (self.stream or not self.background):
             message = "A completion window is for a response in the background that is not streamed."
             raise InvalidRequest(message, param="background_options.completion_window")

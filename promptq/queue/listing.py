@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import redis
 
+from promptq.contract.admission import MAX_PARAM_CHARS
+from promptq.contract.errors import InvalidRequest
 from promptq.queue.connection import answering
 
 READ_AT_ONCE = 100
@@ -14,14 +16,13 @@ Order = Literal["asc", "desc"]
 
 
 def ids_after(client: redis.Redis, key: str, after: str, order: Order) -> Iterator[str]:
-    """The ids of a sorted set behind one of them, or all where `after` is empty or not among them.
+    """The ids of a sorted set behind one of them, or all where `after` is empty.
 
     Raises:
+        InvalidRequest: `after` is not among them.
         RedisUnavailable: it does not answer.
     """
-    start = 0
-    if after and (place := _place(client, key, after, order)) is not None:
-        start = place + 1
+    start = _place(client, key, after, order) + 1 if after else 0
     while True:
         with answering():
             found: Any = client.zrange(key, start, start + READ_AT_ONCE - 1, desc=order == "desc")
@@ -31,7 +32,9 @@ def ids_after(client: redis.Redis, key: str, after: str, order: Order) -> Iterat
         start += READ_AT_ONCE
 
 
-def _place(client: redis.Redis, key: str, member: str, order: Order) -> int | None:
+def _place(client: redis.Redis, key: str, member: str, order: Order) -> int:
     with answering():
         rank: Any = client.zrank(key, member) if order == "asc" else client.zrevrank(key, member)
-    return None if rank is None else int(rank)
+    if rank is None:
+        raise InvalidRequest(f"{member[:MAX_PARAM_CHARS]!r} is not in this list; it may be gone.", param="after")
+    return int(rank)

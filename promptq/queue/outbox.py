@@ -22,6 +22,7 @@ class End:
         state: the job's or the batch's.
         owner: name of the API key that it belongs to, or an empty string.
         at: when it ended, in seconds since the epoch, by the server's clock.
+        webhook: of a job that has one of its own, as `OwnWebhook` encodes it, or an empty string.
     """
 
     entry: str
@@ -30,6 +31,7 @@ class End:
     state: str
     owner: str
     at: float
+    webhook: str = ""
 
     @classmethod
     def from_entry(cls, entry_id: bytes, fields: Mapping[bytes, bytes]) -> End:
@@ -37,12 +39,22 @@ class End:
         text = {name.decode(): value.decode() for name, value in fields.items()}
         at = int(entry_id.partition(b"-")[0]) / 1000
         kind, named, state, owner = (text.get(name, "") for name in ("kind", "id", "state", "owner"))
-        return cls(entry_id.decode(), kind, named, state, owner, at)
+        return cls(entry_id.decode(), kind, named, state, owner, at, text.get("webhook", ""))
 
     @property
     def event_id(self) -> str:
         """Of the event that tells of it: it follows from the end, so that whoever tells it once more tells the same."""
         return f"evt_{hashlib.sha256(f'{self.entry} {self.id}'.encode()).hexdigest()[:32]}"
+
+
+def length(store: JobStore) -> int:
+    """How many ends wait there.
+
+    Raises:
+        RedisUnavailable: it does not answer.
+    """
+    with answering():
+        return int(store.client.xlen(store.keys.outbox()))
 
 
 def read(store: JobStore, count: int) -> list[End]:

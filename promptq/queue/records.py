@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from promptq.contract.call import NO_CONTEXT, JobContext, decode_call, encode_call
-from promptq.contract.errors import IdempotencyConflict, InvalidRequest, JobNotFound, QueueFull
+from promptq.contract.errors import EventsBehind, IdempotencyConflict, InvalidRequest, JobNotFound, QueueFull
 from promptq.contract.job import Job, JobError, Result, Status, encode_traceback
 from promptq.contract.logprobs import TokenLogprob, read_logprobs
 from promptq.contract.queues import Priority, QueueName
@@ -36,6 +36,7 @@ class NewJob:
         owner: name of the API key that it belongs to; texts are shared only between jobs of one owner.
         weight: the owner's share of a queue beside other owners; 0: it waits in the order of arrival.
         response: where it is one of OpenAI's responses, what that shows of its request, as JSON.
+        webhook: who is told of its end alone, as `OwnWebhook` encodes it, or an empty string.
     """
 
     id: str
@@ -49,6 +50,7 @@ class NewJob:
     owner: str = ""
     weight: float = 1.0
     response: str = ""
+    webhook: str = ""
 
     @classmethod
     def create(cls, request: JobRequest, model: str, model_identity: str, **fields: Any) -> NewJob:
@@ -67,19 +69,20 @@ class NewJob:
         return self.request.cache_key(identity) if shared else ""
 
     def fingerprint(self) -> str:
-        """Tells a repeat from a conflict; the same request of another owner is a conflict, or as another response.
+        """Tells a repeat from a conflict; the same request of another owner is a conflict, or as another response,
+        or with another webhook.
 
         A job under a random id and no key needs none: whoever names that id later means another job.
         """
         if not self.keep_seconds:
             return ""
-        response = hashlib.sha256(self.response.encode()).hexdigest() if self.response else ""
-        return ":".join(filter(None, (self.request.fingerprint(), self.owner, response)))
+        own = (hashlib.sha256(one.encode()).hexdigest() for one in (self.response, self.webhook) if one)
+        return ":".join(filter(None, (self.request.fingerprint(), self.owner, *own)))
 
     def arguments(self, rq_queue: str, cache_key: str) -> list[Any]:
         """The submit script's values for one job."""
         own: dict[str, Any] = {"fingerprint": self.fingerprint(), "owner": self.owner, "response": self.response}
-        own |= {"result_ttl": self.keep_seconds or ""}
+        own |= {"result_ttl": self.keep_seconds or "", "webhook": self.webhook}
         fields = list(chain.from_iterable((name, value) for name, value in own.items() if value != ""))
         return [
             self.id, rq_queue, _or_empty(self.request.ttl_seconds), cache_key, self.idempotency_key,
@@ -105,7 +108,7 @@ class Submitted:
     job: Job
 
 
-Admission = Submitted | QueueFull | IdempotencyConflict | JobNotFound
+Admission = Submitted | QueueFull | EventsBehind | IdempotencyConflict | JobNotFound
 """What became of one job of several."""
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptq.contract.errors import IdempotencyConflict, JobNotFound, QueueFull
+from promptq.contract.errors import EventsBehind, IdempotencyConflict, JobNotFound, QueueFull
 from promptq.contract.job import Job, Result, Status
 from promptq.queue.records import Admission, NewJob, Submitted
 
@@ -31,6 +31,8 @@ def admission(
     match outcome.decode():
         case "full":
             return full(details)
+        case "behind":
+            return EventsBehind()
         case "conflict":
             return IdempotencyConflict("This id or Idempotency-Key was already used for a different request.")
         case "repeat":

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import redis
 
-from promptq.contract.errors import JobAlreadyTerminal, JobNotFailed, JobNotFound, RedisUnavailable
+from promptq.contract.errors import EventsBehind, JobAlreadyTerminal, JobNotFailed, JobNotFound, RedisUnavailable
 from promptq.contract.job import FIELDS, Job, Status, encode_traceback, read_status
 from promptq.contract.keys import usage_prelude
 from promptq.contract.queues import PRIORITIES, QueueName, queues_of
@@ -86,6 +86,7 @@ class JobStore:
 
         Raises:
             QueueFull: as many jobs wait as the settings allow.
+            EventsBehind: its end is to be told, and too many others wait for that.
             IdempotencyConflict: the id or the idempotency key was used for another request.
         """
         (admission,) = self.submit_many([new])
@@ -188,15 +189,19 @@ class JobStore:
             JobNotFound: no such job.
             JobNotFailed: it has not failed; one that expired has not either.
             QueueFull: as many jobs wait as the settings allow.
+            EventsBehind: as of a new job.
         """
         model = self.get(job_id).queue.model
         queues = self._rq_names(queues_of(model))
-        arguments = [job_id, self.settings.max_queue_jobs, _token(), turn_cost(weight), model, *queues]
+        limits = [self.settings.max_queue_jobs, self.settings.max_outbox_events]
+        arguments = [job_id, *limits, _token(), turn_cost(weight), model, *queues]
         outcome, *details = self.scripts.run("retry", arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)
         if outcome == b"full":
             raise full(details)
+        if outcome == b"behind":
+            raise EventsBehind
         if outcome == b"refused":
             raise JobNotFailed(job_id, read_status(details[0].decode(), details[1].decode()))
 
@@ -231,8 +236,8 @@ class JobStore:
             new.arguments(new.queue.rq_name(self._default_model), cache_key)
             for new, cache_key in zip(news, cache_keys, strict=True)
         ]
-        limits = [self.settings.max_queue_jobs, self.settings.result_ttl_seconds, self.settings.cache_ttl_seconds]
-        head = [*limits, model, len(queues), *queues]
+        bounds = [self.settings.max_queue_jobs, self.settings.max_outbox_events]
+        head = [*bounds, self.settings.result_ttl_seconds, self.settings.cache_ttl_seconds, model, len(queues), *queues]
         submitted_at, rows = self.scripts.run("submit", [*head, *chain.from_iterable(values)])
         repeats = [row[1].decode() for row in rows if row[0] == b"repeat"]
         seen = dict(zip(repeats, self.get_many(repeats), strict=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -41,6 +42,40 @@ class WebhookRecords:
         """An owner's endpoints behind one of them, the latest first."""
         ids = list(ids_after(self._store.client, self._keys.webhooks(owner), after, "desc"))
         yield from filter(None, self.get_many(ids))
+
+    def hosts_of(self, owner: str, after: str = "") -> Iterator[Endpoint]:
+        """The endpoints of hosts that an owner's jobs named, those that something waits for first."""
+        ids = list(ids_after(self._store.client, self._keys.webhook_hosts(owner), after, "desc"))
+        yield from filter(None, self.get_many(ids))
+
+    def count_hosts(self, owner: str) -> int:
+        """How many these are."""
+        with answering():
+            return int(self._store.client.zcard(self._keys.webhook_hosts(owner)))
+
+    def signing(self, ids: Sequence[str]) -> Iterator[Endpoint]:
+        """Endpoints with the versions of the secrets that sign for them; one that is gone is left out."""
+        found = [endpoint for endpoint in self.get_many(ids) if endpoint]
+        versions = self.secrets_of({endpoint.owner for endpoint in found if endpoint.is_of_jobs})
+        for endpoint in found:
+            version, rotated_at = versions[endpoint.owner] if endpoint.is_of_jobs else (0, 0.0)
+            yield replace(endpoint, version=version, rotated_at=rotated_at) if endpoint.is_of_jobs else endpoint
+
+    def secrets_of(self, owners: Iterable[str]) -> dict[str, tuple[int, float]]:
+        """By owner, the version of the secret that signs for their jobs, and when it was rotated; 0: never."""
+        names = list(owners)
+        with answering(), self._store.client.pipeline(transaction=False) as pipe:
+            for owner in names:
+                pipe.hmget(self._keys.webhook_secret(owner), "version", "rotated_at")
+            rows: list[Any] = pipe.execute()
+        return {
+            owner: (int(version or 1), float(rotated or 0))
+            for owner, (version, rotated) in zip(names, rows, strict=True)
+        }
+
+    def rotate_secret(self, owner: str, version: int) -> bool:
+        """Give an owner's jobs their next secret. False: another has done it meanwhile."""
+        return bool(self._store.scripts.run("webhook_secret", [owner, version]) == 1)
 
     def drop(self, endpoint: Endpoint) -> None:
         """Forget an endpoint, and all that was to be sent to it."""

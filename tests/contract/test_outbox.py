@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from promptq.contract.errors import EventsBehind
 from promptq.contract.job import Status
 from promptq.queue.losses import Loss, redeliver
 from promptq.queue.outbox import read
 from promptq.queue.reconcile import reconcile
+from promptq.queue.records import Submitted
 from tests.fakes import NOW, TimedStore, failure, keys, new_job, success, with_settings
 
 
@@ -20,8 +22,8 @@ def owners(store: TimedStore) -> None:
     store.client.sadd(keys.webhook_owners(), "ann")
 
 
-def put(store: TimedStore, job_id: str, prompt: str = "", **fields: object) -> str:
-    new = replace(new_job(prompt or job_id, job_id=job_id, **fields), owner="ann")
+def put(store: TimedStore, job_id: str, prompt: str = "", webhook: str = "", **fields: object) -> str:
+    new = replace(new_job(prompt or job_id, job_id=job_id, **fields), owner="ann", webhook=webhook)
     store.submit(new, NOW)
     return job_id
 
@@ -111,6 +113,14 @@ def test_each_way_to_end_is_told_once(store: TimedStore, end: Callable[[TimedSto
     assert told(store) == [("job", state)]
 
 
+@pytest.mark.parametrize("end", [end for end, _ in ENDS], ids=[end.__name__ for end, _ in ENDS])
+def test_each_way_to_end_is_told_to_the_jobs_own_webhook(store: TimedStore, end: Callable[[TimedStore], None]) -> None:
+    store.client.delete(keys.webhook_owners())
+    put(store, "job", ttl_seconds=5, webhook="{}")
+    end(store)
+    assert [(one.id, one.webhook) for one in read(store, 100)] == [("job", "{}")]
+
+
 def test_what_joined_and_what_was_cached_is_told_too(store: TimedStore) -> None:
     put(store, "lead", "same")
     put(store, "join", "same")
@@ -158,3 +168,28 @@ def test_an_outbox_of_another_type_keeps_no_job_from_its_end(store: TimedStore) 
     put(store, "job")
     succeed(store)
     assert store.get("job").status is Status.SUCCEEDED
+
+
+def test_a_job_with_a_webhook_of_its_own_is_told_of_whoevers_it_is(store: TimedStore) -> None:
+    for owner, webhook in (("bob", "{}"), ("", "{}"), ("bob", "")):
+        store.submit(replace(new_job("same", ttl_seconds=5), owner=owner, webhook=webhook), NOW)
+    assert [one.outcome for one in store.submit_many([replace(new_job("same"), owner="bob", webhook="{1}")], NOW)] == [
+        "join"
+    ]  # type: ignore[union-attr]
+    succeed(store)
+    assert sorted((end.owner, end.webhook) for end in read(store, 100)) == [("", "{}"), ("bob", "{1}"), ("bob", "{}")]
+
+
+def test_a_full_outbox_refuses_what_would_be_told_and_nothing_else(store: TimedStore) -> None:
+    bounded = with_settings(store, max_outbox_events=1)
+    put(store, "job")
+    fail(store)
+    refused = [replace(new_job("a", cache=False), owner="ann"), replace(new_job("b", cache=False), webhook="{}")]
+    taken = [replace(new_job("c", cache=False), owner="bob"), new_job("d", cache=False)]
+    lines = [replace(new_job("e", job_id=f"batch_{'0a' * 16}-0-7-0", cache=False), owner="ann")]
+    outcomes = bounded.submit_many([*refused, *taken, *lines], NOW)
+    assert [type(one) for one in outcomes] == [EventsBehind] * 2 + [Submitted] * 3
+    with pytest.raises(EventsBehind):
+        bounded.retry("job", NOW)
+    store.client.delete(keys.outbox())
+    bounded.retry("job", NOW)

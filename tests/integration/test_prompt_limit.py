@@ -11,10 +11,10 @@ import pytest
 import redis
 from tokenizers import Tokenizer
 
-from api.prompt_limit import _count, _kept
 from promptq.contract.settings import DEFAULT_MODEL
 from promptq.queue import model_facts
 from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.prompt_limit import _count, _kept
 from promptq.queue.store import connect
 from tests.fakes import keys
 from tests.integration.apis import Api, running

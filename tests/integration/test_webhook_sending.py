@@ -12,9 +12,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from dispatcher.deliveries.egress import CheckedBackend, is_public
+from dispatcher.deliveries.egress import CheckedBackend
 from dispatcher.deliveries.plan import Answer
 from dispatcher.deliveries.sender import send
+from promptq.contract.addresses import is_public
 from promptq.contract.webhooks import body_of, signed_headers
 
 BODY = body_of("evt_1", "job.succeeded", 1_800_000_000, "job")
@@ -172,6 +173,19 @@ class TestAddresses:
             answer = send(f"http://evil.example:{receiver.port}/", HEADERS, BODY, backend)
             assert answer.status == 0
             assert (asked, receiver.requests) == (["evil.example"], [])
+
+    def test_a_look_up_that_takes_long_is_within_the_seconds_of_the_try(self) -> None:
+        waits = threading.Event()
+
+        def resolve(_host: str, _port: int) -> Sequence[str]:
+            waits.wait(30)
+            return ["127.0.0.1"]
+
+        began = time.monotonic()
+        answer = send("http://slow.example/", HEADERS, BODY, CheckedBackend(0.3, allows_private=True, resolve=resolve))
+        waits.set()
+        assert answer.trouble == "No response within 0.3 s."
+        assert time.monotonic() - began < 3
 
     def test_the_next_address_of_a_name_is_tried(self) -> None:
         with receiving(OK) as receiver:

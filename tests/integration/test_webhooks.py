@@ -15,12 +15,10 @@ import pytest
 from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.outbox import read
 from tests.fakes import TimedStore, keys, new_job, success
-from tests.integration.apis import Api
+from tests.integration.apis import Api, running
 from tests.integration.batches import dispatcher
-from tests.integration.openai_clients import api
 from tests.processes import wait_until
 
-__all__ = ["api"]
 HANG = 0
 """In the place of a status: nothing is answered until the receiver is closed."""
 PATIENCE = 60
@@ -92,6 +90,12 @@ def receiving(*statuses: int, location: str = "/") -> Iterator[Receiver]:
 Ends = Callable[..., None]
 
 
+@pytest.fixture(scope="module")
+def api(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with running(server, tmp_path_factory.mktemp("api"), 1, webhook_allow_private=True) as api:
+        yield api
+
+
 @pytest.fixture
 def end(store: TimedStore) -> Ends:
     """Ends a job."""
@@ -151,6 +155,41 @@ def test_ends_are_told_signed_once_to_those_who_chose_them(
         assert len({event.id for event in all_.events(told["secret"])}) == 4
         del all_.came[:3]
         assert all_.events(rotated["secret"])[0].data.id == "later"
+
+
+def test_a_jobs_own_webhook_is_told_signed_with_its_keys_secret_and_delays_nobody_elses(
+    server: EmbeddedServer, store: TimedStore, api: Api
+) -> None:
+    with (
+        receiving(204) as one, receiving(200) as other, receiving(410) as gone,
+        dispatcher(server, api.data_dir, **SENDS),
+    ):  # fmt: skip
+
+        def submit(receiver: Receiver, path: str = "", **body: Any) -> str:
+            hook = {"url": receiver.url + path, **body.pop("hook", {})}
+            made = api.call("POST", "/v1/jobs", json={"prompt": "x", "cache": False, "webhook": hook} | body)
+            assert made.status_code == 202, made.text
+            return str(made.json()["id"])
+
+        lost = submit(gone)
+        told = [submit(one), submit(one, "?job=2"), submit(other, hook={"events": ["job.failed"]})]
+        answered = {"model": "echo", "input": "x", "background": True, "webhook": {"url": other.url}}
+        response = api.call("POST", "/v1/responses", json=answered).json()["id"]
+        store.finish("w", [success(claim) for claim in store.claim("w", 10)])
+        wait_until(lambda: len(one.came) == 2 and other.came and gone.came, PATIENCE, "the events")
+        secret = api.call("GET", "/v1/webhook_secret").json()["secret"]
+        assert {(event.type, event.data.id) for event in one.events(secret)} == {
+            ("job.succeeded", job_id) for job_id in told[:2]
+        }
+        assert [(event.type, event.data.id) for event in other.events(secret)] == [("response.completed", response)]
+        hosts = api.call("GET", "/v1/webhook_endpoints?of=jobs").json()["data"]
+        assert sorted(host["url"] for host in hosts) == sorted(
+            each.url.removesuffix("/hook") for each in (one, other, gone)
+        )
+        (host,) = (host for host in hosts if host["url"] == gone.url.removesuffix("/hook"))
+        failed = tried(api, host)
+        assert (failed["status"], failed["event"]["data"]["id"], failed["url"]) == ("failed", lost, gone.url)
+        assert host["disabled_reason"] is None, "another job's webhook may be there all the same"
 
 
 def test_failing_endpoints_are_tried_again_or_disabled_and_delay_nobody(

@@ -183,12 +183,12 @@ def test_only_the_scalers_image_has_torch() -> None:
     assert with_torch == {"scaler"}
 
 
-def test_the_api_counts_tokens_with_the_workers_version() -> None:
+def test_the_api_and_the_dispatcher_count_tokens_with_the_workers_version() -> None:
     pins = [
         re.findall(r"^tokenizers.*$", (ROOT / f"requirements/{name}.txt").read_text(), re.M)
-        for name in ("api", "worker")
+        for name in ("api", "dispatcher", "worker")
     ]
-    assert pins[0] == pins[1] != []
+    assert pins[0] == pins[1] == pins[2] != []
 
 
 def dockerfile(name: str) -> str:

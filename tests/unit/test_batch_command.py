@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from promptq.cli import main
-from promptq.client.run_batch import bar
+from promptq.client.api import CallFailed
+from promptq.client.run_batch import AwayNotice, bar
 from promptq.contract.exit_codes import ExitCode
 from promptq.queue.embedded import free_port
 
@@ -49,3 +50,19 @@ def test_what_cannot_be_run_is_one_line(
 def test_without_a_file_or_a_batch_there_is_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["batch", "run", "-o", str(tmp_path / "out")]) == ExitCode.CRASHED
     assert "give a file to run, or --batch" in capsys.readouterr().err
+
+
+def test_an_api_that_is_away_is_told_of_once_and_so_is_its_return(capsys: pytest.CaptureFixture[str]) -> None:
+    notice, error = AwayNotice(), CallFailed("http://x/ does not answer: refused.")
+    for now in (0.0, 1.0):
+        notice.failed(error, now)
+    notice.answered()
+    assert capsys.readouterr().err == "", "a moment is not worth a word"
+    for now in (10.0, 12.0, 16.0, 60.0):
+        notice.failed(error, now)
+    assert capsys.readouterr().err.splitlines() == [
+        "", "promptq: no answer, trying on: http://x/ does not answer: refused."
+    ]  # fmt: skip
+    notice.answered()
+    notice.answered()
+    assert capsys.readouterr().err.splitlines() == ["promptq: the API answers again"]

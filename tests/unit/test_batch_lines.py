@@ -74,10 +74,24 @@ def test_marks_and_ends_of_lines_of_other_systems_do_not_matter() -> None:
     assert [read_line(raw)["custom_id"] for _, raw in numbered(iter(content.split(b"\n")))] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ((line("a") * 200).decode().encode("utf-16"), "UTF-16"),
+        ((line("a") * 200).decode().encode("utf-16-le"), "UTF-16"),
+        (json.dumps([json.loads(line("a"))] * 200, indent=1).encode(), "JSON Lines"),
+        (BYTE_ORDER_MARK + json.dumps(json.loads(line("a")), indent=1).encode() * 200, "JSON Lines"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_error_that_says_what_to_do(content: bytes, said: str) -> None:
+    (error,) = checked(content).errors
+    assert (error.code, said in error.message) == ("invalid_json_line", True)
+
+
 def test_bounds() -> None:
     many = b"".join(line(str(number)) for number in range(5))
     assert [(error.code, error.line) for error in checked(many, most=3).errors] == [("too_many_lines", 4)]
-    assert len(checked(b"{\n" * 1000, most=10_000).errors) == MOST_ERRORS
+    assert len(checked(b"{,\n" * 1000, most=10_000).errors) == MOST_ERRORS
 
 
 def test_a_batch_is_for_one_endpoint() -> None:

@@ -102,8 +102,9 @@ def _submit(body: CreateResponse, idempotency_key: str) -> Job:
     fields = body.job_behind(_earlier(body), services().settings.max_tokens_limit)
     try:
         return submit(
-            read_request(fields), idempotency_key=idempotency_key, max_tokens_param="max_output_tokens", response=stored
-        ).job
+            read_request(fields), idempotency_key=idempotency_key, max_tokens_param="max_output_tokens",
+            response=stored, webhook=body.webhook,
+        ).job  # fmt: skip
     except InvalidRequest as error:
         # Which of the chat's messages it is says nothing to who sent items, instructions and an earlier response.
         error.param = "input" if (error.param or "").partition(".")[0] == "messages" else error.param

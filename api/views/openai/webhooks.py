@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Literal
 
 from flask import Response
 from flask_openapi3.types import ResponseDict
@@ -26,9 +27,9 @@ from api.openai.webhook_schemas import (
     with_secret,
 )
 from api.presenter import json_response
+from api.webhook_checks import check_url, server_secret
 from promptq.contract.webhook_records import ENDPOINTS_PER_OWNER, Delivery, Endpoint, fingerprint, new_delivery
 from promptq.contract.webhooks import EVENT_TYPES, TEST, derive_secret
-from promptq.runtime.secret_file import read_or_make
 
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 503), OpenAIError)
 
@@ -56,14 +57,23 @@ class PageQuery(BaseModel):
     limit: int = Field(20, ge=1, le=100)
 
 
+class EndpointsQuery(PageQuery):
+    """Which page of which endpoints."""
+
+    of: Literal["key", "jobs"] = Field(
+        "key", description="key: those that were made; jobs: one for each host that jobs named as their webhook."
+    )
+
+
 @blueprint.post("", responses=_ERRORS | {200: WebhookWithSecret})
 def create_webhook_endpoint(body: CreateWebhook) -> Response:
     """Be told of ends at an address
 
     The answer has the endpoint's secret, once.
     """
+    check_url(body.url, "url")
     endpoint_id = f"we_{secrets.token_hex(16)}"
-    secret = derive_secret(_server_secret(), endpoint_id, 1)
+    secret = derive_secret(server_secret(), endpoint_id, 1)
     events = tuple(dict.fromkeys(body.events or EVENT_TYPES))
     endpoint = Endpoint(endpoint_id, owner(), body.url, events, fingerprint=fingerprint(secret))
     if not services().webhooks.put(endpoint):
@@ -72,9 +82,10 @@ def create_webhook_endpoint(body: CreateWebhook) -> Response:
 
 
 @blueprint.get("", responses=_ERRORS | {200: WebhookList})
-def list_webhook_endpoints(query: PageQuery) -> Response:
+def list_webhook_endpoints(query: EndpointsQuery) -> Response:
     """Your endpoints, the latest first"""
-    found = services().webhooks.of(owner(), query.after)
+    records = services().webhooks
+    found = (records.of if query.of == "key" else records.hosts_of)(owner(), query.after)
     return json_response(WebhookList(**page_fields(map(webhook_object, found), query.limit)))
 
 
@@ -98,8 +109,8 @@ def rotate_webhook_secret(path: WebhookPath) -> Response:
 
     The answer has the new secret, once.
     """
-    endpoint = find(path.id)
-    secret = derive_secret(_server_secret(), endpoint.id, endpoint.version + 1)
+    endpoint = _made(path.id)
+    secret = derive_secret(server_secret(), endpoint.id, endpoint.version + 1)
     if not services().webhooks.rotate(endpoint, fingerprint(secret)):
         raise WebhookConflict("The secret was rotated by another call at the same time.", param="id")
     return json_response(with_secret(find(endpoint.id), secret))
@@ -108,11 +119,11 @@ def rotate_webhook_secret(path: WebhookPath) -> Response:
 @blueprint.post("/<id>/test", responses=_ERRORS | {200: DeliveryObject})
 def test_webhook_endpoint(path: WebhookPath) -> Response:
     """Send an event of type `endpoint.test`; an endpoint that was disabled is sent its events again"""
-    endpoint, parts = find(path.id), services()
+    endpoint, parts = _made(path.id), services()
     delivery = new_delivery(f"evt_{secrets.token_hex(16)}", endpoint.id, TEST, endpoint.id, parts.store.now())
     if not parts.deliveries.note(endpoint.id, delivery):
         raise WebhookMissing("webhook endpoint", endpoint.id)
-    parts.deliveries.send_again(endpoint.id, None)
+    parts.deliveries.send_again(endpoint, None)
     return json_response(delivery_object(delivery))
 
 
@@ -131,7 +142,7 @@ def redeliver_webhook_event(path: DeliveryPath) -> Response:
     """
     endpoint = find(path.id)
     delivery = _delivery(endpoint, path.delivery)
-    if not services().deliveries.send_again(endpoint.id, delivery):
+    if not services().deliveries.send_again(endpoint, delivery):
         raise WebhookMissing("delivery", path.delivery, "delivery")
     return json_response(delivery_object(_delivery(endpoint, path.delivery)))
 
@@ -149,14 +160,21 @@ def find(endpoint_id: str) -> Endpoint:
     return endpoint
 
 
+def _made(endpoint_id: str) -> Endpoint:
+    """The same, if the caller made it.
+
+    Raises:
+        WebhookConflict: it is that of a host which jobs named.
+    """
+    endpoint = find(endpoint_id)
+    if endpoint.is_of_jobs:
+        raise WebhookConflict("Only an endpoint that was made has a secret of its own, and is tested.", param="id")
+    return endpoint
+
+
 def _delivery(endpoint: Endpoint, delivery_id: str) -> Delivery:
     known = delivery_id.isascii() and delivery_id.isprintable()
     found = services().deliveries.get_many(endpoint.id, [delivery_id] if known else [])
     if not found:
         raise WebhookMissing("delivery", delivery_id, "delivery")
     return found[0]
-
-
-def _server_secret() -> str:
-    settings = services().settings
-    return read_or_make("PROMPTQ_WEBHOOK_SECRET_FILE", settings.webhook_secret_path(settings.data_dir))

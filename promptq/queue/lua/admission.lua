@@ -1,5 +1,5 @@
 -- Put before submit.lua: one job's way in. `job` has the fields that submit.lua reads from ARGV. Of the transition are
--- used besides: model, queues (the model's), bound, depth (jobs waiting now), cache_ttl, admitted (how many were), fed
+-- used besides: is_behind (of outbox.lua), told, model, queues (the model's), bound, depth (jobs waiting now), cache_ttl, admitted (how many were), fed
 -- (queues that got jobs), flows (of fair.lua), and voided (keys of turns).
 
 -- What was sent before: by a client under its key or id, or by our own connection, which repeats a call whose answer
@@ -39,6 +39,7 @@ end
 local function admit(job, transition)
   local known = repeated(job)
   if known then return known end
+  if transition.is_behind and is_event(job, transition.told) then return {'behind'} end
   local text = job.cache_key ~= '' and cached_text(job.cache_key, transition.cache_ttl)
   local bound = bound_for(job, transition.bound, transition.depth, transition.queues, transition.flows)
   if not text and transition.depth >= bound then
@@ -48,8 +49,8 @@ local function admit(job, transition)
   if text then
     write_job(job, 'queued', 'hit', transition)
     count(transition, transition.model, 'hits', 1)
-    end_job({id = job.id, queue = job.queue, result_ttl = job.keep, owner = job.owner}, 'succeeded', transition,
-      {return_value = text, answered_by = 'cache_hits'})
+    end_job({id = job.id, queue = job.queue, result_ttl = job.keep, owner = job.owner, webhook = job.webhook}, 'succeeded',
+      transition, {return_value = text, answered_by = 'cache_hits'})
     return {'hit', text}
   end
   job.joins = job.cache_key ~= '' and join_group(job.cache_key, job.id)

@@ -5,10 +5,10 @@
 local function read_job(id, queue)
   local v = redis.pcall('HMGET', JOB .. id, 'status', 'origin', 'attempts', 'cache_key', 'expires_at',
     'cancel_requested', 'error_type', 'result_ttl', 'failure_ttl', 'ended_by', 'calls', 'queued_at', 'progress_of',
-    'owner')
+    'owner', 'webhook')
   return {id = id, queue = queue or v[2], status = v[1], attempts = tonumber(v[3] or 0) or 0, cache_key = v[4],
     expires_at = v[5], cancel_requested = v[6], error_type = v[7], result_ttl = v[8], failure_ttl = v[9],
-    ended_by = v[10], calls = v[11], queued_at = v[12], has_progress = v[13], owner = v[14]}
+    ended_by = v[10], calls = v[11], queued_at = v[12], has_progress = v[13], owner = v[14], webhook = v[15]}
 end
 
 -- The id in a member of rq:wip.

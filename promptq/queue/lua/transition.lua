@@ -44,7 +44,8 @@ local function end_job(job, state, transition, outcome)
   count(transition, model_of(job.queue), state, 1)
   note_usage(job, state, outcome, transition.usage)
   transition.ended[#transition.ended + 1] = job.id
-  transition.events[#transition.events + 1] = {id = job.id, state = state, owner = job.owner}
+  transition.events[#transition.events + 1] = {id = job.id, state = state, owner = job.owner,
+    webhook = job.webhook}
 end
 
 -- Count and announce what has ended, once for all.

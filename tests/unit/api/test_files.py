@@ -153,6 +153,17 @@ def test_lists_go_on_behind_any_file(http: ReadingClient) -> None:
     assert ids[0] not in stored(http)
 
 
+def test_a_list_does_not_begin_anew_behind_what_is_not_in_it(http: ReadingClient) -> None:
+    hook = {"url": "https://example.org/hook"}
+    endpoint = http.post("/v1/webhook_endpoints", json=hook, headers=ANN).json["id"]
+    for path in (
+        "/v1/files?", "/v1/files?order=asc&", "/v1/batches?", "/v1/webhook_endpoints?",
+        "/v1/webhook_endpoints?of=jobs&", f"/v1/webhook_endpoints/{endpoint}/deliveries?",
+    ):  # fmt: skip
+        answer = http.get(f"{path}after=gone", headers=ANN)
+        assert (answer.status_code, answer.json["error"]["param"]) == (400, "after"), path
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [

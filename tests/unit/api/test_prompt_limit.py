@@ -12,12 +12,11 @@ from flask.testing import FlaskClient
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
-from api import prompt_limit, published
-from api.prompt_limit import PromptLimit
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.request import GenerateRequest, Message
-from promptq.queue import model_facts
+from promptq.queue import model_facts, prompt_limit, published
 from promptq.queue.model_facts import ModelFacts
+from promptq.queue.prompt_limit import PromptLimit
 from tests.fakes import TimedStore, fake_redis, keys
 
 CONTEXT = 300

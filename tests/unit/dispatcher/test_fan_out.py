@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from dispatcher.deliveries import fan_out
 from dispatcher.deliveries.endpoint_queue import AT_ONCE, EndpointQueue
-from dispatcher.deliveries.fan_out import deliveries_of, type_of
+from dispatcher.deliveries.fan_out import FanOut, deliveries_of, own_delivery, type_of
+from promptq.contract.job_webhooks import OwnWebhook
 from promptq.contract.webhook_records import Endpoint, new_delivery
+from promptq.queue.deliveries import DeliveryRecords
 from promptq.queue.outbox import End
-from tests.fakes import TimedStore, new_job, success
+from promptq.queue.webhooks import WebhookRecords
+from tests.fakes import TimedStore, keys, new_job, success
 
 END = End("1-1", "job", "job", "failed", "ann", 1.0)
 ENDPOINT = Endpoint("we_1", "ann", "http://x/", ("job.failed", "response.completed"))
@@ -49,6 +53,33 @@ def test_endpoints_that_chose_it_and_are_not_disabled_are_told_under_one_id() ->
     assert found == deliveries_of(END, None, endpoints), "the same when it is told once more"
     response = replace(END, kind="response", state="succeeded")
     assert deliveries_of(response, None, endpoints)["we_1"].data == "resp_job"
+
+
+def test_a_jobs_own_webhook_is_told_what_it_asked_for(fake_store: TimedStore) -> None:
+    own = OwnWebhook("https://x.org:8443/a?b=1", ("job.failed",), "check")
+    host = own.endpoint("ann")
+    delivery = own_delivery(END, None, own, host)
+    assert delivery
+    assert (delivery.url, delivery.type, delivery.event) == (own.url, "job.failed", END.event_id)
+    assert own_delivery(replace(END, state="succeeded"), None, own, host) is None
+    every = replace(own, events=())
+    assert own_delivery(replace(END, state="succeeded"), None, every, host)
+    assert own_delivery(replace(END, kind="else"), None, every, host) is None
+    assert host.url == "https://x.org:8443"
+    assert own.endpoint("ann") == replace(own, url="https://X.ORG:8443/other").endpoint("ann")
+    assert own.endpoint("bob").id != host.id
+
+
+def test_hosts_over_the_bound_share_one_queue(fake_store: TimedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fan_out, "HOSTS_PER_OWNER", 2)
+    webhooks, deliveries = WebhookRecords(fake_store), DeliveryRecords(fake_store)
+    for name in ("a", "b", "c", "a", "d"):
+        own = OwnWebhook(f"https://{name}.org/", (), "check").encode()
+        entry = {"kind": "job", "id": "job", "state": "failed", "owner": "ann", "webhook": own}
+        fake_store.client.xadd(keys.outbox(), entry)
+        assert not FanOut(fake_store, webhooks, deliveries).run()
+    waiting = {one.url: len(list(deliveries.of(one.id))) for one in webhooks.hosts_of("ann")}
+    assert waiting == {"https://a.org": 2, "https://b.org": 1, "*": 2}
 
 
 def test_a_queue_sends_four_at_once_and_one_while_it_fails() -> None:

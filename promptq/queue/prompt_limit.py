@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import gevent
 from tokenizers import Tokenizer
 
-from api.published import Published
 from promptq.contract.errors import InvalidRequest
 from promptq.contract.request import GenerateRequest
 from promptq.queue.model_facts import ModelFacts
+from promptq.queue.published import Published
 
 log = logging.getLogger(__name__)
 
 FREE_BYTES = 256
 """Shorter prompts are not even compared with the context: it is larger."""
+
+Apply = Callable[[Callable[..., int], tuple[Any, ...]], int]
+
+
+def apply_here(function: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+    """Call it at once."""
+    return function(*arguments)
 
 
 class PromptLimit:
@@ -26,9 +33,11 @@ class PromptLimit:
 
     Args:
         read: gives the model's facts as they are published; takes those that are known already.
+        apply: calls a function with these arguments, where a long prompt takes a while: not necessarily in this thread.
     """
 
-    def __init__(self, read: Callable[[ModelFacts | None], ModelFacts | None]) -> None:
+    def __init__(self, read: Callable[[ModelFacts | None], ModelFacts | None], apply: Apply = apply_here) -> None:
+        self._apply = apply
         self._facts = Published(read)
         self._counter: tuple[str, Tokenizer | None] = ("", None)
 
@@ -47,8 +56,7 @@ class PromptLimit:
         if size < FREE_BYTES or (facts := self._facts.current()) is None or size < facts.context_length:
             return
         plain = request.prompt is not None
-        # In a thread of its own, and without the interpreter's lock, because a long prompt takes a while.
-        tokens = gevent.get_hub().threadpool.apply(_count, (self._tokenizer(facts), texts, plain))
+        tokens = self._apply(_count, (self._tokenizer(facts), texts, plain))
         if tokens + room > facts.context_length:
             raise _too_long(tokens, facts.context_length, "prompt" if plain else "messages", room)
 
