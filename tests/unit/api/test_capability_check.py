@@ -8,11 +8,10 @@ import pytest
 import redis
 from flask.testing import FlaskClient
 
-from api import published
 from api.capability_check import CapabilityCheck
 from promptq.contract.errors import InvalidRequest, RedisUnavailable
 from promptq.contract.request import GenerateRequest
-from promptq.queue import model_facts
+from promptq.queue import model_facts, published
 from tests.fakes import TimedStore, fake_redis, keys
 
 ASKING: dict[str, Any] = {"prompt": "a", "presence_penalty": 0.5}
