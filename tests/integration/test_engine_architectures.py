@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from functools import cache
 
 import pytest
 
@@ -12,7 +13,16 @@ from gpu_worker.engines.continuous.generation_config import end_tokens
 from promptq.contract.errors import EngineError
 from promptq.contract.request import GenerateRequest
 from tests.integration.architectures import CASES, WINDOW, Case, build
-from tests.integration.tiny_engines import ALL_WAYS, Recorder, byte_tokenizer, drive, reference, same, tiny_engine
+from tests.integration.tiny_engines import (
+    ALL_WAYS,
+    Recorder,
+    Reference,
+    byte_tokenizer,
+    drive,
+    reference,
+    same,
+    tiny_engine,
+)
 from tests.processes import ROOT
 
 # Bytes of a prompt, as shares of the context: together in one batch, the longest beyond every window there is.
@@ -57,15 +67,23 @@ def test_what_is_taken_gives_what_generate_gives(name, way):
     engine = tiny_engine(model, context=case.context, slots=3, prefill_tokens=40, **ALL_WAYS[way])
     runners = {"transformers": "ModelRunner", "graphs": "GraphRunner"}
     assert engine.info.details["runner"] == runners.get(way, case.runner)
-    recorder, eos = Recorder(), list(end_tokens(model, byte_tokenizer()))
+    recorder = Recorder()
     recorder.watch(engine)
     texts = dict(zip("abcd", prompts(case.context), strict=True))
     rows = [Row(id, GenerateRequest(prompt=text, max_tokens=NEW)) for id, text in texts.items()]
     drive(engine, recorder, rows, [], random.Random(1))
-    for id, text in texts.items():
-        ids = byte_tokenizer()(text)["input_ids"]
-        wanted = reference(model, ids, min(NEW, case.context - len(ids)), eos)
+    for id, wanted in zip("abcd", alone(name), strict=True):
         same(recorder.tokens.get(id, []), wanted)
+
+
+@cache
+def alone(name: str) -> list[Reference]:
+    """What the prompts give by themselves: the same for every way through a model."""
+    case, tokenizer = CASES[name], byte_tokenizer()
+    model = build(case)
+    eos = list(end_tokens(model, tokenizer))
+    prompt_ids = [tokenizer(text)["input_ids"] for text in prompts(case.context)]
+    return [reference(model, ids, min(NEW, case.context - len(ids)), eos) for ids in prompt_ids]
 
 
 def table() -> dict[tuple[str, str], str]:
