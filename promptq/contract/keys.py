@@ -15,6 +15,8 @@ LEASE_GRACE_SECONDS: Final = 3600
 """Added to a lease in `rq:wip`, whose past entries RQ's own cleanup would fail; our reaper comes long before."""
 PROGRESS_SECONDS: Final = 60
 """How long what a job has generated outlives its end, for those who read it as it came."""
+READY_SECONDS: Final = 3600
+"""How long a model's idle workers are kept without one that came."""
 FORMAT: Final = "2"
 """Which form the jobs in Redis have; see `promptq.queue.upgrade`."""
 
@@ -104,7 +106,7 @@ class Keys:
             "trouble, instance",
         )  # fmt: skip
         self.ready_workers = key(
-            "promptq:ready_workers:", "{queue}", "set", "members leave when they are woken, full or gone",
+            "promptq:ready_workers:", "{queue}", "set", "an hour after the last came; woken, full or gone ones leave",
             "names of a model's workers that have room for more, by its most urgent queue",
         )  # fmt: skip
         self.cache_new = key(
@@ -268,6 +270,7 @@ def lua_prelude(keys: Keys) -> str:
             *lines,
             f"local LEASE_GRACE = {LEASE_GRACE_SECONDS}",
             f"local PROGRESS_SECONDS = {PROGRESS_SECONDS}",
+            f"local READY_SECONDS = {READY_SECONDS}",
             f"local FUNCTION = '{FUNCTION}'",
             "",
         ]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from promptq.contract.keys import READY_SECONDS
 from promptq.contract.queues import QueueName
 from promptq.queue.records import Claim
 from promptq.queue.waking import pass_on
@@ -72,6 +73,7 @@ def test_a_worker_that_is_full_is_not_told(store: TimedStore, told: Any) -> None
     assert ready(store.client) == set()
     store.finish_and_claim("a", [success(claim)], 1)
     assert ready(store.client) == {b"a"}
+    assert 0 < store.client.ttl(keys.ready_workers("high")) <= READY_SECONDS
 
 
 def test_one_that_nobody_hears_is_passed_over(store: TimedStore, told: Any) -> None:

@@ -21,7 +21,10 @@ local function wake_for(queues, queue, jobs)
 end
 
 -- Note whether a worker has room for more than it got. One that got nothing of what there is leaves it to another.
+-- Idle workers claim at each heartbeat, so that a set which has come to its end is soon there again.
 local function note_room(most_urgent, worker, has_room, got)
-  call(has_room and 'SADD' or 'SREM', READY_WORKERS .. most_urgent, worker)
+  local ready = READY_WORKERS .. most_urgent
+  local is_new = call(has_room and 'SADD' or 'SREM', ready, worker) == 1 and has_room
+  if is_new then call('EXPIRE', ready, READY_SECONDS) end
   if not has_room and got == 0 then wake_ready(most_urgent, most_urgent, 1) end
 end
