@@ -155,7 +155,7 @@ def scale() -> Scale:
     parser.add_argument("--seconds", type=float, help="of each run")
     parser.add_argument("--rate", type=float, help="jobs a second that one worker can just about do")
     given = parser.parse_args()
-    seconds, rate = (4.0, 20.0) if given.engine == "echo" else (30.0, 2.0)
+    seconds, rate = (4.0, 20.0) if given.engine == "echo" else (20.0, 12.0)
     return Scale(given.engine, given.seconds or seconds, given.rate or rate)
 
 
