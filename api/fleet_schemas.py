@@ -43,7 +43,9 @@ class WorkerResource(BaseModel):
     started_at: Time | None = None
     last_heartbeat: Time | None = None
     metrics_url: str = ""
-    trouble: str = Field(default="", description="Why it takes no jobs though it runs: its upstream server.")
+    trouble: str = Field(
+        default="", description="Why it takes no jobs though it runs, or what it waits for to start: a node."
+    )
 
 
 class PoolResource(BaseModel):

@@ -16,7 +16,7 @@ from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer
 from promptq.queue.server_check import check_at_start, look
 from promptq.queue.store import JobStore, connect
-from promptq.runtime.lifecycle import run
+from promptq.runtime.lifecycle import Stop, run
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.parent_death import KillingStop
@@ -59,7 +59,7 @@ def serve(settings: ScalerSettings) -> None:
     gpus.check_order(given.get("CUDA_DEVICE_ORDER"))
     assembly = Assembly(settings, gpus)
     fleet = create_fleet(assembly, gpus)
-    stop = KillingStop(fleet.kill).install()
+    stop = (Stop() if fleet.capabilities.outlives else KillingStop(fleet.kill)).install()
     catalogue = CatalogueReload(assembly)
     catalogue.install()
     disable_created_metrics()  # type: ignore[no-untyped-call]

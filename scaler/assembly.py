@@ -103,7 +103,8 @@ class Assembly:
         resource, units = self._needs(entry)
         own = {"PROMPTQ_WORKER_MODEL": entry.name} if self.settings.models_file else {}
         command = (entry.python, *WORKER_COMMAND[1:]) if entry.python else None
-        return Launch(own, units, resource, units if resource == "gpu" else 0, _takes_spare(entry), command)
+        gpus = units if resource == "gpu" else 0
+        return Launch(own, units, resource, gpus, entry.resources, _takes_spare(entry), command)
 
     def _cluster(self) -> Machine:
         """How much a cluster has room for nobody here knows, and it may grow: as much as the settings let it."""

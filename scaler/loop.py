@@ -10,7 +10,7 @@ from dataclasses import replace
 from promptq.contract.errors import RedisUnavailable
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
-from scaler.fleets.base import REASONS, Fleet
+from scaler.fleets.base import REASONS, Exit, Fleet
 from scaler.housekeeping import Housekeeping
 from scaler.leadership import Leadership
 from scaler.pools import PoolSpec, stranded
@@ -48,7 +48,7 @@ class ScalerLoop:
         self._reaper = Reaper(store)
         self._housekeeping = Housekeeping(store)
         self._redis_is_down = False
-        self._to_forget: list[str] = []
+        self._to_forget: list[Exit] = []
         self._others: list[WorkerRecord] = []
 
     def initialize(self) -> None:
@@ -92,7 +92,7 @@ class ScalerLoop:
     def _collect(self, at: float) -> None:
         for end in self._fleet.poll(at):
             self._metrics.worker_exits.labels(end.reason).inc()
-            self._to_forget.append(end.name)
+            self._to_forget.append(end)
 
     def _is_leader(self, at: float) -> bool:
         led, self._leads = self._leads, self._leadership.renew() if self._leadership else True
@@ -128,10 +128,10 @@ class ScalerLoop:
     def _forget_dead(self) -> None:
         """Take back the claims of workers that the fleet has seen end, then their registrations."""
         while self._to_forget:
-            name = self._to_forget[-1]
-            if self._fleet.capabilities.sees_exits:
-                self._reaper.take_back(name)
-            self._observer.forget_worker(name)
+            end = self._to_forget[-1]
+            if self._fleet.capabilities.sees_exits and end.is_certain:
+                self._reaper.take_back(end.name)
+            self._observer.forget_worker(end.name)
             self._to_forget.pop()
 
     def _wake_the_idle(self, snapshot: Snapshot) -> None:

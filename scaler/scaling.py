@@ -119,9 +119,11 @@ class Scaling:
         """
         pools = [pool.record(self._fleet.trouble(pool.name)) for pool in self._pools.values()]
         waits = [seconds for pool in pools if (seconds := self._fleet.retry_in(pool.name, at)) is not None]
+        starting = [worker for worker in self._fleet.roster() if worker.state == "starting"]
         return FleetRecord(
             min_workers=sum(pool.min_workers for pool in pools), max_workers=self._most(), wanted=self.wanted,
-            starting=[worker.name for worker in self._fleet.roster() if worker.state == "starting"],
+            starting=[worker.name for worker in starting],
+            waits={worker.name: worker.trouble for worker in starting if worker.trouble},
             trouble=next((pool.trouble for pool in pools if pool.trouble), trouble),
             retry_at=now + min(waits) if waits else None, pools=pools,
         )  # fmt: skip

@@ -29,7 +29,7 @@ def workers() -> Response:
     registered = [_worker(record) for record in services().observer.workers()]
     fleet = services().observer.fleet()
     known = {worker.name for worker in registered}
-    starting = [WorkerResource(name=name, state="starting") for name in (fleet.starting if fleet else ())]
+    starting = _starting(fleet) if fleet else []
     listed = registered + [worker for worker in starting if worker.name not in known]
     return json_response(WorkerList(workers=listed, scaler=_scaler(fleet) if fleet else None))
 
@@ -42,6 +42,11 @@ def _queue(state: QueueState) -> QueueResource:
 def _worker(record: WorkerRecord) -> WorkerResource:
     times = {"started_at": iso_or_none(record.started_at), "last_heartbeat": iso_or_none(record.last_heartbeat)}
     return WorkerResource(**asdict(record) | times)
+
+
+def _starting(fleet: FleetRecord) -> list[WorkerResource]:
+    waits = fleet.waits
+    return [WorkerResource(name=name, state="starting", trouble=waits.get(name, "")) for name in fleet.starting]
 
 
 def _scaler(fleet: FleetRecord) -> ScalerResource:

@@ -49,6 +49,7 @@ OWN_OPTIONS: Final = frozenset(
 )  # fmt: skip
 """The options of our own engines: settings of workers, by name."""
 _CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
+_Amount = Annotated[float, Field(ge=0, le=10**15)]
 
 
 class ModelEntry(BaseModel):
@@ -58,6 +59,7 @@ class ModelEntry(BaseModel):
         source: a Hugging Face id, a folder, or the packaged default; empty: the name is one.
         gpus: for each of its workers; None: one where workers are placed on GPUs, 0: it runs on the CPU.
         max_workers: None: as many as there is room for; one, where it computes elsewhere.
+        resources: what each of its workers takes of a cluster beside GPUs, under the cluster's names: `CPU`, `memory`.
         python: the interpreter of an environment of its own for its workers, which has promptq's modules too.
         options: for the engine, as it names them; for our own engines OWN_OPTIONS.
         adapters: LoRA adapters by name, each a folder or an id; clients call one `model:adapter`.
@@ -81,6 +83,7 @@ class ModelEntry(BaseModel):
     max_workers: _Count | None = None
     options: Mapping[str, Any] = Field(default_factory=dict)
     adapters: Mapping[ModelName, str] = Field(default_factory=dict)
+    resources: Mapping[str, _Amount] = Field(default_factory=dict)
     python: str = ""
     base_url: str = ""
     upstream_model: str = ""

@@ -19,6 +19,12 @@ def is_set(field: str) -> bool:
     return PREFIX + field.upper() in _given()
 
 
+def given(names: Collection[str]) -> dict[str, str]:
+    """Of these variables those that are set, in the environment or in `.env`, for a program on another machine."""
+    values = {name.upper(): value for name, value in dotenv_values(".env").items()} | dict(os.environ)
+    return {name: value for name in sorted(names) if (value := values.get(name)) is not None}
+
+
 def secret(variable: str) -> str:
     """The value of a variable that a setting names, because it is not to be written where the setting is."""
     return os.environ.get(variable, "")

@@ -16,3 +16,9 @@ class FleetSettings(BaseSettings):
     fleet: FleetName = Field(
         "local", description="Where the scaler starts workers: `local`, this machine; `ray`; `kubernetes`."
     )
+    ray_address: str = Field(
+        "auto", description="Of the Ray cluster that this machine is a node of: `auto`, or the head's `host:port`."
+    )
+    ray_namespace: str = Field(
+        "promptq", min_length=1, description="Ray's namespace of the workers' actors: one for each deployment."
+    )

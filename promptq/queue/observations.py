@@ -85,6 +85,7 @@ class FleetRecord:
 
     Attributes:
         starting: names of workers spawned and not yet registered.
+        waits: what those of them wait for that cannot start yet, such as a node.
         trouble: the last reason why workers do not start, or an empty string.
         retry_at: wall time of the next try after a crash, or None.
         leader: the name of the scaler that says so.
@@ -98,6 +99,7 @@ class FleetRecord:
     retry_at: float | None = None
     pools: Sequence[PoolRecord] = ()
     leader: str = ""
+    waits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

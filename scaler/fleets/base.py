@@ -11,7 +11,7 @@ from promptq.queue.observe import WorkerRecord
 
 REASONS: Final = (
     "retired", "drain_timeout", "start_timeout", "unresponsive", "settings", "engine", "engine_broken", "replaced",
-    "redis_unavailable", "killed", "exited", "crashed",
+    "redis_unavailable", "killed", "exited", "crashed", "node_lost",
 )  # fmt: skip
 """Why a worker can have ended; a label of `promptq_worker_exits_total`."""
 
@@ -21,8 +21,8 @@ class FleetCapabilities:
     """What a fleet can do beyond starting workers and telling them to go.
 
     Attributes:
-        sees_exits: an Exit from `poll` means that the worker's process is gone for certain, so the jobs that it held
-            can be taken back at once; otherwise their leases are waited for.
+        sees_exits: an Exit from `poll` means that the worker's process is gone for certain, unless it says otherwise,
+            so the jobs that it held can be taken back at once; otherwise their leases are waited for.
         prepares: `prepare` makes the next start quicker.
         outlives: workers go on when this scaler ends or leads no more, and `take_over` of the next one finds them;
             otherwise they go with it.
@@ -38,17 +38,22 @@ class Exit:
     """How a worker ended.
 
     Attributes:
-        reason: one of REASONS; killed means by a signal that was not ours, exited orderly, but nobody here asked.
+        reason: one of REASONS; killed means by a signal that was not ours, exited orderly, but nobody here asked,
+            node_lost that its machine has gone from the cluster.
         code: the exit status; negative for a signal.
         words: the last line it wrote to stderr.
+        is_certain: whether its process is gone for certain; else it may still hold, and renew, its leases.
     """
 
     name: str
     reason: str
     code: int = 0
     words: str = ""
+    is_certain: bool = True
 
     def __str__(self) -> str:
+        if self.reason == "node_lost":
+            return f"{self.name} went with its node" + (f": {self.words}" if self.words else "")
         how = f"was ended by {signal.Signals(-self.code).name}" if self.code < 0 else f"exited with code {self.code}"
         return f"{self.name} {how} ({self.reason})" + (f": {self.words}" if self.words else "")
 

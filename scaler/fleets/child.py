@@ -11,20 +11,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-from promptq.contract.exit_codes import ExitCode
 from promptq.queue.observe import WorkerRecord
 from promptq.runtime.parent_death import bound_to_parent
 from scaler.fleets.base import Exit
+from scaler.fleets.exits import reason_of
 
 LAST_WORDS_SECONDS = 1.0
-_BY_CODE = {
-    ExitCode.OK: "exited",
-    ExitCode.SETTINGS: "settings",
-    ExitCode.REDIS_UNAVAILABLE: "redis_unavailable",
-    ExitCode.ENGINE: "engine",
-    ExitCode.ENGINE_BROKEN: "engine_broken",
-    ExitCode.WORKER_REPLACED: "replaced",
-}
 
 
 class Child:
@@ -86,16 +78,8 @@ class Child:
         code = self.process.poll()
         if code is None:
             return None
-        return Exit(self.name, self._reason(code), code, self._log.last_words())
-
-    def _reason(self, code: int) -> str:
-        if self.sentence:
-            return self.sentence
-        if self.deadline is not None and code in (ExitCode.OK, -signal.SIGTERM):  # by the signal: not yet handled
-            return "retired"
-        if code < 0:
-            return "killed"
-        return _BY_CODE.get(ExitCode(code), "crashed") if code in set(ExitCode) else "crashed"
+        reason = self.sentence or reason_of(code, self.deadline is not None)
+        return Exit(self.name, reason, code, self._log.last_words())
 
 
 class _Log:

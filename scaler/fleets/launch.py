@@ -15,6 +15,7 @@ class Launch:
         units: of the room, for each; 0: they take none.
         resource: whose room it is.
         gpus: that each is placed on, where there are any.
+        resources: what else each takes of a cluster, under its names; none of a machine.
         takes_spare: whether a spare can become one.
         command: None: as all are.
     """
@@ -23,5 +24,6 @@ class Launch:
     units: int = 1
     resource: str = "cpu"
     gpus: int = 1
+    resources: Mapping[str, float] = field(default_factory=dict)
     takes_spare: bool = True
     command: Sequence[str] | None = None

@@ -38,7 +38,7 @@ class Starts:
         """A worker ended that was not told to."""
         # A worker that ran for long may end suddenly; one whose engine broke says that the next one's may too.
         breaks = end.reason == "engine_broken"
-        if end.reason == "drain_timeout" or (was_stable and not breaks):
+        if end.reason in ("drain_timeout", "node_lost") or (was_stable and not breaks):
             return
         self._lasts = breaks
         self.trouble = str(end)

@@ -1,93 +1,21 @@
-"""What the scaler may rely on, whatever a fleet's workers are. A new fleet joins by a factory in FACTORIES."""
+"""What the scaler may rely on, whatever a fleet's workers are. A new fleet joins by a factory in fleet_rigs."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from promptq.contract.environment import child_environment
 from promptq.queue.observe import WorkerRecord
 from scaler.fleets.base import REASONS, Exit, Fleet, FleetCapabilities, Start
-from scaler.fleets.local import LocalFleet, LocalFleetSettings
-from tests.memory_fleet import POOL, MemoryFleet
+from tests.contract.fleet_rigs import FACTORIES, MOST, Rig
+from tests.memory_fleet import POOL
 from tests.processes import wait_until
 
-MOST = 3
 LONG_SECONDS = 3600.0
 """Longer than any time-out of any fleet."""
-READY = "import os, pathlib, signal, sys, time\npathlib.Path({folder!r}, os.environ['PROMPTQ_WORKER_NAME']).touch()\n"
-STAND_INS = {
-    "serves": "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + READY + "time.sleep(99)",
-    "stubborn": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY + "time.sleep(99)",
-    "crashes": "import sys; sys.exit('the disk is on fire')",
-}
-
-
-class Rig(Protocol):
-    """A fleet of at most MOST workers under test, and how its workers are met with an accident."""
-
-    @property
-    def fleet(self) -> Fleet:
-        """What is tested."""
-
-    def settle(self) -> None:
-        """Wait until every worker that was started would hear that it is retired."""
-
-    def strike(self, name: str) -> None:
-        """The worker dies, by nobody's order."""
-
-    def heal(self) -> None:
-        """Workers that are started from now on do not crash."""
-
-
-class LocalRig:
-    """Real processes on this machine that stand in for workers."""
-
-    def __init__(self, kind: str, folder: Path) -> None:
-        self._folder = folder
-        script = STAND_INS[kind].format(folder=str(folder))
-        guarded = f"import pathlib\nif not pathlib.Path({str(folder / 'healed')!r}).exists():\n    {script}\n"
-        command = (sys.executable, "-c", guarded + self._serving() if kind == "crashes" else script)
-        self.fleet = LocalFleet(LocalFleetSettings(MOST, child_environment(), command=command))
-
-    def _serving(self) -> str:
-        return STAND_INS["serves"].format(folder=str(self._folder))
-
-    def settle(self) -> None:
-        names = [worker.name for worker in self.fleet.roster()]
-        wait_until(lambda: all((self._folder / name).exists() for name in names), what="the stand-ins to be ready")
-
-    def strike(self, name: str) -> None:
-        os.kill(next(worker.pid for worker in self.fleet.roster() if worker.name == name), signal.SIGKILL)
-
-    def heal(self) -> None:
-        (self._folder / "healed").touch()
-
-
-class MemoryRig:
-    """The fleet that the loop's unit tests use."""
-
-    def __init__(self, kind: str, _folder: Path) -> None:
-        self.fleet = MemoryFleet(MOST, crashes=kind == "crashes", drains=kind == "serves")
-
-    def settle(self) -> None:
-        """Nothing to wait for."""
-
-    def strike(self, name: str) -> None:
-        self.fleet.die(name)
-
-    def heal(self) -> None:
-        self.fleet.crashes = False
-
-
-FACTORIES: dict[str, Callable[[str, Path], Rig]] = {"local": LocalRig, "memory": MemoryRig}
 Make = Callable[..., Rig]
 
 
