@@ -18,6 +18,7 @@ from promptq.contract.errors import (
     PromptqError,
     QueueFull,
     RedisUnavailable,
+    WorkerNotFound,
 )
 from promptq.storage.storage import ObjectMissing, StorageUnavailable
 
@@ -194,6 +195,7 @@ STATUSES: Mapping[type[PromptqError], HTTPStatus] = {
     IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     JobNotFound: HTTPStatus.NOT_FOUND,
     ModelNotFound: HTTPStatus.NOT_FOUND,
+    WorkerNotFound: HTTPStatus.NOT_FOUND,
     ResponseNotFound: HTTPStatus.NOT_FOUND,
     FileMissing: HTTPStatus.NOT_FOUND,
     BatchNotFound: HTTPStatus.NOT_FOUND,

@@ -48,6 +48,13 @@ class WorkerResource(BaseModel):
     )
 
 
+class Draining(BaseModel):
+    """A worker that was asked to drain."""
+
+    name: str
+    state: str = "draining"
+
+
 class PoolResource(BaseModel):
     """One model's workers, as the scaler last saw them."""
 
@@ -56,6 +63,7 @@ class PoolResource(BaseModel):
     max_workers: int
     wanted: int
     workers: int = Field(description="That are there or coming.")
+    others: int = Field(description="Workers of the model that somebody else started; they count as capacity.")
     reason: str = Field(description="Of the scaler's last decision.")
     waiting: str = Field(description="What it waits for, where it cannot have the workers that it wants.")
     trouble: str = Field(description="Why its workers do not start, or an empty string.")

@@ -94,6 +94,12 @@ class JobPath(BaseModel):
     id: str
 
 
+class WorkerPath(BaseModel):
+    """A worker's name, as `GET /v1/workers` has it."""
+
+    name: str
+
+
 class WaitQuery(BaseModel):
     """Query of `GET /v1/jobs/{id}`."""
 

@@ -58,9 +58,10 @@ class Worker:
         preemption = _preemption(settings, engine)
         self._claim_io = ClaimIO(store, registration.name, batching, telemetry, terms, preemption, progress.give_up)
         self._leases = LeaseKeeper(store, self._claim_io, presence.beat, verdicts.add)
-        self._watch_channel = settings.keys.watch_channel
+        self._watch_channel, self._drain_channel = settings.keys.watch_channel, settings.keys.drain_channel
         self._own_channel = settings.keys.wake_channel_of(registration.name)
-        channels = (settings.keys.wake_channel, self._own_channel, self._cancel_channel, self._watch_channel)
+        wakes = (settings.keys.wake_channel, self._own_channel)
+        channels = (*wakes, self._cancel_channel, self._watch_channel, self._drain_channel)
         self._listener = Listener(settings.redis_url, channels, self._on_message, self._look_again, self._note_loss)
         parts = LoopParts(self._claim_io, self._leases, presence, verdicts, telemetry, self._progress)
         limits = LoopLimits(settings.job_timeout_seconds, settings.drain_seconds, preemption)
@@ -121,6 +122,9 @@ class Worker:
         """A message says only that there is something to see: whether a job is cancelled, its hash says."""
         if channel == self._watch_channel:
             self._progress.watch(text)
+        elif channel == self._drain_channel:
+            if text == self._registration.name:
+                self._leases.nudge()  # the heartbeat hears what the worker's hash says
         elif channel != self._cancel_channel:
             self._wake(QueueName.parse(text, self._default_model) if text else None, channel == self._own_channel)
         elif self._claim_io.holds(text):

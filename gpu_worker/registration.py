@@ -26,6 +26,8 @@ from promptq.queue.store import JobStore
 REGISTRATION_LEASES = 3
 """A worker that stops beating is forgotten after this many leases, and RQ's own minute."""
 RQ_MINUTE = 60
+ASKED_TO_DRAIN = 2
+"""What the script that registers replies then."""
 LOOK_SECONDS = 0.2
 """Between two looks whether a worker of the same name lives."""
 
@@ -50,6 +52,8 @@ class WorkerRegistration(BaseWorker):
                 worker_ttl=max(1, int(REGISTRATION_LEASES * settings.lease_seconds)),
             )
         self.info = info
+        self.is_asked_to_drain = False
+        """By somebody, through Redis; known since the last beat."""
         self._instance = secrets.token_hex(8)
         self._lease_seconds = settings.lease_seconds
         self.metrics_url = metrics_url
@@ -139,7 +143,9 @@ class WorkerRegistration(BaseWorker):
         keep_seconds, queues = self.worker_ttl + RQ_MINUTE, self._queues
         fields = chain.from_iterable((rq_fields | own).items())
         terms = (self.name, self._instance, "1" if takes_over else "", keep_seconds, len(queues))
-        return bool(self._scripts.run("register", [*terms, *queues, *fields]))
+        reply = self._scripts.run("register", [*terms, *queues, *fields])
+        self.is_asked_to_drain = reply == ASKED_TO_DRAIN
+        return bool(reply)
 
     def _announce(self) -> None:
         """Tell what the model can do. The tokenizer is sent only where Redis has none, or another."""

@@ -83,13 +83,14 @@ class WorkerLoop:
         self._heed_capacity()
 
     def run(self, stop: Stop) -> None:
-        """Work until `stop` is requested, or another has this worker's name; then finish or give back what is held.
+        """Work until `stop` is requested, somebody asks for the drain, or another has this worker's name; then finish
+        or give back what is held.
 
         Raises:
             EngineBroken: what was not started is given back, and what runs goes with the worker.
         """
         try:
-            while not (stop.requested or self._parts.presence.is_replaced):
+            while not (stop.requested or self._parts.presence.is_over):
                 self.round(IDLE_SECONDS)
             self.drain()
         except EngineBroken:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import promptq
@@ -13,7 +13,7 @@ from promptq.runtime.programs import command, environment
 
 PROGRAMS = {
     "api": ("api", "the HTTP API"),
-    "worker": ("gpu_worker", "one worker; the scaler starts its own"),
+    "worker": ("gpu_worker", "one worker, on any host that reaches Redis; the scaler starts its own"),
     "scaler": ("scaler", "the scaler and its workers"),
     "dispatcher": ("dispatcher", "runs batches"),
     "key": ("api.api_keys", "make an API key: promptq key NAME"),
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from promptq.up.main import main as up
 
         return up()
-    return _become(PROGRAMS[given.command][0], getattr(given, "arguments", []))
+    values = {name: value for name, value in vars(given).items() if name.startswith("PROMPTQ_") and value}
+    return _become(PROGRAMS[given.command][0], getattr(given, "arguments", []), values)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,9 +55,19 @@ def _parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text)
         if name == "key":
             one.add_argument("arguments", nargs=1, metavar="NAME")
+        if name == "worker":
+            _add_worker(one)
     _add_batch(commands.add_parser("batch", help="run a file of calls: promptq batch run in.jsonl -o out.jsonl"))
     parser.epilog = "Settings are environment variables PROMPTQ_*, or lines of .env in the working folder."
     return parser
+
+
+def _add_worker(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--redis", dest="PROMPTQ_REDIS_URL", metavar="URL", help="of the queue: rediss://host:6380/0")
+    parser.add_argument(
+        "--model", dest="PROMPTQ_WORKER_MODEL", metavar="NAME", help="of the catalogue; else its default"
+    )
+    parser.add_argument("--name", dest="PROMPTQ_WORKER_NAME", help="that no other worker has; else of host and process")
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:
@@ -72,10 +83,10 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--batch", default="", help="go on waiting for this batch, in place of a new one")
 
 
-def _become(module: str, arguments: Sequence[str]) -> NoReturn:
+def _become(module: str, arguments: Sequence[str], settings: Mapping[str, str]) -> NoReturn:
     """The same process, so that signals reach the program and its exit code is ours."""
     sys.stdout.flush()
-    os.execve(sys.executable, command(module, *arguments), environment())
+    os.execve(sys.executable, command(module, *arguments), environment((), **settings))
 
 
 if __name__ == "__main__":

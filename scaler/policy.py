@@ -77,6 +77,7 @@ class Load:
         oldest_age_seconds: how long the job that has waited longest has waited.
         workers: processes that work or will: starting ones count, draining ones do not.
         starting: those of them that have not registered yet.
+        others: as many workers' capacity is there that somebody else started.
     """
 
     queued: int
@@ -84,6 +85,7 @@ class Load:
     oldest_age_seconds: float
     workers: int
     starting: int = 0
+    others: float = 0.0
 
     @property
     def demand(self) -> int:
@@ -165,7 +167,7 @@ def _need(load: Load, history: History, limits: Limits, now: float) -> _Need:
 
 def _by_demand(load: Load, limits: Limits) -> int:
     """Downwards only is there a tolerance: a worker too many costs little, but jobs without a slot wait."""
-    exact = load.demand / limits.target_jobs_per_worker
+    exact = _exact(load, limits)
     if load.workers and 0 <= 1 - exact / load.workers <= TOLERANCE + 1e-9:
         return load.workers
     return _least(load, limits)
@@ -173,7 +175,12 @@ def _by_demand(load: Load, limits: Limits) -> int:
 
 def _least(load: Load, limits: Limits) -> int:
     """The fewest workers that have a slot for every job."""
-    return math.ceil(load.demand / limits.target_jobs_per_worker - 1e-9)
+    return math.ceil(_exact(load, limits) - 1e-9)
+
+
+def _exact(load: Load, limits: Limits) -> float:
+    """Workers' worth of jobs that others' workers have no slots for."""
+    return max(0.0, load.demand / limits.target_jobs_per_worker - load.others)
 
 
 def _by_wait(load: Load, history: History, limits: Limits, now: float) -> int:
@@ -208,7 +215,7 @@ def _choose(load: Load, need: _Need, seen: History, limits: Limits, now: float) 
         return _grow(load, need, seen, limits, now)
     if need.workers < load.workers:
         return _shrink(load, need.workers, seen, limits, now)
-    exact = load.demand / limits.target_jobs_per_worker
+    exact = _exact(load, limits)
     if exact > load.workers == limits.max_workers:
         return load.workers, Reason.AT_MAX
     tolerated = limits.clamp(_least(load, limits)) < load.workers == need.by_demand

@@ -38,6 +38,7 @@ class Pool:
         leaving: its model is not in the catalogue any more: what waits is still run by the workers there are.
         tenure: for the allocation.
         swap_seconds: how long its last worker took to start.
+        others: workers of the model that somebody else started.
     """
 
     def __init__(self, spec: PoolSpec) -> None:
@@ -49,6 +50,7 @@ class Pool:
         self.load = Load(0, 0, 0.0, 0)
         self.reason: str = Reason.STEADY
         self.wanted = 0
+        self.others = 0
         self.waits_for: tuple[str, ...] = ()
         self._history = History()
         self._slots = 0.0
@@ -60,13 +62,28 @@ class Pool:
 
     def decide(self, snapshot: Snapshot, roster: Sequence[WorkerRecord], at: float) -> Decision:
         """How many workers its policy wants, whatever others need."""
+        part = snapshot.of(self.name)
         workers = [worker for worker in roster if worker.model == self.name]
-        self.load = load_of(snapshot.of(self.name), workers)
-        decision = decide(self.load, self._history, self._limits(workers), at)
+        others = others_of(part.workers, roster)
+        limits = self._limits(workers)
+        self.load = load_of(part, workers, self._capacity(others, limits))
+        self.others = len(others)
+        decision = decide(self.load, self._history, replace(limits, min_workers=self._least), at)
         if self.leaving:
             decision = Decision(self.load.workers if self.load.demand else 0, Reason.LEAVING, decision.history)
         self._history = decision.history
         return decision
+
+    @property
+    def _least(self) -> int:
+        """Of its own workers; others' count."""
+        return max(0, self.spec.limits.min_workers - self.others)
+
+    def _capacity(self, others: Sequence[WorkerRecord], limits: Limits) -> float:
+        """How many of its own workers they are worth."""
+        if self.spec.follows_slots:
+            return sum(worker.slots for worker in others) / limits.target_jobs_per_worker
+        return float(len(others))
 
     def _limits(self, workers: Sequence[WorkerRecord]) -> Limits:
         """As the spec has them, for workers with as many slots as the last ones had."""
@@ -84,7 +101,7 @@ class Pool:
     def claimant(self, decision: Decision, least_stay: float, held_back: bool) -> Claimant:
         """Itself, as it is compared with others."""
         stay = stay_seconds(least_stay, self.swap_seconds)
-        least = 0 if self.leaving else self.spec.limits.min_workers
+        least = 0 if self.leaving else self._least
         return Claimant(
             self.name, decision.workers, self.load.workers, self.load.starting, self.spec.units, least,
             self.load.demand > 0, held_back, stay,
@@ -99,16 +116,23 @@ class Pool:
         limits = self.spec.limits
         return PoolRecord(
             self.name, limits.min_workers, limits.max_workers, self.wanted, self.load.workers, self.reason,
-            _waiting(self.reason, self.spec, self.waits_for), trouble, round(self.swap_seconds, 3),
+            _waiting(self.reason, self.spec, self.waits_for), trouble, round(self.swap_seconds, 3), self.others,
         )  # fmt: skip
 
 
-def load_of(snapshot: Snapshot, roster: Sequence[WorkerRecord]) -> Load:
+def others_of(registered: Sequence[WorkerRecord], roster: Sequence[WorkerRecord]) -> list[WorkerRecord]:
+    """Who takes jobs and is not in the fleet's roster: workers of hosts that look after their own."""
+    ours = {worker.name for worker in roster}
+    able = (worker for worker in registered if worker.state != "draining" and not worker.trouble)
+    return [worker for worker in able if worker.name not in ours]
+
+
+def load_of(snapshot: Snapshot, roster: Sequence[WorkerRecord], others: float = 0.0) -> Load:
     """What there is to do and who is there to do it; draining workers are not."""
     states = [worker.state for worker in roster]
     return Load(
         queued=snapshot.queued, running=snapshot.running, oldest_age_seconds=snapshot.oldest_age_seconds,
-        workers=len(states) - states.count("draining"), starting=states.count("starting"),
+        workers=len(states) - states.count("draining"), starting=states.count("starting"), others=others,
     )  # fmt: skip
 
 

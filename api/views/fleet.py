@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from http import HTTPStatus
 
 from flask import Response
 
 from api.current import services
-from api.fleet_schemas import PoolResource, QueueList, QueueResource, ScalerResource, WorkerList, WorkerResource
+from api.fleet_schemas import (
+    Draining,
+    PoolResource,
+    QueueList,
+    QueueResource,
+    ScalerResource,
+    WorkerList,
+    WorkerResource,
+)
 from api.http.blueprints import StrictBlueprint
+from api.parameters import WorkerPath
 from api.presenter import iso_or_none, json_response
 from api.schemas import ErrorResponse
+from promptq.queue.draining import drain_worker as ask_to_drain
 from promptq.queue.observe import FleetRecord, QueueState, WorkerRecord
 
 blueprint = StrictBlueprint("fleet", __name__, tag="fleet", url_prefix="/v1")
@@ -32,6 +43,16 @@ def workers() -> Response:
     starting = _starting(fleet) if fleet else []
     listed = registered + [worker for worker in starting if worker.name not in known]
     return json_response(WorkerList(workers=listed, scaler=_scaler(fleet) if fleet else None))
+
+
+@blueprint.post("/workers/<name>/drain", responses={202: Draining, 404: ErrorResponse, 503: ErrorResponse})
+def drain_worker(path: WorkerPath) -> Response:
+    """Tell a worker to finish: it claims nothing more, puts back what it runs, and ends
+
+    Whoever started it may start another one, as the scaler does where the policy wants one.
+    """
+    ask_to_drain(services().store, path.name)
+    return json_response(Draining(name=path.name), HTTPStatus.ACCEPTED)
 
 
 def _queue(state: QueueState) -> QueueResource:

@@ -52,6 +52,15 @@ class ModelNotFound(PromptqError):
         super().__init__(f"The model {model!r} does not exist. Served: {', '.join(known)}.", param="model")
 
 
+class WorkerNotFound(PromptqError):
+    """No such worker is registered."""
+
+    type = "worker_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No worker named {name[:100]!r} is registered.", param="name")
+
+
 class JobNotFound(PromptqError):
     """No job with that id exists, or its lifetime has ended."""
 

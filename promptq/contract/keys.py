@@ -103,7 +103,7 @@ class Keys:
         self.worker = key(
             "rq:worker:", "{name}", "hash", "expires without heartbeats",
             "RQ's fields, and ours: device, dtype, model, slots, busy_slots, phase, metrics_url, identity, "
-            "trouble, instance",
+            "trouble, instance, drain",
         )  # fmt: skip
         self.ready_workers = key(
             "promptq:ready_workers:", "{queue}", "set", "an hour after the last came; woken, full or gone ones leave",
@@ -243,6 +243,8 @@ class Keys:
         """Carries the id of a job whose text somebody began to read as it comes."""
         self.moved_channel = f"{prefix}promptq:{database}:moved"
         """Carries the ids of such jobs that got text in one script, with spaces between."""
+        self.drain_channel = f"{prefix}promptq:{database}:drain"
+        """Carries the name of a worker that is asked to drain."""
 
     def wake_channel_of(self, worker: str) -> str:
         """Tells one worker, which has room, that something was queued."""
@@ -263,7 +265,7 @@ def lua_prelude(keys: Keys) -> str:
     """Lua locals with the name of every key and channel, put before each script."""
     names = {name: key.start for name, key in keys.catalogue().items()}
     names |= {"done": keys.done_channel, "wake": keys.wake_channel, "cancel": keys.cancel_channel}
-    names |= {"watch": keys.watch_channel, "moved": keys.moved_channel}
+    names |= {"watch": keys.watch_channel, "moved": keys.moved_channel, "drain": keys.drain_channel}
     lines = [f"local {name.upper()} = '{value}'" for name, value in names.items()]
     return "\n".join(
         [

@@ -66,6 +66,7 @@ class PoolRecord:
         reason: of the last decision.
         waiting: what it waits for, if it cannot have the workers that it wants.
         start_seconds: what its last worker took to start.
+        others: that somebody else started; their capacity counts.
     """
 
     name: str
@@ -77,6 +78,7 @@ class PoolRecord:
     waiting: str = ""
     trouble: str = ""
     start_seconds: float = 0.0
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)

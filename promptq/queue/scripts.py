@@ -32,6 +32,7 @@ PARTS: Final[Mapping[str, Sequence[str]]] = {
     "delete": ("base", "jobs"),
     "register": ("base",),
     "unregister": ("base",),
+    "drain": ("base",),
     "lease": ("base",),
     "file_put": ("base",),
     "file_drop": ("base",),

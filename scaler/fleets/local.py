@@ -188,6 +188,9 @@ class LocalFleet:
         return is_stable(registered_seconds, child.record.jobs_finished if child.record else 0)
 
     def _check(self, child: Child, is_registered: bool, now: float) -> None:
+        if child.record and child.record.state == "draining" and child.deadline is None:
+            # Somebody asked it through Redis; it is given the same time.
+            child.deadline = now + self.settings.drain_seconds + KILL_GRACE_SECONDS
         if child.deadline is not None:
             return
         if self._is_stable(child, now):

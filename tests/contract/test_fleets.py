@@ -31,13 +31,13 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     for made in rigs:
         made.fleet.retire_all(0.0)
         made.fleet.kill()
-        wait_until(lambda fleet=made.fleet: fleet.poll(0.0) is not None and not fleet.roster())
+        wait_until(lambda fleet=made.fleet: fleet.poll(0.0) is not None and not fleet.roster(), 240)
 
 
 def exits(fleet: Fleet, now: float, count: int = 1) -> list[Exit]:
     """So many ends, each told once and for a reason with a name."""
     found: list[Exit] = []
-    wait_until(lambda: found.extend(fleet.poll(now)) or len(found) >= count, what=f"{count} exits")
+    wait_until(lambda: found.extend(fleet.poll(now)) or len(found) >= count, 240, f"{count} exits")
     assert len({end.name for end in found}) == len(found) == count
     assert {end.reason for end in found} <= set(REASONS)
     return found

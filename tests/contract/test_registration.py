@@ -8,7 +8,9 @@ import pytest
 
 from gpu_worker.engines.base import EngineInfo
 from gpu_worker.registration import WorkerRegistration
+from promptq.contract.errors import WorkerNotFound
 from promptq.contract.settings import WorkerSettings
+from promptq.queue.draining import drain_worker
 from promptq.queue.scripts import Scripts
 from tests.fakes import TimedStore, keys
 
@@ -75,3 +77,27 @@ def test_a_name_that_is_taken_over_keeps_nothing_of_the_dead(store: TimedStore) 
     store.client.hset(keys.worker("host-1"), "rubbish", 1)
     assert registration(store).appear()
     assert b"rubbish" not in seen(store)[0]
+
+
+def test_a_worker_hears_at_its_next_beat_that_it_is_asked_to_drain(store: TimedStore) -> None:
+    one = registration(store)
+    one.appear()
+    assert (one.beat("idle", 0), one.is_asked_to_drain) == (True, False)
+    drain_worker(store, "host-1")
+    assert (one.beat("busy", 1), one.is_asked_to_drain) == (True, True)
+    assert (one.beat("draining", 1), one.is_asked_to_drain) == (True, True)
+
+
+def test_only_who_is_registered_can_be_asked_and_the_next_of_the_name_is_not(store: TimedStore) -> None:
+    with pytest.raises(WorkerNotFound, match="host-1"):
+        drain_worker(store, "host-1")
+    assert not store.client.exists(keys.worker("host-1"))
+    one = registration(store)
+    one.appear()
+    drain_worker(store, "host-1")
+    one.disappear()
+    with pytest.raises(WorkerNotFound):
+        drain_worker(store, "host-1")
+    after = registration(store)
+    after.appear()
+    assert (after.beat("idle", 0), after.is_asked_to_drain) == (True, False)

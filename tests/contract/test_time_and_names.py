@@ -107,7 +107,7 @@ def test_databases_of_one_server_hear_nothing_of_each_other(server: EmbeddedServ
 def test_no_script_knows_a_queue_or_a_key_by_itself(name: str) -> None:
     text = source(name, Keys("prefix:"))
     spelled = re.findall(r"'(?:prefix:)?(?:rq|promptq):[a-z_0-9:]*'", text)
-    assert len(spelled) == len(set(spelled)) == len(Keys().catalogue()) + 5  # the prelude's, each once
+    assert len(spelled) == len(set(spelled)) == len(Keys().catalogue()) + 6  # the prelude's, each once
     assert not {f"'{priority}'" for priority in PRIORITIES} & set(re.findall(r"'\w+'", text))
 
 

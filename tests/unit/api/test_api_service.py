@@ -105,6 +105,22 @@ def test_workers_are_those_registered_those_starting_and_why_not(http: FlaskClie
     assert (body["scaler"]["trouble"], body["scaler"]["retry_at"]) == ("no such model", "2027-01-15T08:00:00.000000Z")
 
 
+def test_a_registered_worker_can_be_asked_to_drain(http: FlaskClient, store: TimedStore) -> None:
+    store.client.hset("rq:worker:w1", mapping={"phase": "idle", "metrics_url": "x"})
+    answer = http.post("/v1/workers/w1/drain")
+    assert (answer.status_code, answer.json) == (202, {"name": "w1", "state": "draining"})
+    assert store.client.hget("rq:worker:w1", "drain") == b"1"
+    unknown = http.post("/v1/workers/w2/drain")
+    assert (unknown.status_code, unknown.json["error"]["type"]) == (404, "worker_not_found")
+
+
+def test_a_worker_that_waits_for_a_node_says_so(http: FlaskClient, store: TimedStore) -> None:
+    fleet = FleetRecord(0, 1, 1, ("w1",), leader="host-1", waits={"w1": "waits for Ray"})
+    Observer(store.client, store.settings).publish_fleet(fleet)
+    body = http.get("/v1/workers").json
+    assert (body["workers"][0]["trouble"], body["scaler"]["leader"]) == ("waits for Ray", "host-1")
+
+
 def test_ready_means_that_a_worker_lives_or_may_be_started(http: FlaskClient, store: TimedStore) -> None:
     unready = http.get("/readyz")
     assert (unready.status_code, unready.json["error"]["type"]) == (503, "not_ready")
@@ -185,6 +201,7 @@ def test_the_schema_describes_every_call_with_examples(http: FlaskClient) -> Non
         ("post", "/v1/responses/{id}/cancel"), ("get", "/v1/models"), ("get", "/v1/models/{model}"),
         ("post", "/v1/jobs/{id}/retry"), ("get", "/v1/jobs"), ("post", "/v1/jobs:batch"),
         ("post", "/generate"), ("get", "/v1/queues"), ("get", "/v1/workers"), ("get", "/v1/activity"),
+        ("post", "/v1/workers/{name}/drain"),
         ("get", "/v1/usage"), ("post", "/v1/embeddings"), ("post", "/v1/files"), ("get", "/v1/files"),
         ("get", "/v1/files/{id}"), ("delete", "/v1/files/{id}"), ("get", "/v1/files/{id}/content"),
         ("post", "/v1/batches"), ("get", "/v1/batches"), ("get", "/v1/batches/{id}"),

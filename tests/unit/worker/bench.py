@@ -44,6 +44,7 @@ class Said:
     def __init__(self) -> None:
         self.beats: list[tuple[str, int]] = []
         self.troubles: list[str] = []
+        self.is_asked_to_drain = False
 
     def beat(self, phase: str, busy_slots: int, trouble: str = "") -> bool:
         self.beats.append((phase, busy_slots))
