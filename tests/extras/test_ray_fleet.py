@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -165,3 +166,5 @@ def test_the_next_scaler_takes_the_workers_over(
     job = submit(store, "still here", cache=False).job.id
     wait_until(lambda: store.get(job).status is Status.SUCCEEDED, SLOW_SECONDS)
     assert second.workers() == {worker}
+    (target,) = json.loads(second.get("/targets"))
+    assert target["targets"][0].startswith(f"{cluster.head_node.node_ip_address}:")

@@ -31,7 +31,9 @@ class WorkerActor:
         if order.version != promptq.__version__:
             raise RuntimeError(f"{host} has promptq {promptq.__version__}, and the scaler {order.version}")
         self._host = host
-        self._child = Child(order.name, order.command or WORKER_COMMAND, _environment(order, host), time.monotonic())
+        self._child = Child(
+            order.name, order.command or WORKER_COMMAND, worker_environment(order, host), time.monotonic()
+        )
 
     async def place(self) -> str:
         """The address of the node that it is on."""
@@ -52,7 +54,8 @@ class WorkerActor:
         self._child.kill(sentence)
 
 
-def _environment(order: Order, host: str) -> dict[str, str]:
+def worker_environment(order: Order, host: str) -> dict[str, str]:
+    """What the worker runs with: the node's own environment, and over it what the order says."""
     own = child_environment()
     values = {**order.defaults, "PROMPTQ_WORKER_METRICS_HOST": host, **_settings(own), **order.environment}
     values |= {"PROMPTQ_WORKER_NAME": order.name}
