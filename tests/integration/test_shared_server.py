@@ -40,9 +40,11 @@ def commands_of(client: redis.Redis) -> Iterator[list[str]]:
 
         reader = threading.Thread(target=read)
         reader.start()
-        yield seen
-        client.echo("over")
-        reader.join(PATIENCE)
+        try:
+            yield seen
+        finally:
+            client.echo("over")
+            reader.join(PATIENCE)
 
 
 FORBIDDEN = (

@@ -95,11 +95,11 @@ def run_jobs(ann: Client, bob: Client) -> None:
     """Jobs that end well, are in the cache, join others, wait, find no room, are read as they come and cancelled."""
     assert ann.submit("a", key="k")["status"] == "succeeded"
     assert ann.submit("a")["cache"] == "hit"
-    long = "word " * 400
-    jobs = [ann.submit(long, wait=False, cache=False)["id"] for _ in range(2)]
+    long, fields = "word " * 2000, {"max_tokens": 2000, "cache": False}
+    jobs = [ann.submit(long, wait=False, **fields)["id"] for _ in range(2)]
     wait_until(lambda: ann.status(jobs[1]) == "running", PATIENCE, "full slots")
-    jobs += [ann.submit(long, wait=False, ttl_seconds=600)["id"] for _ in range(2)]
-    others = [bob.ask("POST", "/v1/jobs", {"prompt": long, "cache": False}) for _ in range(ROOM + 1)]
+    jobs += [ann.submit(long, wait=False, max_tokens=2000, ttl_seconds=600)["id"] for _ in range(2)]
+    others = [bob.ask("POST", "/v1/jobs", {"prompt": long, **fields}) for _ in range(ROOM + 1)]
     assert {answer.status_code for answer in others} == {202, 429}
     with ann.events(jobs[0]) as events:
         assert next(events.iter_content(None))
