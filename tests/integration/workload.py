@@ -62,13 +62,12 @@ def deployed(url: str, folder: Path, with_dispatcher: bool = True, **settings: A
     folder.mkdir(exist_ok=True)
     (folder / "keys").write_text("".join(f"{name} {digest(name)}\n" for name in ("ann", "bob")))
     server: Any = SimpleNamespace(url=url)
-    shared = {"lease_seconds": 2, "max_queue_jobs": ROOM, "data_dir": folder} | settings
-    own = {"webhook_allow_private": True, "batch_queue_share": 1}
+    shared = {"lease_seconds": 2, "max_queue_jobs": ROOM, "data_dir": folder, "webhook_allow_private": True} | settings
     with ExitStack() as held:
         scaler = start("scaler", server, **shared, **SCALER)
         held.callback(lambda: (scaler.terminate(), scaler.wait(60)))
         if with_dispatcher:
-            held.enter_context(dispatcher(server, **shared, **own))
+            held.enter_context(dispatcher(server, **shared, batch_queue_share=1))
         api = held.enter_context(running(server, api_processes=1, api_keys_file=folder / "keys", **shared))
         wait_until(lambda: api.call("GET", "/readyz").ok, PATIENCE, "a worker")
         yield api
@@ -79,6 +78,8 @@ def use_everything(api: Api, folder: Path) -> None:
     ann, bob = Client(api, "ann"), Client(api, "bob")
     with receiving(204) as receiver:
         endpoint = ann("POST", "/v1/webhook_endpoints", {"url": receiver.url})["id"]
+        bob("POST", "/v1/webhook_secret/rotate")
+        bob.submit("told of", webhook={"url": receiver.url})
         run_jobs(ann, bob)
         run_others(ann, folder)
         lose_a_worker(ann)
