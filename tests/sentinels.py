@@ -50,10 +50,15 @@ class Sentinels:
         with connect(self.primary.url) as client:
             assert client.wait(1, 60_000) == 1
 
-    def hand_over(self) -> None:
-        """As before maintenance: the replica becomes the primary, and the other way round."""
+    def hand_over(self, *how: str) -> None:
+        """As before maintenance: the replica becomes the primary, and the other way round.
+
+        Args:
+            how: with COORDINATED the primary takes no more writes until the replica has all; without, it takes them
+                until it is told that it is one no more, and they are lost.
+        """
         before = self.primary
-        wait_until(self._hands_over, PATIENCE, "a Sentinel that hands over")
+        wait_until(lambda: self._hands_over(*how), PATIENCE, "a Sentinel that hands over")
         wait_until(lambda: self.primary is not before, PATIENCE, "the new primary")
 
     def crash(self) -> None:
@@ -99,12 +104,12 @@ class Sentinels:
         with redis.Redis(port=port) as client:
             return client.sentinel_master(SERVICE)
 
-    def _hands_over(self) -> bool:
+    def _hands_over(self, *how: str) -> bool:
         try:
-            return bool(self._ask("FAILOVER", SERVICE))
+            return bool(self._ask("FAILOVER", SERVICE, *how))
         except redis.ResponseError:  # it thinks that there is no good replica, or that one is under way
             return False
 
     def _ask(self, *words: str) -> Sequence[Any]:
         with redis.Redis(port=self.ports[0]) as client:
-            return client.execute_command("SENTINEL", *words)  # type: ignore[no-any-return]
+            return client.execute_command("SENTINEL", *words)

@@ -79,10 +79,22 @@ class TlsFront:
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            inside = held.enter_context(self._context.wrap_socket(client, server_side=True))
+            inside = held.enter_context(self._context.wrap_socket(client, True, do_handshake_on_connect=False))
+            self._shake_hands(inside)
             server = held.enter_context(socket.create_connection(("127.0.0.1", self._target)))
             while self._pass(inside, server):
                 pass
+
+    @staticmethod
+    def _shake_hands(inside: ssl.SSLSocket) -> None:
+        try:
+            inside.do_handshake()
+        except ssl.SSLError:
+            # Who closes with something unread resets the connection, and the reason may never be seen.
+            inside.shutdown(socket.SHUT_WR)
+            while inside.recv(65536):
+                pass
+            raise
 
     @staticmethod
     def _pass(inside: ssl.SSLSocket, server: socket.socket) -> bool:

@@ -14,6 +14,10 @@ _TLS: Final = (
     ("ALERT_UNKNOWN_CA", "it does not know the CA of our client certificate (ssl_certfile)"),
     ("ALERT_BAD_CERTIFICATE", "it does not accept our client certificate (ssl_certfile)"),
     ("ALERT_CERTIFICATE_EXPIRED", "our client certificate (ssl_certfile) has expired"),
+    (
+        "violation of protocol",
+        "it broke off TLS; it may ask for a client certificate of a CA that it knows: ssl_certfile=",
+    ),
     ("WRONG_VERSION_NUMBER", "it does not speak TLS on this port: redis:// in place of rediss://"),
     ("RECORD_LAYER_FAILURE", "it does not speak TLS on this port: redis:// in place of rediss://"),
 )

@@ -81,8 +81,8 @@ def test_tls_of_its_own_and_a_user_with_the_listed_rights(certificates: Certific
             assert [entry for entry in admin.acl_log() if "client|setinfo" not in str(entry)] == []
         for query, words in (
             (certificates.query(ca="other-ca"), "certificate is not accepted"),
-            (certificates.query(client=""), "asks for a client certificate"),
-            (certificates.query(client="other-client"), "CA of our client certificate"),
+            (certificates.query(client=""), "client certificate|reset|[Bb]roken pipe|closed"),
+            (certificates.query(client="other-client"), "client certificate|reset|[Bb]roken pipe|closed"),
         ):
             with connect(base + query) as client, pytest.raises(RedisUnavailable, match=words), answering():
                 client.ping()

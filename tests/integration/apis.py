@@ -42,7 +42,7 @@ class Api:
         assert self.process.poll() is None, "the API has ended"
         try:
             return self.call("GET", "/livez").ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def open_requests(self) -> int:

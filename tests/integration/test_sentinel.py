@@ -12,6 +12,7 @@ import pytest
 
 from promptq.contract.errors import RedisUnavailable
 from promptq.queue.connection import answering, connect, without_retries
+from promptq.queue.sentinel import ASK_SECONDS
 from promptq.queue.server_check import examine
 from tests.fakes import keys
 from tests.integration.apis import Api, running
@@ -49,12 +50,25 @@ def test_sentinels_that_cannot_help_say_why(sentinels: Sentinels) -> None:
             client.ping()
 
 
+def test_a_primary_that_was_replaced_and_lives_on_is_left(sentinels: Sentinels) -> None:
+    """It takes writes for seconds after that, until a Sentinel tells it."""
+    with connect(sentinels.url) as client, without_retries(client) as claiming:
+        assert [client.ping(), claiming.ping()] == [True, True]
+        sentinels.hand_over()
+        time.sleep(ASK_SECONDS)
+        client.set("said", "to the new one")
+        claiming.set("claimed", "there too")
+        with connect(sentinels.primary.url) as new:
+            assert new.mget("said", "claimed") == [b"to the new one", b"there too"]
+    sentinels.wait_for_link()
+
+
 def test_everybody_follows_the_sentinels_to_the_new_primary(
     sentinels: Sentinels, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    scaler = start("scaler", sentinels, **SCALER)  # type: ignore[arg-type]
+    scaler = start("scaler", sentinels, **SCALER)
     try:
-        with running(sentinels, tmp_path, 1) as api:  # type: ignore[arg-type]
+        with running(sentinels, tmp_path, 1) as api:
             wait_until(lambda: api.call("GET", "/v1/workers").json()["workers"], PATIENCE, "the worker")
             follow(sentinels, api)
     finally:
@@ -68,7 +82,7 @@ def follow(sentinels: Sentinels, api: Api) -> None:
     seen: Counter[int] = Counter()
     ids = [put(api, f"before-{i}", seen) for i in range(8)]
     sentinels.settle()
-    sentinels.hand_over()
+    sentinels.hand_over("COORDINATED")
     moved = time.monotonic()
     ids += [put(api, f"between-{i}", seen) for i in range(8)]
     print(f"submits were acknowledged {time.monotonic() - moved:.2f} s after it was handed over: {dict(seen)}")

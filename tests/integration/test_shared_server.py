@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import redis
 
 from promptq.contract.keys import Keys
 from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.server_check import examine
 from promptq.queue.store import connect
 from tests.integration.workload import PATIENCE, Client, deployed, use_everything
 from tests.processes import ROOT, wait_until
@@ -38,9 +40,27 @@ def commands_of(client: redis.Redis) -> Iterator[list[str]]:
 
         reader = threading.Thread(target=read)
         reader.start()
-        yield seen
-        client.echo("over")
-        reader.join(PATIENCE)
+        try:
+            yield seen
+        finally:
+            client.echo("over")
+            reader.join(PATIENCE)
+
+
+FORBIDDEN = (
+    "CLIENT KILL TYPE normal", "CLIENT LIST", "SCRIPT FLUSH", "CONFIG GET *", "FLUSHALL", "KEYS *", "ACL LIST",
+    "MONITOR", "GET rq:job:1", "SET two:rq:job:1 x", "PUBLISH promptq:0:done x",
+)  # fmt: skip
+
+
+def test_the_user_of_the_documentation_may_do_nothing_else(own_server: EmbeddedServer) -> None:
+    with connect(own_server.url) as admin:
+        narrow_user(admin, "one", "one:")
+    with connect(own_server.url.replace("//", "//one:secret@")) as client:
+        assert examine(client, Keys("one:")) == []
+        for words in FORBIDDEN:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*words.split())
 
 
 def test_two_deployments_with_a_prefix_each_share_a_server(own_server: EmbeddedServer, tmp_path: Path) -> None:

@@ -62,13 +62,12 @@ def deployed(url: str, folder: Path, with_dispatcher: bool = True, **settings: A
     folder.mkdir(exist_ok=True)
     (folder / "keys").write_text("".join(f"{name} {digest(name)}\n" for name in ("ann", "bob")))
     server: Any = SimpleNamespace(url=url)
-    shared = {"lease_seconds": 2, "max_queue_jobs": ROOM, "data_dir": folder} | settings
-    own = {"webhook_allow_private": True, "batch_queue_share": 1}
+    shared = {"lease_seconds": 2, "max_queue_jobs": ROOM, "data_dir": folder, "webhook_allow_private": True} | settings
     with ExitStack() as held:
         scaler = start("scaler", server, **shared, **SCALER)
         held.callback(lambda: (scaler.terminate(), scaler.wait(60)))
         if with_dispatcher:
-            held.enter_context(dispatcher(server, **shared, **own))
+            held.enter_context(dispatcher(server, **shared, batch_queue_share=1))
         api = held.enter_context(running(server, api_processes=1, api_keys_file=folder / "keys", **shared))
         wait_until(lambda: api.call("GET", "/readyz").ok, PATIENCE, "a worker")
         yield api
@@ -79,6 +78,8 @@ def use_everything(api: Api, folder: Path) -> None:
     ann, bob = Client(api, "ann"), Client(api, "bob")
     with receiving(204) as receiver:
         endpoint = ann("POST", "/v1/webhook_endpoints", {"url": receiver.url})["id"]
+        bob("POST", "/v1/webhook_secret/rotate")
+        bob.submit("told of", webhook={"url": receiver.url})
         run_jobs(ann, bob)
         run_others(ann, folder)
         lose_a_worker(ann)
@@ -95,11 +96,11 @@ def run_jobs(ann: Client, bob: Client) -> None:
     """Jobs that end well, are in the cache, join others, wait, find no room, are read as they come and cancelled."""
     assert ann.submit("a", key="k")["status"] == "succeeded"
     assert ann.submit("a")["cache"] == "hit"
-    long = "word " * 400
-    jobs = [ann.submit(long, wait=False, cache=False)["id"] for _ in range(2)]
+    long, fields = "word " * 2000, {"max_tokens": 2000, "cache": False}
+    jobs = [ann.submit(long, wait=False, **fields)["id"] for _ in range(2)]
     wait_until(lambda: ann.status(jobs[1]) == "running", PATIENCE, "full slots")
-    jobs += [ann.submit(long, wait=False, ttl_seconds=600)["id"] for _ in range(2)]
-    others = [bob.ask("POST", "/v1/jobs", {"prompt": long, "cache": False}) for _ in range(ROOM + 1)]
+    jobs += [ann.submit(long, wait=False, max_tokens=2000, ttl_seconds=600)["id"] for _ in range(2)]
+    others = [bob.ask("POST", "/v1/jobs", {"prompt": long, **fields}) for _ in range(ROOM + 1)]
     assert {answer.status_code for answer in others} == {202, 429}
     with ann.events(jobs[0]) as events:
         assert next(events.iter_content(None))

@@ -22,6 +22,7 @@ REPR = "<redis.client.Redis(<redis.connection.ConnectionPool(<redis.connection.C
         ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required", "asks for a client certificate"),
         ("[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure", "may ask for a client certificate"),
         ("[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca", "CA of our client certificate"),
+        ("Error 8 while writing to socket. EOF occurred in violation of protocol (_ssl.c:2427).", "it broke off TLS"),
         ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "redis:// in place of rediss://"),
     ],
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis.connection import parse_url
 
@@ -51,7 +53,7 @@ def test_sentinels_that_would_be_misread_are_refused(url: str, words: str) -> No
 
 
 def test_each_sentinel_is_asked_under_its_own_address_for_the_servers_own() -> None:
-    pool = connect(
+    pool: Any = connect(
         "rediss+sentinel://u:p%40@a,[::1]:2/3?service=q&sentinel_password=s&ssl_check_hostname=no"
     ).connection_pool
     asked = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
