@@ -129,6 +129,8 @@ class DeliveriesDuty:
             succeeded = False
             try:
                 succeeded = self._try(queue, delivery)
+            except RedisUnavailable as error:
+                log.info("Delivery %s waits: %s", delivery.id, error)
             except Exception:
                 log.exception("Delivery %s was not tried; the next round goes on.", delivery.id)
             finally:
