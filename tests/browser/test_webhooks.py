@@ -35,9 +35,8 @@ def test_deliveries_are_shown_and_one_is_sent_again(page: Any, said: list[str], 
     row = page.locator("#endpoints tr", has=page.locator("[title='we_1']"))
     row.get_by_text(REASON).wait_for()
     assert "https://example.org/<b>hook</b>" in row.inner_text()
-    assert (
-        page.locator("#endpoints tr", has=page.locator(f"[title='{host.id}']")).get_by_text("jobs.example").count() == 1
-    )
+    of_jobs = page.locator("#endpoints tr", has=page.locator(f"[title='{host.id}']"))
+    assert "https://jobs.example" in of_jobs.inner_text()
     page.click("[title='Deliveries to we_1']")
     sent = page.locator("#deliveries tr")
     sent.get_by_text("HTTP 410").wait_for()

@@ -1,4 +1,4 @@
-"""Webhooks while dispatchers and Redis are killed and receivers misbehave, in short: `python -m tests.webhook_chaos`."""
+"""Webhooks while dispatchers and Redis are killed; at length it is a program: `python -m tests.webhook_chaos`."""
 
 from __future__ import annotations
 
