@@ -26,8 +26,7 @@ __all__ = ["Admission", "Claim", "Ending", "JobStore", "NewJob", "Reaped", "Subm
 
 ANY = Terms()
 ReleaseReason = Literal["drain", "preempted", "upstream"]
-POSITION_HORIZON = 10_000
-REAP_AT_MOST = 100
+POSITION_HORIZON, REAP_AT_MOST = 10_000, 100
 _EXPIRED = encode_traceback("expired: the job waited longer than its ttl_seconds")
 _LEASE_EXPIRED = encode_traceback("worker_lost: the worker's lease ran out")
 _WORKER_DIED = encode_traceback("worker_lost: the worker died")
