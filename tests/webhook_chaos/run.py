@@ -97,7 +97,7 @@ class Run:
         while left:
             claims = patiently(lambda: store.claim("w", AT_ONCE))
             ends = [success(one) if self._random.random() < 0.8 else failure(one) for one in claims]
-            stored = patiently(lambda ends=ends: store.finish("w", ends))  # type: ignore[misc]
+            stored = patiently(lambda ends=ends: store.finish("w", ends))
             left -= {claim.id for claim, done in zip(claims, stored, strict=True) if done}
 
     def send_again(self) -> None:
