@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -74,15 +75,17 @@ class DeliveriesDuty:
         """
         if not self._holds():
             self._forget(set())
+            self._tell(0, 0)  # who has the lease tells it
             self.is_busy = False
             return
         has_more = self._fan_out.run()
         active = self._webhooks.active()
+        waiting = self._deliveries.waiting(active) if active else {}
         if active:
             self._secret = self._secret or self._read_secret()
-        self._send(active)
+            self._send(active, waiting)
         self._forget(set(active))
-        self._metrics.outbox_events.set(length(self._store))
+        self._tell(sum(waiting.values()), length(self._store))
         self.is_busy = has_more or any(queue.known for queue in self._queues.values())
 
     def close(self) -> None:
@@ -100,11 +103,15 @@ class DeliveriesDuty:
         path: Path = self._settings.webhook_secret_path(self._settings.data_dir)
         return read_or_make("PROMPTQ_WEBHOOK_SECRET_FILE", path)
 
-    def _send(self, active: list[str]) -> None:
+    def _tell(self, waiting: int, ends: int) -> None:
+        self._metrics.webhooks_waiting.set(waiting)
+        self._metrics.outbox_events.set(ends)
+
+    def _send(self, active: list[str], waiting: Mapping[str, int]) -> None:
         """Hand what is due to the endpoints' threads."""
         # Before what is due is read: what ends in between would else be taken for new.
         known = {one: self._queues[one].known if one in self._queues else frozenset() for one in active}
-        due, waiting = self._deliveries.due(active, MOST), self._deliveries.waiting(active)
+        due = self._deliveries.due(active, MOST)
         for endpoint in self._webhooks.signing(active):
             if endpoint.disabled:
                 continue
@@ -114,7 +121,6 @@ class DeliveriesDuty:
             for _ in range(queue.add(self._deliveries.get_many(endpoint.id, ids))):
                 self._executor.submit(self._drain, queue)
             self._bound.apply(endpoint, waiting[endpoint.id], queue.known)
-        self._metrics.webhooks_waiting.set(sum(waiting.values()))
 
     def _forget(self, active: set[str]) -> None:
         """Send nothing more to the others."""
@@ -129,6 +135,8 @@ class DeliveriesDuty:
             succeeded = False
             try:
                 succeeded = self._try(queue, delivery)
+            except RedisUnavailable as error:
+                log.info("Delivery %s waits: %s", delivery.id, error)
             except Exception:
                 log.exception("Delivery %s was not tried; the next round goes on.", delivery.id)
             finally:

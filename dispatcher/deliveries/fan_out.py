@@ -53,6 +53,8 @@ class FanOut:
         host_of = cache(self._host)
         for end in (end for end in ends if end.webhook):
             own = OwnWebhook.decode(end.webhook)
+            if own is None:
+                continue
             host = host_of(own.endpoint(end.owner))
             if delivery := own_delivery(end, jobs.get(end.id), own, host):
                 found[end.entry] = host, delivery

@@ -125,6 +125,26 @@ OVERVIEW: dict[str, tuple[Panel, ...]] = {
             width=12,
         ),
     ),
+    "Webhooks": (
+        Panel(
+            "Tries", "To send an event, per second, by what followed.", "reqps",
+            (Query(rate("promptq_webhook_tries_total", "outcome"), "{{outcome}}"),), stacked=True,
+        ),
+        Panel(
+            "What waits", "Deliveries that have not ended, and ends whose deliveries are not noted yet.", "short",
+            (
+                Query("sum(promptq_webhook_deliveries_waiting)", "deliveries"),
+                Query("sum(promptq_outbox_events)", "outbox"),
+            ),
+        ),
+        Panel(
+            "Given up", "Per second: deliveries over the bound on what waits; endpoints disabled.", "short",
+            (
+                Query(rate("promptq_webhook_deliveries_dropped_total"), "deliveries"),
+                Query(rate("promptq_webhook_endpoints_disabled_total"), "endpoints"),
+            ),
+        ),
+    ),
     "Load test": (
         Panel(
             "Users and rate", "While Locust has its page open: users, and requests per second as it counts them.",

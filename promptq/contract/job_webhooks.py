@@ -68,9 +68,13 @@ class OwnWebhook:
         return cls(given.url, given.events or (), check_of(server_secret, owner))
 
     @classmethod
-    def decode(cls, text: str) -> OwnWebhook:
-        """Read the field of a job's hash."""
-        return cls(**json.loads(text))
+    def decode(cls, text: str) -> OwnWebhook | None:
+        """Read the field of a job's hash. None: it is another program's."""
+        try:
+            own = cls(**json.loads(text))
+            return cls(checked_url(own.url), tuple(own.events), own.check)
+        except (ValueError, TypeError, AttributeError):
+            return None
 
     def encode(self) -> str:
         """The inverse."""

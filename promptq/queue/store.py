@@ -26,8 +26,7 @@ __all__ = ["Admission", "Claim", "Ending", "JobStore", "NewJob", "Reaped", "Subm
 
 ANY = Terms()
 ReleaseReason = Literal["drain", "preempted", "upstream"]
-POSITION_HORIZON = 10_000
-REAP_AT_MOST = 100
+POSITION_HORIZON, REAP_AT_MOST = 10_000, 100
 _EXPIRED = encode_traceback("expired: the job waited longer than its ttl_seconds")
 _LEASE_EXPIRED = encode_traceback("worker_lost: the worker's lease ran out")
 _WORKER_DIED = encode_traceback("worker_lost: the worker died")
@@ -188,22 +187,18 @@ class JobStore:
         Raises:
             JobNotFound: no such job.
             JobNotFailed: it has not failed; one that expired has not either.
-            QueueFull: as many jobs wait as the settings allow.
-            EventsBehind: as of a new job.
+            QueueFull, EventsBehind: as of a new job.
         """
         model = self.get(job_id).queue.model
         queues = self._rq_names(queues_of(model))
-        limits = [self.settings.max_queue_jobs, self.settings.max_outbox_events]
-        arguments = [job_id, *limits, _token(), turn_cost(weight), model, *queues]
+        arguments = [job_id, *self._bounds(), _token(), turn_cost(weight), model, *queues]
         outcome, *details = self.scripts.run("retry", arguments)
         if outcome == b"missing":
             raise JobNotFound(job_id)
-        if outcome == b"full":
-            raise full(details)
-        if outcome == b"behind":
-            raise EventsBehind
         if outcome == b"refused":
             raise JobNotFailed(job_id, read_status(details[0].decode(), details[1].decode()))
+        if outcome in (b"full", b"behind"):
+            raise full(details) if details else EventsBehind
 
     def get(self, job_id: str) -> Job:
         """Read a job.
@@ -232,12 +227,10 @@ class JobStore:
     def _submit_to(self, model: str, news: Sequence[NewJob]) -> list[Admission]:
         cache_keys = [new.cache_key(self.settings) for new in news]
         queues = self._rq_names(queues_of(model))
-        values = [
-            new.arguments(new.queue.rq_name(self._default_model), cache_key)
-            for new, cache_key in zip(news, cache_keys, strict=True)
-        ]
-        bounds = [self.settings.max_queue_jobs, self.settings.max_outbox_events]
-        head = [*bounds, self.settings.result_ttl_seconds, self.settings.cache_ttl_seconds, model, len(queues), *queues]
+        names = self._rq_names([new.queue for new in news])
+        values = [new.arguments(*each) for new, *each in zip(news, names, cache_keys, strict=True)]
+        lifetimes = [self.settings.result_ttl_seconds, self.settings.cache_ttl_seconds]
+        head = [*self._bounds(), *lifetimes, model, len(queues), *queues]
         submitted_at, rows = self.scripts.run("submit", [*head, *chain.from_iterable(values)])
         repeats = [row[1].decode() for row in rows if row[0] == b"repeat"]
         seen = dict(zip(repeats, self.get_many(repeats), strict=True))
@@ -284,6 +277,9 @@ class JobStore:
         head = [*self._lifetimes(), self.settings.cache_ttl_seconds, self.keys.worker(worker), worker]
         values = [ending.arguments(ending.claim.queue.rq_name(self._default_model)) for ending in endings]
         return "finish", [*head, *chain.from_iterable(values)]
+
+    def _bounds(self) -> list[Any]:
+        return [self.settings.max_queue_jobs, self.settings.max_outbox_events]
 
     def _lifetimes(self) -> list[Any]:
         return [self.settings.result_ttl_seconds, self.settings.failure_ttl_seconds]

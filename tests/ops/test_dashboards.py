@@ -21,7 +21,8 @@ GRAFANA = ROOT / "ops" / "grafana"
 SCHEMA = json.loads((ROOT / "tests/ops/grafana-dashboard.schema.json").read_text())
 BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
 ROWS = [
-    "Overview", "Models", "API", "Queue", "Batching", "Workers", "Autoscaler", "Cache", "Batches", "GPU", "Load test",
+    "Overview", "Models", "API", "Queue", "Batching", "Workers", "Autoscaler", "Cache", "Batches", "Webhooks", "GPU",
+    "Load test",
 ]  # fmt: skip
 NOT_OURS = {"up", "time", "vector", "ALERTS"}
 

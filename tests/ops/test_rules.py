@@ -15,7 +15,7 @@ FOLDER = ROOT / "ops" / "prometheus"
 RULES = yaml.safe_load((FOLDER / "rules/alerts.yml").read_text())["groups"][0]["rules"]
 CASES = yaml.safe_load((FOLDER / "tests/alerts_test.yml").read_text())["tests"]
 LISTED = [
-    "DispatcherDown", "BatchesStall",
+    "DispatcherDown", "BatchesStall", "WebhooksFail", "WebhooksWait", "WebhooksGivenUp",
     "WorkerDown", "EngineBroken", "UpstreamDown", "NoWorkersWithBacklog", "ScalerDown", "ScalerStale", "QueueWaitHigh",
     "Flapping", "AtMaxWithBacklog", "ErrorBudgetBurnFast",
 ]  # fmt: skip

@@ -36,8 +36,8 @@ def look_up(host: Any, port: Any, *rest: Any, **options: Any) -> Any:
 
 def main() -> int:
     """As the dispatcher's."""
-    plan.WAITS, plan.TRIES = WAITS, len(WAITS) + 1  # type: ignore[misc,assignment]
-    egress.is_public = lambda address: address != INSIDE
+    plan.WAITS, plan.TRIES = WAITS, len(WAITS) + 1  # type: ignore[assignment]
+    vars(egress)["is_public"] = lambda address: address != INSIDE
     socket.getaddrinfo = look_up
     return program.main()
 

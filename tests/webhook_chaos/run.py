@@ -97,7 +97,7 @@ class Run:
         while left:
             claims = patiently(lambda: store.claim("w", AT_ONCE))
             ends = [success(one) if self._random.random() < 0.8 else failure(one) for one in claims]
-            stored = patiently(lambda ends=ends: store.finish("w", ends))  # type: ignore[misc]
+            stored = patiently(lambda ends=ends: store.finish("w", ends))
             left -= {claim.id for claim, done in zip(claims, stored, strict=True) if done}
 
     def send_again(self) -> None:
@@ -138,10 +138,10 @@ class Run:
         return sum(not self._world.log.taken[self.skippable, subject] for subject in own)
 
 
-def run(folder: Path, events: int, seed: int, every: float, pace: float) -> Result:
+def run(folder: Path, events: int, seed: int, every: float, pace: float, most_faults: int = 10**6) -> Result:
     """One run, with all that it starts ended."""
     world = World(folder, seed, ADDRESSES)
-    trouble, began = Trouble(world, seed, every), time.monotonic()
+    trouble, began = Trouble(world, seed, every, most_faults), time.monotonic()
     closing = threading.Event()
     try:
         one = Run(world, seed)

@@ -95,22 +95,30 @@ class World:
 class Trouble(threading.Thread):
     """Kills dispatchers and Redis, in turn at first and then at random, until it is told to stop.
 
+    Args:
+        every: seconds between two faults, about; the next one comes only once something came since the last.
+        most: faults; then it ends.
+
     Attributes:
         done: how often what was killed.
     """
 
-    def __init__(self, world: World, seed: int, every: float) -> None:
+    def __init__(self, world: World, seed: int, every: float, most: int) -> None:
         super().__init__(daemon=True)
         self.done: Counter[str] = Counter()
         self.closing = threading.Event()
         self._world = world
         self._random = random.Random(seed)
         self._every = every
+        self._most = most
 
     def run(self) -> None:
         """A fault every so often."""
-        first = ["redis", "dispatcher"]
-        while not self.closing.wait(self._random.uniform(0.5, 1.5) * self._every):
+        first, came = ["redis", "dispatcher"], 0
+        while self.done.total() < self._most and not self.closing.wait(self._random.uniform(0.5, 1.5) * self._every):
+            if self._world.log.moods.total() == came:
+                continue
+            came = self._world.log.moods.total()
             whom = first.pop() if first else self._random.choice(("dispatcher", "dispatcher", "redis"))
             if whom == "redis":
                 self._world.restart_redis(self._random.uniform(0, 1))

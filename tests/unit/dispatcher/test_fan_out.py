@@ -70,6 +70,15 @@ def test_a_jobs_own_webhook_is_told_what_it_asked_for(fake_store: TimedStore) ->
     assert own.endpoint("bob").id != host.id
 
 
+@pytest.mark.parametrize("text", ["{", "7", "{}", '{"url": 7, "events": [], "check": ""}', '{"url": "x", "events": 1}'])
+def test_what_another_program_wrote_keeps_no_event_back(fake_store: TimedStore, text: str) -> None:
+    assert OwnWebhook.decode(text) is None
+    entry = {"kind": "job", "id": "job", "state": "failed", "owner": "ann", "webhook": text}
+    fake_store.client.xadd(keys.outbox(), entry)
+    FanOut(fake_store, WebhookRecords(fake_store), DeliveryRecords(fake_store)).run()
+    assert fake_store.client.xlen(keys.outbox()) == 0
+
+
 def test_hosts_over_the_bound_share_one_queue(fake_store: TimedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fan_out, "HOSTS_PER_OWNER", 2)
     webhooks, deliveries = WebhookRecords(fake_store), DeliveryRecords(fake_store)
