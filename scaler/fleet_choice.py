@@ -8,6 +8,7 @@ from typing import Protocol, cast
 from promptq.contract.errors import SettingsError
 from scaler.assembly import Assembly
 from scaler.fleets.base import Fleet
+from scaler.fleets.external import ExternalFleet
 from scaler.fleets.gpus import Gpus
 from scaler.fleets.local import LocalFleet
 
@@ -28,6 +29,8 @@ def create_fleet(assembly: Assembly, gpus: Gpus) -> Fleet:
     name = assembly.settings.fleet
     if name == "local":
         return LocalFleet(assembly.fleet_settings(), gpus if assembly.places_on_gpus else None)
+    if name == "external":
+        return ExternalFleet()
     try:
         module = importlib.import_module(f"scaler.fleets.{name}.creation")
     except ModuleNotFoundError as error:

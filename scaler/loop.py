@@ -60,7 +60,8 @@ class ScalerLoop:
         """One round; of a scaler that does not lead, only a look whether it does now. While Redis cannot be read, the
         workers there are go on."""
         at = self._clock()
-        self._collect(at)
+        if self._leads or not self._fleet.capabilities.outlives:
+            self._collect(at)
         try:
             if self._is_leader(at):
                 self._round(now, at)

@@ -11,7 +11,7 @@ from promptq.queue.observe import WorkerRecord
 
 REASONS: Final = (
     "retired", "drain_timeout", "start_timeout", "unresponsive", "settings", "engine", "engine_broken", "replaced",
-    "redis_unavailable", "killed", "exited", "crashed", "node_lost",
+    "redis_unavailable", "killed", "exited", "crashed", "evicted", "node_lost",
 )  # fmt: skip
 """Why a worker can have ended; a label of `promptq_worker_exits_total`."""
 
@@ -39,7 +39,7 @@ class Exit:
 
     Attributes:
         reason: one of REASONS; killed means by a signal that was not ours, exited orderly, but nobody here asked,
-            node_lost that its machine has gone from the cluster.
+            evicted that its cluster ended it, node_lost that its machine has gone from the cluster.
         code: the exit status; negative for a signal.
         words: the last line it wrote to stderr.
         is_certain: whether its process is gone for certain; else it may still hold, and renew, its leases.

@@ -34,11 +34,16 @@ class Starts:
         if self._lasts and not self.backoff.failures:
             self.trouble, self._lasts = "", False
 
+    def refused(self, words: str, now: float) -> None:
+        """A worker could not even be made."""
+        self.trouble = words
+        self.backoff.fail(now)
+
     def ended(self, end: Exit, was_stable: bool, now: float) -> None:
         """A worker ended that was not told to."""
         # A worker that ran for long may end suddenly; one whose engine broke says that the next one's may too.
         breaks = end.reason == "engine_broken"
-        if end.reason in ("drain_timeout", "node_lost") or (was_stable and not breaks):
+        if end.reason in ("drain_timeout", "evicted", "node_lost") or (was_stable and not breaks):
             return
         self._lasts = breaks
         self.trouble = str(end)

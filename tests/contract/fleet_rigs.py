@@ -105,6 +105,15 @@ class RayRig(LocalRig):
         return stand_in_fleet(command, MOST)
 
 
+def kubernetes_rig(kind: str, folder: Path) -> Rig:
+    """Pods on a fake API server."""
+    from tests.kubernetes_rig import KubernetesRig
+
+    return KubernetesRig(kind, folder)
+
+
 FACTORIES: dict[str, Callable[[str, Path], Rig]] = {"local": LocalRig, "memory": MemoryRig}
 if find_spec("ray"):
     FACTORIES["ray"] = RayRig
+if find_spec("kubernetes"):
+    FACTORIES["kubernetes"] = kubernetes_rig

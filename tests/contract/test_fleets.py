@@ -32,6 +32,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         made.fleet.retire_all(0.0)
         made.fleet.kill()
         wait_until(lambda fleet=made.fleet: fleet.poll(0.0) is not None and not fleet.roster(), 240)
+        getattr(made, "close", lambda: None)()
 
 
 def exits(fleet: Fleet, now: float, count: int = 1) -> list[Exit]:

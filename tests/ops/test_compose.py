@@ -17,7 +17,7 @@ from promptq.contract.settings import PROGRAMS, ApiSettings, DispatcherSettings,
 from tests.processes import ROOT
 
 OURS = ("api", "scaler", "dispatcher", "locust")
-IMAGES = (*OURS, "vllm")
+IMAGES = (*OURS, "vllm", "kubernetes")
 EVERYONE = {"redis", "api", "scaler", "dispatcher", "prometheus", "grafana", "locust"}
 
 

@@ -100,6 +100,15 @@ def test_workers_that_outlive_their_scaler_stay_when_it_leads_no_more_or_ends(st
     assert wait_until(lambda: first.round() == 2 and first.leads())
 
 
+def test_one_that_does_not_lead_leaves_workers_that_outlive_it_to_the_leader(store: TimedStore) -> None:
+    first, second = One(store, outlives=True), One(store, outlives=True)
+    first.round()
+    end_of_lease(store)
+    second.round(), first.round()
+    first.fleet.die(first.fleet.roster()[0].name)
+    assert first.round() == 2
+
+
 def test_one_that_ends_lets_the_next_lead_at_once(store: TimedStore) -> None:
     first, second = One(store), One(store)
     first.round(), second.round()
