@@ -45,7 +45,8 @@ def test_the_policy_names_the_hash_of_what_is_sent(http: FlaskClient) -> None:
 def test_every_call_that_the_page_makes_exists(http: FlaskClient) -> None:
     text = http.get("/").text
     called = set(re.findall(r'"(/[\w/.]+)"', text))
-    assert called == {"/docs", "/metrics", "/v1/queues", "/v1/workers", "/v1/activity", "/v1/jobs", "/v1/batches"}
+    read = {"/v1/queues", "/v1/workers", "/v1/activity", "/v1/jobs", "/v1/batches", "/v1/webhook_endpoints"}
+    assert called == {"/docs", "/metrics", *read}
     reads = called - {"/v1/jobs"}
     assert {path: http.get(path).status_code for path in reads} == dict.fromkeys(reads, 200)
 
