@@ -20,6 +20,7 @@ from scaler.fleets.kubernetes.template import named as named_pod
 from tests import helm_chart as chart
 from tests.discovery import api_server
 from tests.helm_chart import VALUE_FILES, Object, literal_environment, named, pods, render
+from tests.processes import ROOT
 
 helm = pytest.importorskip("helm_python", reason="helm-python-sdk is not in .venvs/k8s")
 schemas = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not in .venvs/k8s")
@@ -158,7 +159,7 @@ def test_services_that_are_scraped_are_known_by_the_names_in_the_rules(objects: 
 
 def test_rules_and_dashboards_are_those_of_compose() -> None:
     objects = rendered("external-redis-values.yaml")
-    folder = chart.ROOT / "ops"
+    folder = ROOT / "ops"
     files = sorted((folder / "prometheus" / "rules").glob("*.yml"))
     groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     assert named(objects, "PrometheusRule", "rules")["spec"]["groups"] == groups
@@ -167,7 +168,7 @@ def test_rules_and_dashboards_are_those_of_compose() -> None:
 
 
 def test_redis_is_started_as_by_compose() -> None:
-    compose = yaml.safe_load((chart.ROOT / "docker-compose.yml").read_text())["services"]["redis"]["command"]
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["redis"]["command"]
     command = container_of(rendered("default-values.yaml"), "redis")["command"]
     assert command == [word.replace("${REDIS_MAXMEMORY:-768mb}", "768mb") for word in compose]
 

@@ -61,6 +61,7 @@ class KubernetesFleet:
     def __init__(self, settings: KubernetesFleetSettings, api: Pods, list_seconds: float = LIST_SECONDS) -> None:
         self.settings = settings
         self._list_seconds = list_seconds
+        self._compare_at = 0.0
         self.capabilities = FleetCapabilities(sees_exits=True, outlives=True)
         self._api = api
         self._cache = PodCache(api)
@@ -219,7 +220,7 @@ class KubernetesFleet:
             self.retire(names, now)
 
     def _forget(self) -> None:
-        self._compare_at: float = 0.0
+        self._compare_at = 0.0
         self._members: dict[str, Member] = {}
         self._requests = Requests(self._api)
         self._told: set[str] = set()
