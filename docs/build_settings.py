@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings  # noqa: E402
 from promptq.contract.environment import PREFIX  # noqa: E402
-from promptq.contract.scaler_settings import OwnScalerSettings  # noqa: E402
+from promptq.contract.scaler_settings import OwnScalerSettings, RetiredScalerSettings  # noqa: E402
 from promptq.contract.settings import (  # noqa: E402
     ApiSettings,
     CommonSettings,
@@ -28,6 +28,7 @@ PROGRAMS: dict[str, type[BaseSettings]] = {
     "API": ApiSettings,
     "Workers": WorkerSettings,
     "Scaler": OwnScalerSettings,
+    "Scaler, of an earlier policy": RetiredScalerSettings,
     "Dispatcher": OwnDispatcherSettings,
 }
 HEAD = """# Settings

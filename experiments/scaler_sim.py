@@ -17,7 +17,7 @@ from sim_model import SERVICE_SECONDS, SLOTS, START_SECONDS, STEP_SECONDS, TRACE
 from sim_policies import policies
 
 from promptq.contract.settings import ScalerSettings
-from scaler.policy import Limits
+from scaler.load import Limits
 
 OURS = "promptq"
 SIZES = {10: 10, 1000: 5, 10_000: 3}

@@ -44,6 +44,7 @@ class Sight:
     workers: int
     starting: int
     largest: int
+    arrived: int = 0
 
     @property
     def jobs(self) -> int:
@@ -91,7 +92,7 @@ class SimulatedFleet:
         self.largest = largest
         self.random = np.random.default_rng(seed)
         self.queue: deque[tuple[float, int]] = deque()
-        self.queued = self.running = self.ready = 0
+        self.queued = self.running = self.ready = self.arrived = 0
         self.starting: deque[tuple[float, int]] = deque()
         self.outcome = Outcome()
 
@@ -112,6 +113,7 @@ class SimulatedFleet:
         if arrived := int(self.random.poisson(jobs_per_second * STEP_SECONDS)):
             self.queue.append((now, arrived))
             self.queued += arrived
+            self.arrived += arrived
         self.running -= int(self.random.binomial(self.running, 1 - math.exp(-STEP_SECONDS / SERVICE_SECONDS)))
         self._claim(now)
         self.outcome.worker_seconds += (self.ready + self.coming + self.draining) * STEP_SECONDS
@@ -134,7 +136,8 @@ class SimulatedFleet:
     def sight(self, now: float) -> Sight:
         """What there is to see."""
         age = now - self.queue[0][0] if self.queue else 0.0
-        return Sight(now, self.queued, self.running, age, self.ready + self.coming, self.coming, self.largest)
+        workers = self.ready + self.coming
+        return Sight(now, self.queued, self.running, age, workers, self.coming, self.largest, self.arrived)
 
     def _claim(self, now: float) -> None:
         room = max(0, self.ready * SLOTS - self.running)

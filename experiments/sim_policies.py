@@ -10,9 +10,10 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from sim_model import SLOTS, Policy, Sight
+from sim_model import SLOTS, START_SECONDS, Policy, Sight
 
-from scaler.policy import History, Limits, Load, decide
+from scaler.load import Limits, Load
+from scaler.policy import History, decide
 
 
 class Ours:
@@ -23,7 +24,8 @@ class Ours:
         self._history = History()
 
     def __call__(self, sight: Sight) -> int:
-        load = Load(sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting)
+        ended = sight.arrived - sight.jobs
+        load = Load(sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting, ended, START_SECONDS)
         decision = decide(load, self._history, self._limits, sight.now)
         self._history = decision.history
         return decision.workers

@@ -12,7 +12,7 @@ from promptq.runtime import programs
 from promptq.runtime.cgroups import processors
 from scaler.fleets.gpus import Gpus
 from scaler.fleets.local import SPARE_COMMAND, WORKER_COMMAND, Launch, LocalFleetSettings
-from scaler.policy import Limits
+from scaler.load import Limits
 from scaler.pools import PoolSpec
 
 UNSEEN_SLOTS = {"cpu": 16, "gpu": 256}

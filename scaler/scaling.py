@@ -17,10 +17,13 @@ log = logging.getLogger(__name__)
 
 STATES = ("starting", "idle", "busy", "draining")
 OUTCOMES: Mapping[str, Sequence[Reason | Share]] = {
-    "up": (Reason.DEMAND, Reason.WAIT, Reason.BURST, Reason.FROM_ZERO, Reason.BELOW_MIN),
-    "down": (Reason.WINDOW_DOWN, Reason.TO_ZERO, Reason.AT_MAX, Reason.LEAVING, Share.GAVE_WAY),
+    "up": (
+        Reason.DEMAND, Reason.FORECAST, Reason.BACKLOG, Reason.RETURNING, Reason.WAIT, Reason.FROM_ZERO,
+        Reason.BELOW_MIN,
+    ),
+    "down": (Reason.FEWER_NEEDED, Reason.TO_ZERO, Reason.AT_MAX, Reason.LEAVING, Share.GAVE_WAY),
     "hold": (
-        Reason.STEADY, Reason.TOLERANCE, Reason.AT_MAX, Reason.UP_DELAY, Reason.DOWN_DELAY, Reason.ZERO_DELAY,
+        Reason.STEADY, Reason.NOISE, Reason.AT_MAX, Reason.RECENT_NEED, Reason.RECENT_CHANGE, Reason.ZERO_DELAY,
         Reason.HELD_REDIS_DOWN, Reason.HELD_BACKOFF, Reason.HELD_DRAINING, Reason.LEAVING, Share.WAITS_FOR_ROOM,
         Share.SHARES_ROOM,
     ),
@@ -76,7 +79,8 @@ class Scaling:
         for start in self._fleet.observe(snapshot.workers, at):
             self.metrics.startup.labels(start.pool).observe(start.seconds)
             if start.pool in self._pools:
-                self._pools[start.pool].swap_seconds = start.seconds
+                pool = self._pools[start.pool]
+                pool.measured = pool.measured.started(start.seconds, start.from_spare)
         for pool in self._pools.values():
             part = snapshot.of(pool.name)
             pool.rates.update(part.totals, part.queued + part.running > 0, at)

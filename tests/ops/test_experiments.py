@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scaler.policy import Limits
+from scaler.load import Limits
 from tests.processes import ROOT
 
 NAMES = ("common", "serving", "sim_model", "sim_policies", "scaler_sim")

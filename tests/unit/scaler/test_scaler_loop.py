@@ -13,8 +13,8 @@ from promptq.contract.settings import ScalerSettings
 from promptq.queue.observations import QueueState
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from scaler.fleets.base import FleetCapabilities
+from scaler.load import Limits
 from scaler.loop import ScalerLoop
-from scaler.policy import Limits
 from scaler.pools import Pool, PoolSpec
 from scaler.scaling import Scaling
 from tests.fakes import NOW, TimedStore, fake_redis, submit
@@ -31,7 +31,7 @@ class Bench:
         self.fleet, self.at = fleet or MemoryFleet(most), 1000.0
         self.metrics = ScalerMetrics(CollectorRegistry())
         self.model = settings.default_model
-        spec = PoolSpec(self.model, Limits(least, most, target_jobs_per_worker=2))
+        spec = PoolSpec(self.model, Limits(least, most, slots=2))
         scaling = Scaling(self.fleet, [spec], {"cpu": most}, self.metrics, settings)
         self.loop = ScalerLoop(self.fleet, scaling, self.store, lambda: self.at)
         self.loop.initialize()
