@@ -17,6 +17,10 @@ SURPRISE = 4.0
 """Standard deviations that make a change."""
 SERVICE_SECONDS, SERVICE_JOBS = 120.0, 200.0
 """How far back the time in service is measured: the longer of the two."""
+LATELY_SECONDS = 5.0
+"""Over which the jobs that have ended lately fade."""
+RISE_SERVICES, RISE_ENDED = 15, 30
+"""Times in service after a rise in which lengths still gather, and jobs that must have ended lately to see it."""
 FEWEST_ENDED = 5.0
 """Jobs that must have ended before their time in service says anything."""
 SURGE = 1.5
@@ -79,10 +83,15 @@ def _fit(counts: tuple[float, ...], line: Arrivals, change: int) -> Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Busy job-seconds over ended jobs: the mean time in service."""
+    """Busy job-seconds over ended jobs: the mean time in service.
+
+    Attributes:
+        lately: the same two, of the last few seconds.
+    """
 
     busy: float = 0.0
     ended: float = 0.0
+    lately: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of(cls, seconds: float) -> Service:
@@ -97,30 +106,47 @@ class Service:
     def add(self, seconds: float, running: float, ended: int) -> Service:
         """With some seconds more, in which so many jobs ran on average and so many ended."""
         kept = max(0.0, 1 - min(seconds / SERVICE_SECONDS, ended / SERVICE_JOBS))
-        return Service(self.busy * kept + seconds * running, self.ended * kept + ended)
+        fades = math.exp(-seconds / LATELY_SECONDS)
+        busy, gone = self.lately
+        lately = busy * fades + seconds * running, gone * fades + ended
+        return Service(self.busy * kept + seconds * running, self.ended * kept + ended, lately)
+
+    def after_a_rise(self, age_seconds: float) -> float | None:
+        """Where jobs are of many lengths, the short ones end first, and the load of more arrivals comes only as the
+        long ones gather: for a while it is between what has been in service lately and the mean."""
+        usual, (busy, ended) = self.seconds, self.lately
+        if usual is None or ended < RISE_ENDED or age_seconds > RISE_SERVICES * usual:
+            return usual
+        return min(usual, (usual + busy / ended * (1 + 2 / math.sqrt(ended))) / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Surges:
-    """The last three surges, each with when it came and how many workers it needed.
+    """The last three surges.
 
     Attributes:
+        seen: of each, when it came, the workers that it needed, and those that it needed before one that was started at
+            its beginning could be there.
         calm: workers that the arrivals needed before the latest change.
         kept: workers for a surge that is due, until `until`.
     """
 
-    seen: tuple[tuple[float, int], ...] = ()
+    seen: tuple[tuple[float, int, int], ...] = ()
     calm: float = 0.0
     kept: int = 0
     until: float = -math.inf
 
-    def add(self, arrivals: Arrivals, level: float, need: int, now: float) -> Surges:
-        """With one look more, whose arrivals keep `level` workers busy and need so many."""
+    def add(self, arrivals: Arrivals, level: float, need: int, early: int, now: float) -> Surges:
+        """With one look more, whose arrivals keep `level` workers busy and need so many.
+
+        Args:
+            early: workers that the jobs there need, if one that was started at the surge's beginning is not there yet.
+        """
         if not arrivals.change:
-            return replace(self, seen=self._grown(need), calm=level)
+            return replace(self, seen=self._grown(need, min(need, early)), calm=level)
         is_new = arrivals.change > 0 and level >= SURGE * self.calm and level - self.calm >= 1
         if is_new and (not self.seen or now - self.seen[-1][0] > LEAST_PERIOD_SECONDS):
-            return replace(self, seen=(*self.seen[-2:], (now, 0)))
+            return replace(self, seen=(*self.seen[-2:], (now, 0, 0)))
         return self
 
     def due(self, start_seconds: float, now: float) -> Surges:
@@ -128,22 +154,27 @@ class Surges:
         ready then, and for a margin that grows with its irregularity."""
         if len(self.seen) < 2:
             return self
-        (before, size), (last, workers) = self.seen[-2:]
+        (before, size, _), (last, workers, early) = self.seen[-2:]
         period = last - before
         off = abs(period - (before - self.seen[-3][0])) if len(self.seen) > 2 else 0.0
         alike = workers <= SURGE * size and size <= SURGE * workers and off <= 1 + period / 20
         due, margin = last + period, 1 + off
         if alike and due - start_seconds - margin <= now <= due + margin:
-            return replace(self, kept=workers, until=due + margin + RETURN_SLACK_SECONDS)
+            return replace(self, kept=early, until=due + margin + RETURN_SLACK_SECONDS)
         return self
 
     def workers(self, now: float) -> int:
         """That are kept for a surge now."""
         return self.kept if now <= self.until else 0
 
-    def _grown(self, need: int) -> tuple[tuple[float, int], ...]:
+    @property
+    def latest(self) -> float:
+        """When the latest surge came."""
+        return self.seen[-1][0] if self.seen else -math.inf
+
+    def _grown(self, need: int, early: int) -> tuple[tuple[float, int, int], ...]:
         """The latest surge needed the most that was seen of it, until its end."""
         if not self.seen:
             return ()
-        at, size = self.seen[-1]
-        return (*self.seen[:-1], (at, need if SURGE * need >= size else size))
+        at, size, before = self.seen[-1]
+        return (*self.seen[:-1], (at, need if SURGE * need >= size else size, max(before, early)))

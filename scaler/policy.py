@@ -71,7 +71,7 @@ class History:
         running, ended: jobs, then.
         look: when the present look at the arrivals began, and the total of all jobs then.
         look_seconds: how long looks are.
-        highs: the greatest needs of the last start's length, the greatest first.
+        highs: the greatest forecasts of the last start's length, the greatest first.
         idle_since: since when nothing was queued or running.
         last_up, last_down: when workers were last added, and sent away.
         last_rise, last_fall: when arrivals last rose and fell beyond chance.
@@ -109,10 +109,12 @@ def decide(load: Load, history: History, limits: Limits, now: float) -> Decision
     forecast, outlook = _forecast(load, seen, limits)
     if is_look and outlook.service_seconds is not None:
         level = outlook.arrivals * outlook.service_seconds / limits.slots
-        seen = replace(seen, surges=seen.surges.add(seen.arrivals, level, forecast, now))
+        is_early = now - seen.surges.latest <= load.start_seconds
+        early = limits.workers(load.jobs) if is_early else 0
+        seen = replace(seen, surges=seen.surges.add(seen.arrivals, level, forecast, early, now))
     seen = replace(seen, surges=seen.surges.due(load.start_seconds, now))
     outlook = _need(forecast, outlook, load, seen, limits, now)
-    seen = _keep_highs(seen, max(outlook.need, limits.workers(load.jobs)), load.start_seconds, now)
+    seen = _keep_highs(seen, forecast, load.start_seconds, now)
     workers, reason = _choose(load, outlook, seen, limits, now)
     if workers > load.workers:
         seen = replace(seen, last_up=now)
@@ -160,6 +162,7 @@ def _forecast(load: Load, seen: History, limits: Limits) -> tuple[int, Outlook]:
     outlook = Outlook(rate, expected, service)
     if service is None:
         return limits.workers(load.jobs), outlook
+    service = seen.service.after_a_rise(_lasted(seen)) or service
     offered = offered_load(expected, service, load.running, _lasted(seen))
     spread = (1 + arrivals.spread) / 2  # of arrivals and times in service; the latter's is taken to be 1
     return limits.workers(slots_for(offered, service, limits.target_wait_seconds, spread)), outlook
@@ -199,12 +202,13 @@ def _by_wait(load: Load, seen: History, limits: Limits, now: float) -> int:
     return load.workers + (not load.starting and now - seen.last_up > patience)
 
 
-def _keep_highs(seen: History, need: int, seconds: float, now: float) -> History:
-    """A need is remembered for as long as a start takes, for that is what it would cost to meet it anew; but where
-    arrivals have fallen beyond chance it is over."""
+def _keep_highs(seen: History, forecast: int, seconds: float, now: float) -> History:
+    """What the arrivals needed is remembered for as long as a start takes, for that is what it would cost to meet it
+    anew; where they have fallen beyond chance it is over. A backlog that is done does not come back."""
     is_over = seen.last_fall > max(seen.last_rise, now - seconds)
     before = () if is_over else seen.highs
-    return replace(seen, highs=(*(high for high in before if high[0] >= now - seconds and high[1] > need), (now, need)))
+    kept = (high for high in before if high[0] >= now - seconds and high[1] > forecast)
+    return replace(seen, highs=(*kept, (now, forecast)))
 
 
 def _choose(load: Load, outlook: Outlook, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:
@@ -236,7 +240,7 @@ def _shrink(load: Load, need: int, seen: History, limits: Limits, now: float) ->
         return 0, Reason.TO_ZERO
     if need == 0 and load.workers == 1:
         return 1, Reason.ZERO_DELAY
-    kept = max(1, limits.clamp(seen.highs[0][1]))
+    kept = max(1, need, limits.clamp(max(seen.highs[0][1], limits.workers(load.jobs))))
     if kept >= load.workers:
         return load.workers, Reason.RECENT_NEED
     if now - seen.last_up < load.start_seconds and seen.last_fall <= seen.last_up:
