@@ -16,8 +16,9 @@ from scipy.sparse import csr_matrix
 from sim_model import LENGTHS, SERVICE_SECONDS, SLOTS
 from sim_traces import Trace
 
-STEP_SECONDS = 1.0
 LATE = 0.05
+LONG_SECONDS = 10
+"""For starts of so long a step of two seconds is fine enough."""
 
 
 class Program:
@@ -70,16 +71,17 @@ def bound(trace: Trace, wait_seconds: float, start_seconds: float) -> float:
         wait_seconds: that 95 % of the jobs may wait; rounded up to a step.
         start_seconds: rounded down to a step.
     """
-    steps, start, wait = len(trace), int(start_seconds / STEP_SECONDS), math.ceil(wait_seconds / STEP_SECONDS)
-    arrived = np.cumsum(trace) * SLOTS / SERVICE_SECONDS * STEP_SECONDS
+    step = 1 if start_seconds < LONG_SECONDS else 2
+    steps, start, wait = len(trace) // step, int(start_seconds / step), math.ceil(wait_seconds / step)
+    arrived = np.cumsum(trace)[step - 1 :: step] * SLOTS / SERVICE_SECONDS
     program = Program(steps)
     workers, started, on_time, late, given_up = (program.series() for _ in range(5))
-    _rows_have_slots(program, workers, on_time, late)
+    _rows_have_slots(program, step, workers, on_time, late)
     _workers_are_started(program, workers, started, start)
     totals = [program.sums_up(series) for series in (on_time, late, given_up)]
-    _jobs_begin(program, totals, arrived, wait)
+    _jobs_begin(program, totals, arrived, wait, step)
     cost = np.zeros(program.columns)
-    cost[workers], cost[started] = STEP_SECONDS, start * STEP_SECONDS
+    cost[workers], cost[started] = step, start * step
     bounds = np.zeros((program.columns, 2))
     bounds[:, 1] = np.inf
     bounds[workers, 1] = 1
@@ -87,13 +89,13 @@ def bound(trace: Trace, wait_seconds: float, start_seconds: float) -> float:
     return program.least(cost, bounds) / 3600
 
 
-def _rows_have_slots(program: Program, workers: range, *begun: range) -> None:
+def _rows_have_slots(program: Program, seconds: int, workers: range, *begun: range) -> None:
     """What runs of each kind of job decays as its length says; all of it has a slot."""
     running = [program.series() for _ in LENGTHS]
     for series, (share, mean) in zip(running, LENGTHS, strict=True):
-        stays = math.exp(-STEP_SECONDS / mean)
+        stays = math.exp(-seconds / mean)
         # A job that begins within a step has, on average, run for half of it at its end.
-        enters = mean / STEP_SECONDS * (1 - stays)
+        enters = mean / seconds * (1 - stays)
         for step in range(program.steps):
             before = [(series[step - 1], -stays)] if step else []
             program.add("eq", [(series[step], 1.0), *((jobs[step], -share * enters) for jobs in begun), *before], 0.0)
@@ -108,7 +110,7 @@ def _workers_are_started(program: Program, workers: range, started: range, start
         program.add("le", [(workers[step], 1.0), *before, *new], 0.0)
 
 
-def _jobs_begin(program: Program, totals: list[range], arrived: Any, wait: int) -> None:
+def _jobs_begin(program: Program, totals: list[range], arrived: Any, wait: int, seconds: int) -> None:
     on_time, late, given_up = totals
     last = program.steps - 1
     for step in range(program.steps):
@@ -118,4 +120,4 @@ def _jobs_begin(program: Program, totals: list[range], arrived: Any, wait: int) 
         program.add("le", [(late[step], 1.0), (given_up[step], -1.0)], 0.0)
     program.add("le", [(given_up[last], 1.0)], LATE * float(arrived[last]))
     # What is late is run too, but for the last moments.
-    program.add("le", [(late[last], -1.0), (given_up[max(0, last - 10)], 1.0)], 0.0)
+    program.add("le", [(late[last], -1.0), (given_up[max(0, last - 10 // seconds)], 1.0)], 0.0)

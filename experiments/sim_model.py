@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sim_traces import TRACE_SECONDS, Trace
+from sim_traces import Trace
 
 from scaler.measured import Measured
 
@@ -225,9 +225,9 @@ def simulate(
     fleet = SimulatedFleet(largest, seed, start_seconds, keeps_progress)
     full = largest * SLOTS / SERVICE_SECONDS
     per_decision = round(DECIDE_SECONDS / STEP_SECONDS)
-    for number in range(round(TRACE_SECONDS / STEP_SECONDS)):
+    for number in range(round(len(trace) / STEP_SECONDS)):
         now = number * STEP_SECONDS
         fleet.step(now, trace[int(now)] * full)
         if number % per_decision == 0:
             fleet.obey(policy(fleet.sight(now)), now)
-    return fleet.close(TRACE_SECONDS)
+    return fleet.close(len(trace))

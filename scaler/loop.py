@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from promptq.contract.errors import RedisUnavailable
+from promptq.queue import measurements
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
 from scaler.fleets.base import REASONS, Fleet
@@ -18,6 +19,8 @@ from scaler.scaling import Scaling
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_SECONDS = 0.05
+KEEP_SECONDS = 10.0
+"""Between two times that what was measured is kept."""
 
 
 class ScalerLoop:
@@ -45,6 +48,7 @@ class ScalerLoop:
         self._redis_is_down = False
         self._to_forget: list[str] = []
         self._others: list[WorkerRecord] = []
+        self._keeps_at: float | None = None
 
     def initialize(self) -> None:
         """Say within which bounds it scales; every counter begins at 0."""
@@ -86,6 +90,9 @@ class ScalerLoop:
         self._forget_dead()
         self._housekeeping.run(at)
         self._reaper.reap(at)
+        if self._keeps_at is None:
+            self._scaling.recall(measurements.recall(self._store.client, self._store.keys, self._scaling.names))
+            self._keeps_at = at + KEEP_SECONDS
         snapshot = self._observer.snapshot()
         self._scaling.take_in(snapshot, at)
         ours = {worker.name for worker in self._fleet.roster()}
@@ -114,6 +121,9 @@ class ScalerLoop:
         self._observer.publish_drain_rates(self._scaling.drain_rates())
         trouble = stranded(self._observer.stranded(self._scaling.names))
         self._observer.publish_fleet(self._scaling.record(now, at, trouble))
+        if self._keeps_at is not None and at >= self._keeps_at:
+            measurements.keep(self._store.client, self._store.keys, self._scaling.measured())
+            self._keeps_at = at + KEEP_SECONDS
 
     def _hold(self, error: RedisUnavailable, at: float) -> None:
         self._note_redis(error)

@@ -12,6 +12,10 @@ from scaler.load import Limits, Load
 from scaler.measured import Measured
 from scaler.policy import Decision, History, Outlook, Reason, decide
 from scaler.rates import Rates, ended_jobs
+from scaler.reasons import words
+
+MOST_COMING = 64
+"""Starting workers that are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,9 @@ class Pool:
         self.reason: str = Reason.STEADY
         self.wanted = 0
         self.waits_for: tuple[str, ...] = ()
+        self._starts: list[float] = []
         self._outlook = Outlook()
+        self._queued: dict[str, int] = {}
         self._history = History()
 
     @property
@@ -67,7 +73,10 @@ class Pool:
         """How many workers its policy wants, whatever others need."""
         workers = [worker for worker in roster if worker.model == self.name]
         self.measured = self.measured.registered([worker.slots for worker in workers])
-        self.load = load_of(snapshot.of(self.name), workers, self.measured.next_start_seconds)
+        own = snapshot.of(self.name)
+        self._queued = {queue.name: queue.queued for queue in own.queues}
+        self.load = load_of(own, workers, self.measured.next_start_seconds)
+        self._starts = self._starts[len(self._starts) - self.load.starting :] if self.load.starting else []
         decision = decide(self.load, self._history, self._limits(), at)
         if self.leaving:
             jobs = self.load.jobs
@@ -98,13 +107,33 @@ class Pool:
         """Keep what was decided, for those who ask."""
         self.wanted, self.reason, self.waits_for = decision.workers, reason, grant.holders
 
-    def record(self, trouble: str) -> PoolRecord:
+    def started(self, count: int, at: float) -> None:
+        """So many workers more are starting."""
+        self._starts += [at] * count
+        self.load = replace(self.load, workers=self.load.workers + count, starting=self.load.starting + count)
+
+    @property
+    def outlook(self) -> Outlook:
+        """What the last decision expected."""
+        return self._outlook
+
+    def record(self, trouble: str, at: float) -> PoolRecord:
         """Itself, as `/v1/workers` shows it."""
-        limits = self.spec.limits
+        limits, seen, outlook = self.spec.limits, self.measured, self._outlook
         return PoolRecord(
             self.name, limits.min_workers, limits.max_workers, self.wanted, self.load.workers, self.reason,
-            _waiting(self.reason, self.spec, self.waits_for), trouble, round(self.measured.next_start_seconds, 3),
+            _waiting(self.reason, self.spec, self.waits_for), trouble, *(
+                round(seconds, 3) for seconds in (
+                    seen.next_start_seconds, seen.cold_seconds, seen.spare_seconds, outlook.arrivals, outlook.expected,
+                    seen.service_seconds, self._limits().slots,
+                )
+            ), outlook.need, words(self.reason, self.load, outlook), self._queued, self.load.running,
+            self._coming(at),
         )  # fmt: skip
+
+    def _coming(self, at: float) -> list[float]:
+        starts = self._starts[:MOST_COMING]
+        return [round(max(0.0, began + self.measured.next_start_seconds - at), 1) for began in starts]
 
 
 def load_of(snapshot: Snapshot, roster: Sequence[WorkerRecord], start_seconds: float) -> Load:

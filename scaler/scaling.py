@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import FleetRecord, Snapshot, WorkerRecord
 from scaler.allocation import Grant, Share, allocate
 from scaler.fleets.base import Fleet
+from scaler.measured import Measured
 from scaler.policy import Decision, Reason, choose_retirees
 from scaler.pools import Pool, PoolSpec
 
@@ -97,6 +99,15 @@ class Scaling:
         there = {worker.model for worker in self._fleet.roster()}
         self._pools = {name: pool for name, pool in self._pools.items() if not pool.leaving or name in there}
 
+    def recall(self, kept: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from what an earlier scaler measured of each pool."""
+        for name in kept.keys() & self._pools.keys():
+            self._pools[name].recall(Measured.of(kept[name]))
+
+    def measured(self) -> dict[str, dict[str, float]]:
+        """What has been measured of each pool."""
+        return {pool.name: asdict(pool.measured) for pool in self._pools.values()}
+
     def hold(self) -> None:
         """Nothing can be seen, so nothing moves, and the watch begins anew."""
         for pool in self._pools.values():
@@ -114,7 +125,7 @@ class Scaling:
             now: wall time.
             trouble: that no pool has, said where none of them has one.
         """
-        pools = [pool.record(self._fleet.trouble(pool.name)) for pool in self._pools.values()]
+        pools = [pool.record(self._fleet.trouble(pool.name), at) for pool in self._pools.values()]
         waits = [seconds for pool in pools if (seconds := self._fleet.retry_in(pool.name, at)) is not None]
         return FleetRecord(
             min_workers=sum(pool.min_workers for pool in pools), max_workers=self._most(), wanted=self.wanted,
@@ -135,6 +146,8 @@ class Scaling:
             for state in STATES:
                 self.metrics.workers.labels(pool.name, state).set(states.count(state))
             self.metrics.wanted.labels(pool.name).set(pool.wanted)
+            self.metrics.tell_outlook(pool.name, pool.outlook.arrivals, pool.outlook.expected, pool.outlook.need)
+            self.metrics.service.labels(pool.name).set(pool.measured.service_seconds)
 
     def _announce(self, pool: Pool) -> None:
         least, most = pool.spec.limits.min_workers, pool.spec.limits.max_workers
@@ -168,6 +181,7 @@ class Scaling:
         reason = self._reason(pool, decision, grant, asked, change)
         pool.note(decision, reason, grant)
         self._tell(pool, reason, change)
+        pool.started(max(0, change), at)
 
     def _reason(self, pool: Pool, decision: Decision, grant: Grant, asked: int, change: int) -> str:
         if change > 0 or decision.workers <= pool.load.workers:
