@@ -40,7 +40,7 @@ def main() -> ExitCode:
         settings = ScalerSettings.load()
         configure("scaler", settings)
         log_settings(log, settings)
-        _warn_of_retired()
+        warn_of_retired()
         check_at_start(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings.keys)
         serve(settings)
     except SettingsError as error:
@@ -80,7 +80,8 @@ def serve(settings: ScalerSettings) -> None:
         server.close()
 
 
-def _warn_of_retired() -> None:
+def warn_of_retired() -> None:
+    """Say of each setting of an earlier policy that is given what has replaced it."""
     for name, words in RETIRED.items():
         if environment.is_set(name):
             log.warning("%s%s %s.", environment.PREFIX, name.upper(), words)

@@ -143,7 +143,8 @@ class Surges:
             early: workers that the jobs there need, if one that was started at the surge's beginning is not there yet.
         """
         if not arrivals.change:
-            return replace(self, seen=self._grown(need, min(need, early)), calm=level)
+            calm = level if arrivals.age >= RECENT[-1] else self.calm  # a line that has just begun is not calm yet
+            return replace(self, seen=self._grown(need, min(need, early)), calm=calm)
         is_new = arrivals.change > 0 and level >= SURGE * self.calm and level - self.calm >= 1
         if is_new and (not self.seen or now - self.seen[-1][0] > LEAST_PERIOD_SECONDS):
             return replace(self, seen=(*self.seen[-2:], (now, 0, 0)))

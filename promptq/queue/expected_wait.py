@@ -28,7 +28,7 @@ class Wait:
 
 def expected_wait(pool: PoolRecord, priority: str, position: int | None) -> Wait:
     """Of a job that has so many others before it in the queue of its priority; None: it is far back."""
-    urgent = [pool.queued.get(name, 0) for name in PRIORITIES[: PRIORITIES.index(priority)]]  # type: ignore[arg-type]
+    urgent = [pool.queued.get(name, 0) for name in PRIORITIES[: PRIORITIES.index(priority)]]
     ahead = sum(urgent) + (pool.queued.get(priority, 0) if position is None else position)
     ready = pool.workers - len(pool.coming)
     return Wait(ahead, ready, len(pool.coming), _seconds(pool, ahead + 1, ready), pool.waiting or pool.why)

@@ -145,6 +145,12 @@ class TestReturningSurges:
         assert all(second % 120 >= 120 - START - 2 for second in came)
         assert min(came) >= 120, "twice it must have come before"
 
+    def test_what_comes_back_after_a_fall_is_no_surge(self) -> None:
+        clock = busy(60, 40)
+        clock.ticks(3, 150, 2)
+        clock.ticks(60, 30, 6)
+        assert clock.history.surges.seen == ()
+
 
 class TestAQueueThatStands:
     def test_it_adds_one_worker_whatever_the_forecast_says(self) -> None:

@@ -26,6 +26,7 @@ LOADS = st.builds(
 STEPS = st.lists(st.tuples(st.floats(0.01, 20), LOADS), min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(LIMITS_OF_ANY_KIND, STEPS)
 def test_the_number_is_always_within_the_limits_and_the_action_fits_the_reason(
     limits: Limits, steps: list[tuple[float, Load]]
@@ -40,6 +41,7 @@ def test_the_number_is_always_within_the_limits_and_the_action_fits_the_reason(
         assert decision.reason in OUTCOMES["up" if change > 0 else "down" if change < 0 else "hold"]
 
 
+@settings(deadline=None)
 @given(LIMITS_OF_ANY_KIND, STEPS, st.integers(0, 400))
 def test_more_jobs_never_mean_fewer_workers(limits: Limits, steps: list[tuple[float, Load]], more: int) -> None:
     """Of the same arrivals, had fewer ended."""
