@@ -37,13 +37,25 @@ def run(server: EmbeddedServer, store: TimedStore) -> Iterator[Callable[..., Sca
         yield lambda **settings: stack.enter_context(scaler(server, **settings))
 
 
+def fed(running: Scaler, store: TimedStore, ids: list[str]) -> set[str]:
+    """Two workers, however long the second one takes to start: until then the backlog stands."""
+
+    def two() -> bool:
+        if running.snapshot().queued < 20:
+            ids.extend(put(store, 10))
+        return len(running.workers()) == 2
+
+    wait_until(two, 60, "a second worker")
+    return running.workers()
+
+
 def test_a_backlog_brings_a_second_worker_and_its_end_takes_it_away(
     run: Callable[..., Scaler], store: TimedStore
 ) -> None:
     running = run(max_workers=2)
     (first,) = running.has(1)
-    ids = put(store, 40, TEN_WORDS * 3)
-    names = running.has(2)
+    ids = put(store, 40)
+    names = fed(running, store, ids)
     all_succeed(store, ids)
     assert {store.client.hget(store.keys.job(job), "worker_name") for job in ids} == {name.encode() for name in names}
     assert running.has(1) < names
@@ -143,8 +155,8 @@ def test_without_redis_the_number_is_held_and_then_goes_on(
         assert running.has(1) == names
         with connect(own_server.url) as client:
             store = TimedStore(client, settings)
-            ids = put(store, 40, TEN_WORDS * 3)
-            running.has(2)
+            ids = put(store, 40)
+            fed(running, store, ids)
             all_succeed(store, ids)
         assert running.value('promptq_queue_jobs{model="echo",queue="default",state="queued"}') == 0
 
