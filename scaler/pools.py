@@ -122,13 +122,12 @@ class Pool:
         limits, seen, outlook = self.spec.limits, self.measured, self._outlook
         return PoolRecord(
             self.name, limits.min_workers, limits.max_workers, self.wanted, self.load.workers, self.reason,
-            _waiting(self.reason, self.spec, self.waits_for), trouble, *(
-                round(seconds, 3) for seconds in (
-                    seen.next_start_seconds, seen.cold_seconds, seen.spare_seconds, outlook.arrivals, outlook.expected,
-                    seen.service_seconds, self._limits().slots,
-                )
-            ), outlook.need, words(self.reason, self.load, outlook), self._queued, self.load.running,
-            self._coming(at),
+            _waiting(self.reason, self.spec, self.waits_for), trouble, start_seconds=round(seen.next_start_seconds, 3),
+            cold_seconds=round(seen.cold_seconds, 3), spare_seconds=round(seen.spare_seconds, 3),
+            arrivals=round(outlook.arrivals, 3), expected=round(outlook.expected, 3),
+            service_seconds=round(seen.service_seconds, 3), slots=self._limits().slots, need=outlook.need,
+            why=words(self.reason, self.load, outlook), queued=self._queued, running=self.load.running,
+            coming=self._coming(at),
         )  # fmt: skip
 
     def _coming(self, at: float) -> list[float]:
