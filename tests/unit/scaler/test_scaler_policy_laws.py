@@ -80,14 +80,17 @@ class House:
         age = self.now - self.queue[0] if self.queue else 0.0
         starting = sum(ready > self.now for ready in self.workers)
         load = Load(len(self.queue), len(self.running), age, len(self.workers), starting, self.ended, self.start)
-        before, self.history = self.history, (done := decide(load, self.history, self.limits, self.now)).history
-        change = done.workers - len(self.workers)
+        decision = decide(load, self.history, self.limits, self.now)
+        before, self.history = self.history, decision.history
+        change = decision.workers - len(self.workers)
         is_surge = max(self.history.last_rise, self.history.last_fall) > max(before.last_up, before.last_down)
         if change:
-            self.moves.append((self.now, change, done.reason))
-            self.is_excused = is_surge or age > self.limits.target_wait_seconds or done.reason is Reason.RETURNING
+            self.moves.append((self.now, change, decision.reason))
+            self.is_excused = is_surge or age > self.limits.target_wait_seconds or decision.reason is Reason.RETURNING
         self.workers = (
-            [*self.workers, *[self.now + self.start] * change] if change > 0 else sorted(self.workers)[: done.workers]
+            [*self.workers, *[self.now + self.start] * change]
+            if change > 0
+            else sorted(self.workers)[: decision.workers]
         )
         if len(self.moves) > 1 and change and not self.is_excused:
             (was_at, was, _), (at, now, reason) = self.moves[-2:]
