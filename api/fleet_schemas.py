@@ -67,7 +67,18 @@ class PoolResource(BaseModel):
     reason: str = Field(description="Of the scaler's last decision.")
     waiting: str = Field(description="What it waits for, where it cannot have the workers that it wants.")
     trouble: str = Field(description="Why its workers do not start, or an empty string.")
-    start_seconds: float = Field(description="What its last worker took to start.")
+    start_seconds: float = Field(description="What its next worker is expected to take to start.")
+    cold_seconds: float = Field(description="What a start takes that begins anew; 0: not seen yet.")
+    spare_seconds: float = Field(description="What a start takes from the warm spare; 0: not seen yet.")
+    arrivals: float = Field(description="Jobs a second, now.")
+    expected: float = Field(description="Jobs a second that a worker that is started now is to find.")
+    service_seconds: float = Field(description="A job's mean time in service; 0: not known yet.")
+    slots: float = Field(description="Of one worker; before one has registered, what it is taken to have.")
+    need: int = Field(description="Workers that the arrivals and the backlog need.")
+    why: str = Field(description="The reason in words.")
+    queued: dict[str, int] = Field(description="Waiting jobs, by priority.")
+    running: int
+    coming: list[float] = Field(description="For each worker that starts, the seconds until it is expected.")
 
 
 class ScalerResource(BaseModel):

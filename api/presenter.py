@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -13,14 +14,16 @@ from pydantic_core import to_json
 from api.http.responses import JsonResponse
 from api.schemas import JobResource, Timings
 from promptq.contract.job import Job, to_iso
+from promptq.queue.expected_wait import Wait
 
 POLL_SECONDS = 1
 _NO_TIMINGS: dict[str, Any] = dict.fromkeys(Timings.model_fields)
 
 
-def job_response(job: Job, status: HTTPStatus) -> Response:
+def job_response(job: Job, status: HTTPStatus, wait: Wait | None = None) -> Response:
     """The job as a response; until it has ended, `Retry-After` says when to ask again."""
-    response = JsonResponse(to_json(job_fields(job)), status.value)
+    fields = job_fields(job) | {"waiting": asdict(wait) if wait else None}
+    response = JsonResponse(to_json(fields), status.value)
     if not job.status.is_terminal:
         response.headers["Retry-After"] = str(POLL_SECONDS)
     return response
@@ -50,6 +53,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         "finished_at": iso_or_none(job.finished_at),
         "attempts": job.attempts,
         "queue_position": job.queue_position,
+        "waiting": None,
         "output": result.get("output"),
         "usage": result.get("usage"),
         "timings": _timings(job),

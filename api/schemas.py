@@ -28,6 +28,7 @@ JOB_EXAMPLE = {
     "finished_at": ISO_TIME,
     "attempts": 1,
     "queue_position": None,
+    "waiting": None,
     "output": {"text": "The Nile, the Rhine and the Amazon.", "finish_reason": "stop"},
     "usage": {"prompt_tokens": 34, "completion_tokens": 11, "total_tokens": 45, "cached_tokens": 0},
     "timings": {
@@ -135,6 +136,16 @@ class Urls(BaseModel):
     cancel: str
 
 
+class Waiting(BaseModel):
+    """Why a queued job waits, and for how long it is expected to."""
+
+    jobs_ahead: int = Field(description="Jobs of its model that are to begin before it.")
+    workers: int = Field(description="Workers of its model that are there.")
+    workers_coming: int = Field(description="Those that start.")
+    expected_seconds: float | None = Field(description="Until it begins; null: nothing says that it will.")
+    reason: str = Field(description="Why there are not more workers, in words.")
+
+
 class JobResource(BaseModel):
     """A job. What is not known yet is null."""
 
@@ -149,6 +160,7 @@ class JobResource(BaseModel):
     finished_at: Time | None
     attempts: int = Field(description="Runs begun; more than one when a worker was lost.")
     queue_position: int | None = Field(description="Jobs ahead of it in its queue.")
+    waiting: Waiting | None = Field(description="Why it waits; where one queued job is read, and a scaler runs.")
     output: Output | None
     usage: Usage | None
     timings: Timings

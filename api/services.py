@@ -9,6 +9,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from api.access import Access
+from api.fleet_view import FleetView
 from api.model_checks import ModelChecks
 from api.open_requests import OpenRequests
 from api.submit_metrics import SubmitMetrics
@@ -42,6 +43,7 @@ class Services:
     settings: ApiSettings
     store: JobStore
     observer: Observer
+    fleet_view: FleetView
     waiters: Waiters
     streams: Streams
     registry: CollectorRegistry
@@ -72,10 +74,12 @@ def make_services(
     metrics = ApiMetrics(registry)
     subscription = Subscription(settings.redis_url, partial(_note_loss, store, metrics), make_listener)
     submit_metrics = SubmitMetrics(metrics)
+    observer = Observer(store.client, settings)
     return Services(
         settings=settings,
         store=store,
-        observer=Observer(store.client, settings),
+        observer=observer,
+        fleet_view=FleetView(observer.fleet),
         waiters=_waiters(subscription, store),
         streams=_streams(subscription, store),
         registry=registry,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from api.current import client_has_left, owner, services
 from promptq.contract.admission import MAX_PARAM_CHARS
-from promptq.contract.errors import JobNotFound
-from promptq.contract.job import Job
+from promptq.contract.errors import JobNotFound, RedisUnavailable
+from promptq.contract.job import Job, Status
+from promptq.queue.expected_wait import Wait, expected_wait
 from promptq.runtime import logs
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
@@ -44,6 +45,18 @@ def wait_for(job_id: str, seconds: float) -> Job:
 def read_many(ids: Sequence[str]) -> list[Job | None]:
     """These jobs, read in one round trip; None for one that does not exist, or is another key's."""
     return [job if job and _is_visible(job) else None for job in services().store.get_many(ids)]
+
+
+def wait_of(job: Job) -> Wait | None:
+    """Why a queued job waits; None for any other one, and where no scaler says anything of its model."""
+    if job.status is not Status.QUEUED:
+        return None
+    try:
+        fleet = services().fleet_view.read()
+    except RedisUnavailable:  # the job has been read: that is the answer
+        return None
+    pools = (pool for pool in (fleet.pools if fleet else ()) if pool.name == job.queue.model)
+    return next((expected_wait(pool, job.priority, job.queue_position) for pool in pools), None)
 
 
 def is_readable_id(job_id: str) -> bool:

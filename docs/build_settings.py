@@ -16,7 +16,7 @@ from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings
 from promptq.contract.environment import PREFIX  # noqa: E402
 from promptq.contract.fleet_settings import FleetSettings  # noqa: E402
 from promptq.contract.kubernetes_settings import KubernetesSettings  # noqa: E402
-from promptq.contract.scaler_settings import OwnScalerSettings  # noqa: E402
+from promptq.contract.scaler_settings import OwnScalerSettings, RetiredScalerSettings  # noqa: E402
 from promptq.contract.settings import (  # noqa: E402
     ApiSettings,
     CommonSettings,
@@ -32,6 +32,7 @@ PROGRAMS: dict[str, type[BaseSettings]] = {
     "Scaler": OwnScalerSettings,
     "Scaler: the fleet": FleetSettings,
     "Scaler: pods": KubernetesSettings,
+    "Scaler, of an earlier policy": RetiredScalerSettings,
     "Dispatcher": OwnDispatcherSettings,
 }
 HEAD = """# Settings

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _stack(engine: str) -> Any:
-    limits = {"max_workers": MOST_WORKERS, "slots": 4, "target_jobs_per_worker": 4, "down_window_seconds": 5}
+    limits = {"max_workers": MOST_WORKERS, "slots": 4}
     return service(scaler=True, engine=engine, **limits)
 
 

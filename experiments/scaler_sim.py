@@ -1,124 +1,193 @@
-"""The scaler's policy, simulated beside others': five traces, from 10 to 10,000 workers.
+"""The scaler's policy, simulated beside others' and a clairvoyant: ten traces, from 10 to 10,000 workers.
 
-    python experiments/scaler_sim.py [--short] [--limit up_delay_seconds=0 …]
+    python experiments/scaler_sim.py [--short] [--workers 10 1000] [--starts 1 10 60] [--no-bound]
 
-Prints a table, and tells every peer that has both a lower p95 wait and fewer worker-hours than ours (nobody should).
+Each case is kept as soon as it is done, so that a run that was broken off goes on. Prints a table, and tells every peer
+that has both a lower p95 wait and fewer worker-hours than ours (nobody should).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from itertools import product
 from typing import Any
 
-from common import mean, progress, save
+from common import OUT, mean, save
 from matplotlib.figure import Figure
-from sim_model import SERVICE_SECONDS, SLOTS, START_SECONDS, STEP_SECONDS, TRACES, simulate
+from sim_model import SERVICE_SECONDS, SLOTS, STEP_SECONDS, simulate
 from sim_policies import policies
+from sim_traces import traces
 
 from promptq.contract.settings import ScalerSettings
-from scaler.policy import Limits
+from scaler.load import Limits
 
 OURS = "promptq"
-SIZES = {10: 10, 1000: 5, 10_000: 3}
-"""Largest fleet, and seeds: few workers vary more."""
-SHORT_SIZES = {10: 3}
-ARGUMENTS = argparse.Namespace(short=False, limit=[], name="scaler_sim")
+SEEDS = {10: 5, 1000: 3, 10_000: 1}
+"""By the largest fleet: few workers vary more."""
+STARTS = (1.0, 10.0, 60.0)
+BOUND_WORKERS = 1000
+"""From so many on a fleet is a fluid, as the clairvoyant's is."""
 Row = dict[str, Any]
+Case = tuple[str, int, float, str, bool]
 
 
 def main() -> None:
     """Run, print, save."""
-    sizes = SHORT_SIZES if ARGUMENTS.short else SIZES
-    rows = [_row(*case) for case in progress(_cases(sizes), "scaler_sim")]
-    _print(rows)
-    settings = {
-        "slots": SLOTS, "service_seconds": SERVICE_SECONDS, "start_seconds": START_SECONDS, "seeds": sizes,
-        "step_seconds": STEP_SECONDS, "limits": str(_limits(max(sizes))),
+    arguments = _arguments()
+    done = _kept(arguments.name)
+    cases = [case for case in _cases(arguments) if _key(case) not in done]
+    with ProcessPoolExecutor(arguments.processes) as pool, _file(arguments.name).open("a") as kept:
+        jobs = {pool.submit(run, case, arguments.seeds): case for case in cases}
+        for number, job in enumerate(as_completed(jobs), 1):
+            done[_key(jobs[job])] = row = job.result()
+            kept.write(json.dumps(row) + "\n")
+            kept.flush()
+            print(f"{number}/{len(jobs)}", _line(row), flush=True)
+        rows = [done[_key(case)] for case in _cases(arguments)]
+        if not arguments.no_bound:
+            _add_bounds(rows, pool)
+    settings = {"slots": SLOTS, "service_seconds": SERVICE_SECONDS, "step_seconds": STEP_SECONDS, "seeds": SEEDS}
+    print("\n".join(map(_line, rows)))
+    save(arguments.name, _draw(rows), settings, rows, _found(rows))
+
+
+def run(case: Case, seeds: int | None) -> Row:
+    """One policy on one trace, on each seed."""
+    trace, size, start, policy, keeps = case
+    make = policies(_limits(size))[policy]
+    arrivals = traces()[trace]
+    runs = [simulate(make(), arrivals, size, seed, start, keeps) for seed in range(1, (seeds or SEEDS[size]) + 1)]
+    return {
+        "trace": trace, "workers": size, "start": start, "policy": policy, "keeps_progress": keeps,
+        "p95": [one.p95() for one in runs], "hours": [round(one.worker_seconds / 3600, 3) for one in runs],
+        "changes": [one.changes for one in runs], "starts": [one.starts for one in runs],
     }  # fmt: skip
-    save(ARGUMENTS.name, _draw(rows, max(sizes)), settings, rows, _found(rows))
 
 
 def dominating(rows: list[Row], by_seconds: float) -> list[Row]:
     """Peers with a p95 wait lower by more than so much, and fewer worker-hours than ours, in the same case."""
-    ours = {(row["trace"], row["workers"]): row for row in rows if row["policy"] == OURS}
+    ours = {_place(row): row for row in rows if row["policy"] == OURS}
     return [
         row for row in rows
-        if (mine := ours[row["trace"], row["workers"]])
-        and row["p95_wait"] < mine["p95_wait"] - by_seconds and row["worker_hours"] < mine["worker_hours"]
+        if (mine := ours.get(_place(row)))
+        and mean(row["p95"]) < mean(mine["p95"]) - by_seconds and mean(row["hours"]) < mean(mine["hours"])
     ]  # fmt: skip
 
 
 def _limits(largest: int) -> Limits:
-    """The defaults that the service ships with, and what `--limit` changes."""
-    changes = {name: float(value) for name, _, value in (change.partition("=") for change in ARGUMENTS.limit)}
-    return Limits.of(ScalerSettings(_env_file=None, **changes), 0, largest)
+    """The defaults that the service ships with."""
+    return Limits.of(ScalerSettings(_env_file=None), 0, largest)
 
 
-def _cases(sizes: dict[int, int]) -> list[tuple[int, int, str, str]]:
+def _cases(arguments: argparse.Namespace) -> list[Case]:
+    names = arguments.policies or list(policies(_limits(1)))
     return [
-        (size, seeds, trace, policy)
-        for (size, seeds), trace, policy in product(sizes.items(), TRACES, policies(_limits(1)))
+        (trace, size, start, policy, not arguments.loses_progress)
+        for size, start, trace, policy in product(arguments.workers, arguments.starts, traces(), names)
     ]
 
 
-def _row(size: int, seeds: int, trace: str, policy: str) -> Row:
-    make = policies(_limits(size))[policy]
-    runs = [simulate(make(), TRACES[trace], size, seed) for seed in range(1, seeds + 1)]
-    return {
-        "trace": trace, "workers": size, "policy": policy, "p95_wait": round(mean([run.p95() for run in runs]), 3),
-        "share_late": round(mean([run.share_late() for run in runs]), 4),
-        "worker_hours": round(mean([run.worker_seconds / 3600 for run in runs]), 2),
-        "changes": round(mean([run.changes for run in runs])), "p95_of_seeds": [run.p95() for run in runs],
-    }  # fmt: skip
+def _place(row: Row) -> tuple[Any, ...]:
+    return row["trace"], row["workers"], row["start"], row["keeps_progress"]
 
 
-def _print(rows: list[Row]) -> None:
-    print(f"{'workers':>7} {'trace':10} {'policy':13} {'p95 wait':>9} {'late':>7} {'worker-h':>9} {'changes':>8}")
-    for row in rows:
-        print(
-            f"{row['workers']:7} {row['trace']:10} {row['policy']:13} {row['p95_wait']:8.2f}s {row['share_late']:7.1%} "
-            f"{row['worker_hours']:9.2f} {row['changes']:8}"
-        )
+def _key(case: Case) -> str:
+    return json.dumps(case)
+
+
+def _file(name: str) -> Any:
+    OUT.mkdir(parents=True, exist_ok=True)
+    return OUT / f"{name}.jsonl"
+
+
+def _kept(name: str) -> dict[str, Row]:
+    lines = _file(name).read_text().splitlines() if _file(name).exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {_key((row["trace"], row["workers"], row["start"], row["policy"], row["keeps_progress"])): row
+            for row in rows}  # fmt: skip
+
+
+def _add_bounds(rows: list[Row], pool: ProcessPoolExecutor) -> None:
+    """The clairvoyant's worker-hours at our wait, beside ours."""
+    ours = [row for row in rows if row["policy"] == OURS and row["workers"] >= BOUND_WORKERS]
+    asked = [(row, pool.submit(least_hours, row["trace"], mean(row["p95"]), row["start"])) for row in ours]
+    for row, answer in asked:
+        row["bound"] = round(answer.result() * row["workers"], 2)
+
+
+@cache
+def least_hours(trace: str, wait: float, start: float) -> float:
+    """The clairvoyant's worker-hours, as a share of the largest fleet."""
+    from sim_bound import bound
+
+    return bound(traces()[trace], wait, start)
+
+
+def _line(row: Row) -> str:
+    def spanned(name: str, form: str) -> str:
+        values = row[name]
+        return f"{mean(values):{form}}" + (f" ({min(values):{form}}–{max(values):{form}})" if len(values) > 1 else "")
+
+    over = f" bound {row['bound']:,.2f} (+{mean(row['hours']) / row['bound'] - 1:.1%})" if "bound" in row else ""
+    return (
+        f"{row['workers']:6} {row['start']:4.0f} {row['trace']:10} {row['policy']:13} {spanned('p95', '.2f'):22} "
+        f"{spanned('hours', ',.2f'):32} {mean(row['changes']):6.0f} {mean(row['starts']):8.0f}{over}"
+    )
 
 
 def _found(rows: list[Row]) -> str:
-    cases = len({(row["trace"], row["workers"]) for row in rows})
+    cases = len({_place(row) for row in rows})
+    over = [mean(row["hours"]) / row["bound"] - 1 for row in rows if "bound" in row]
+    bounded = f" Ours is {min(over):.1%} to {max(over):.1%} above the clairvoyant." if over else ""
     return (
-        f"{cases} cases of trace and size. Fewer worker-hours and a p95 wait lower by more than a step of the model "
-        f"({STEP_SECONDS} s): {_named(dominating(rows, STEP_SECONDS))}; lower by anything: "
-        f"{_named(dominating(rows, 0))}."
+        f"{cases} cases. Fewer worker-hours and a p95 wait lower by more than a step of the model ({STEP_SECONDS} s): "
+        f"{_named(dominating(rows, STEP_SECONDS))}; lower by anything: {_named(dominating(rows, 0))}.{bounded}"
     )
 
 
 def _named(rows: list[Row]) -> str:
-    return ", ".join(f"{row['policy']} in {row['trace']} at {row['workers']}" for row in rows) or "nobody"
+    places = (f"{row['policy']} in {row['trace']} at {row['workers']}, {row['start']:.0f} s" for row in rows)
+    return "; ".join(places) or "nobody"
 
 
-def _draw(rows: list[Row], size: int) -> Figure:
-    figure = Figure(figsize=(15, 7.5), layout="constrained")
-    axes = figure.subplots(2, 3).flat
-    for axis, trace in zip(axes, TRACES, strict=False):
-        for row in (row for row in rows if (row["trace"], row["workers"]) == (trace, size)):
+def _draw(rows: list[Row]) -> Figure:
+    figure = Figure(figsize=(20, 8), layout="constrained")
+    axes: Iterator[Any] = iter(figure.subplots(2, 5).flat)
+    size, start = max((row["workers"], row["start"]) for row in rows if row["start"] <= 10)
+    for axis, trace in zip(axes, traces(), strict=True):
+        for row in (row for row in rows if (row["trace"], row["workers"], row["start"]) == (trace, size, start)):
             style = {"marker": "*", "s": 260, "zorder": 3} if row["policy"] == OURS else {"marker": "o", "s": 60}
-            axis.scatter(row["worker_hours"], row["p95_wait"] + 0.1, label=row["policy"], **style)
+            axis.scatter(mean(row["hours"]), mean(row["p95"]) + 0.1, label=row["policy"], **style)
+            if "bound" in row:
+                axis.axvline(row["bound"], color="grey", linestyle=":")
         axis.set(title=trace, xlabel="worker-hours", ylabel="p95 wait + 0.1, s", yscale="log")
         axis.grid(alpha=0.3)
-    last = figure.axes[-1]
-    last.axis("off")
-    last.legend(*figure.axes[0].get_legend_handles_labels(), loc="center", title=f"at most {size:,} workers")
-    figure.suptitle("Wait against cost: nearer to the corner at the lower left is better")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=9)
+    figure.suptitle(f"Wait against cost, {size:,} workers, {start:.0f} s to start; dotted: a clairvoyant at our wait")
     return figure
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="ten workers, three seeds")
-    parser.add_argument("--limit", action="append", default=[], metavar="NAME=VALUE", help="a setting of the scaler")
+    parser.add_argument("--short", action="store_true", help="ten workers that start in ten seconds, two seeds, ours")
+    parser.add_argument("--workers", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--starts", type=float, nargs="+", default=list(STARTS), help="seconds")
+    parser.add_argument("--policies", nargs="+", help="all, unless some are named")
+    parser.add_argument("--seeds", type=int, help="in place of as many as the size asks for")
+    parser.add_argument("--loses-progress", action="store_true", help="who goes ends its rows first")
+    parser.add_argument("--no-bound", action="store_true", help="without the clairvoyant")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--name", default="scaler_sim", help="of the files written")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.short:
+        arguments.workers, arguments.starts, arguments.seeds, arguments.name = [10], [10.0], 2, "scaler_sim_short"
+    return arguments
 
 
 if __name__ == "__main__":
-    ARGUMENTS = _arguments()
     main()

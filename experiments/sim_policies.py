@@ -1,7 +1,8 @@
 """The policies that experiments/scaler_sim.py compares: ours, and the published rules of others.
 
-Each peer has its own defaults for times and windows, and the same target as ours where it asks for jobs per worker, so
-that what is compared is when they act. What a rule leaves open is decided in its favour, and said here.
+Each peer has its own defaults for times and windows, and as many jobs per worker as there are slots where it asks for
+that, so that what is compared is when they act. What a rule leaves open is decided in its favour, and said here. Each
+names the file that it follows, as it was in November 2026; RunPod publishes no source, but its documentation.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable
 
 from sim_model import SLOTS, Policy, Sight
 
-from scaler.policy import History, Limits, Load, decide
+from scaler.load import Limits, Load
+from scaler.policy import History, decide
 
 
 class Ours:
@@ -23,15 +25,46 @@ class Ours:
         self._history = History()
 
     def __call__(self, sight: Sight) -> int:
-        load = Load(sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting)
+        load = Load(
+            sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting, sight.ended,
+            sight.start_seconds,
+        )  # fmt: skip
         decision = decide(load, self._history, self._limits, sight.now)
         self._history = decision.history
         return decision.workers
 
 
+class Before:
+    """Our first policy, with its defaults: ceil((queued + running) / slots), 10 % of tolerance downwards, down to the
+    highest need of 30 s; one more when a job has waited 10 s; the last one goes after 300 s."""
+
+    def __init__(self) -> None:
+        self._needs: deque[tuple[float, int]] = deque()
+        self._added_at = self._active_at = 0.0
+
+    def __call__(self, sight: Sight) -> int:
+        if sight.jobs:
+            self._active_at = sight.now
+        need = math.ceil(sight.jobs / SLOTS)
+        if sight.workers and 0 <= 1 - sight.jobs / SLOTS / sight.workers <= 0.1:
+            need = sight.workers
+        if sight.oldest_age > 10 and not sight.starting and sight.now - self._added_at >= 10:
+            need = max(need, sight.workers + 1)
+        self._needs.append((sight.now, need))
+        while self._needs[0][0] < sight.now - 30:
+            self._needs.popleft()
+        if need > sight.workers:
+            self._added_at = sight.now
+            return need
+        if not need and sight.now - self._active_at >= 300:
+            return 0
+        return min(sight.workers, max(1, *(count for _, count in self._needs)))
+
+
 class Keda:
-    """KEDA's Redis list scaler with the HPA: ceil(list length / target) every 30 s, 10 % tolerance, at most doubling
-    (or +4) in 15 s, down to the highest of the last 300 s, and to zero after 300 s. The list has waiting jobs only."""
+    """KEDA's Redis list scaler (kedacore/keda, pkg/scalers/redis_scaler.go) with the HPA: ceil(list
+    length / target) every 30 s, 10 % tolerance, at most doubling (or +4) in 15 s, down to the highest of the last
+    300 s, and to zero after 300 s. The list has waiting jobs only."""
 
     def __init__(self) -> None:
         self._recommended: deque[tuple[float, int]] = deque()
@@ -62,8 +95,9 @@ class Keda:
 
 
 class Knative:
-    """KPA: mean concurrency over 60 s by 70 % of the target; in panic (6 s mean asks for twice what is ready) over 6 s
-    and never down, for 60 s; at most half away at once; every 2 s. Waiting requests count as concurrency."""
+    """KPA (knative/serving, pkg/autoscaler/scaling/autoscaler.go): mean concurrency over 60 s by 70 % of the target; in
+    panic (6 s mean asks for twice what is ready) over 6 s and never down, for 60 s; at most half away at once; every
+    2 s. Waiting requests count as concurrency."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
@@ -128,38 +162,84 @@ class Idle:
 
 
 class RayServe:
-    """Ray Serve: ceil(ongoing / target) over a look-back of 30 s; up when it has said so for 30 s, down for 600 s."""
+    """Ray Serve's policy for queues (ray-project/ray, python/ray/serve/autoscaling_policy.py,
+    async_inference_autoscaling_policy): ceil(jobs / target); up when it has said so for 30 s, down for 600 s; from zero
+    at once."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
         self._direction = 0
         self._since = 0.0
 
     def __call__(self, sight: Sight) -> int:
-        self._seen.append((sight.now, sight.jobs))
-        while self._seen[0][0] < sight.now - 30:
-            self._seen.popleft()
-        wanted = math.ceil(sum(count for _, count in self._seen) / len(self._seen) / SLOTS)
+        if not sight.workers:
+            return 1 if sight.jobs else 0
+        wanted = math.ceil(sight.jobs / SLOTS)
         direction = (wanted > sight.workers) - (wanted < sight.workers)
         if direction != self._direction:
             self._direction, self._since = direction, sight.now
-        delay = 30 if direction > 0 or not sight.workers else 600
-        return wanted if direction and sight.now - self._since >= delay else sight.workers
+        if not direction or sight.now - self._since < (30 if direction > 0 else 600):
+            return sight.workers
+        self._direction = 0
+        return wanted if direction > 0 or sight.workers == 1 else max(1, wanted)
 
 
-def plus_minus_one(sight: Sight) -> int:
-    """The simple rule: more than two jobs wait: one more worker; none waits: one less."""
-    return sight.workers + (sight.queued > 2) - (sight.queued == 0 and sight.workers > 1)
+class LlmD:
+    """llm-d's workload variant autoscaler (llm-d/llm-d-workload-variant-autoscaler,
+    internal/engines/analyzers/saturation_v2/analyzer.go and pipeline/cost_aware_optimizer.go), every 60 s: up by demand
+    / 0.85 less what is there or coming, down by what is ready less demand / 0.7; one stays. Demand is jobs here, as all
+    are of a size; its actuator is taken to follow at once."""
+
+    def __init__(self) -> None:
+        self._at = -math.inf
+
+    def __call__(self, sight: Sight) -> int:
+        if sight.now - self._at < 60:
+            return sight.workers
+        self._at = sight.now
+        missing = sight.jobs / 0.85 / SLOTS - sight.workers
+        if missing > 0:
+            return sight.workers + math.ceil(missing)
+        spare = sight.workers - sight.starting - sight.jobs / 0.7 / SLOTS
+        return max(1, sight.workers - max(0, math.floor(spare)))
+
+
+class Aibrix:
+    """AIBrix' APA (vllm-project/aibrix, pkg/controller/podautoscaler/algorithm/apa.go, context/context.go), every 10 s:
+    ceil(workers × use / target) beyond 10 % of tolerance either way, at most twice as many and half as many at once,
+    down to the highest of the last 300 s; one stays. Use is jobs per worker that is there or coming."""
+
+    def __init__(self) -> None:
+        self._at = -math.inf
+        self._recommended: deque[tuple[float, int]] = deque()
+
+    def __call__(self, sight: Sight) -> int:
+        if sight.now - self._at < 10:
+            return sight.workers
+        self._at = sight.now
+        if not sight.workers:
+            return 1
+        ratio = sight.jobs / sight.workers / SLOTS
+        wanted = sight.workers
+        if ratio > 1.1:
+            wanted = min(2 * sight.workers, math.ceil(sight.workers * ratio))
+        elif ratio < 0.9:
+            wanted = max(sight.workers // 2, math.ceil(sight.workers * ratio), 1)
+        self._recommended.append((sight.now, wanted))
+        while self._recommended[0][0] < sight.now - 300:
+            self._recommended.popleft()
+        return wanted if wanted > sight.workers else min(sight.workers, max(count for _, count in self._recommended))
 
 
 def policies(limits: Limits) -> dict[str, Callable[[], Policy]]:
     """Every policy by its name; each run needs a fresh one."""
     return {
         "promptq": lambda: Ours(limits),
+        "before": Before,
         "KEDA + HPA": Keda,
         "Knative KPA": Knative,
         "RunPod delay": RunPodDelay,
         "RunPod count": RunPodCount,
         "Ray Serve": RayServe,
-        "simple ±1": lambda: plus_minus_one,
+        "llm-d WVA": LlmD,
+        "AIBrix APA": Aibrix,
     }

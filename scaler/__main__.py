@@ -12,6 +12,7 @@ from promptq.contract import environment
 from promptq.contract.errors import SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import ScalerMetrics
+from promptq.contract.scaler_settings import RETIRED
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer
 from promptq.queue.server_check import check_at_start, look
@@ -40,6 +41,7 @@ def main() -> ExitCode:
         settings = ScalerSettings.load()
         configure("scaler", settings)
         log_settings(log, settings)
+        warn_of_retired()
         check_at_start(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings.keys)
         serve(settings)
     except SettingsError as error:
@@ -78,6 +80,13 @@ def serve(settings: ScalerSettings) -> None:
         run(loop, stop, settings.tick_seconds)
     finally:
         server.close()
+
+
+def warn_of_retired() -> None:
+    """Say of each setting of an earlier policy that is given what has replaced it."""
+    for name, words in RETIRED.items():
+        if environment.is_set(name):
+            log.warning("%s%s %s.", environment.PREFIX, name.upper(), words)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from promptq.runtime.cgroups import processors
 from scaler.fleets.gpus import Gpus
 from scaler.fleets.launch import Launch
 from scaler.fleets.local import SPARE_COMMAND, WORKER_COMMAND, LocalFleetSettings
-from scaler.policy import Limits
+from scaler.load import Limits
 from scaler.pools import PoolSpec
 
 UNSEEN_SLOTS = {"cpu": 16, "gpu": 256}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from promptq.contract.errors import RedisUnavailable
+from promptq.queue import measurements
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
 from scaler.fleets.base import REASONS, Exit, Fleet
@@ -20,6 +21,8 @@ from scaler.scaling import Scaling
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_SECONDS = 0.05
+KEEP_SECONDS = 10.0
+"""Between two times that what was measured is kept."""
 
 
 class ScalerLoop:
@@ -50,6 +53,7 @@ class ScalerLoop:
         self._redis_is_down = False
         self._to_forget: list[Exit] = []
         self._others: list[WorkerRecord] = []
+        self._keeps_at: float | None = None
 
     def initialize(self) -> None:
         """Every counter begins at 0."""
@@ -116,6 +120,9 @@ class ScalerLoop:
         self._forget_dead()
         self._housekeeping.run(at)
         self._reaper.reap(at)
+        if self._keeps_at is None:
+            self._scaling.recall(measurements.recall(self._store.client, self._store.keys, self._scaling.names))
+            self._keeps_at = at + KEEP_SECONDS
         snapshot = self._observer.snapshot()
         self._scaling.take_in(snapshot, at)
         ours = {worker.name for worker in self._fleet.roster()}
@@ -145,6 +152,9 @@ class ScalerLoop:
         trouble = stranded(self._observer.stranded(self._scaling.names))
         leader = self._leadership.name if self._leadership else ""
         self._observer.publish_fleet(replace(self._scaling.record(now, at, trouble), leader=leader))
+        if self._keeps_at is not None and at >= self._keeps_at:
+            measurements.keep(self._store.client, self._store.keys, self._scaling.measured())
+            self._keeps_at = at + KEEP_SECONDS
 
     def _hold(self, error: RedisUnavailable, at: float) -> None:
         self._note_redis(error)

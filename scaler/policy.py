@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from operator import ge, le
 from typing import TYPE_CHECKING
 
+from scaler.forecast import Arrivals, Service, Surges
+from scaler.load import Limits, Load
+from scaler.staffing import noise, offered_load, slots_for, slots_for_backlog
+
 if TYPE_CHECKING:
-    from promptq.contract.settings import ScalerSettings
     from promptq.queue.observe import WorkerRecord
 
-TOLERANCE = 0.1
-BURST_SECONDS = 6.0
-BURST_FACTOR = 2
-
-Sample = tuple[float, int]
-Samples = tuple[Sample, ...]
+LOOK_SECONDS = 1.0
+"""Arrivals are counted over at least so long."""
+PATIENCE_SECONDS = 10.0
+"""A queue that stands for so long, at least, adds a worker whatever the forecast says."""
 
 
 class Reason(StrEnum):
     """Why a decision was taken: stable names, a label of `promptq_scaler_decisions_total`."""
 
     STEADY = "steady"
-    TOLERANCE = "tolerance"
     AT_MAX = "at_max"
     DEMAND = "demand"
+    FORECAST = "forecast"
+    BACKLOG = "backlog"
+    RETURNING = "returning"
     WAIT = "wait"
-    BURST = "burst"
     FROM_ZERO = "from_zero"
     BELOW_MIN = "below_min"
-    UP_DELAY = "up_delay"
-    WINDOW_DOWN = "window_down"
-    DOWN_DELAY = "down_delay"
+    RECENT_NEED = "recent_need"
+    RECENT_CHANGE = "recent_change"
+    NOISE = "noise"
+    FEWER_NEEDED = "fewer_needed"
     TO_ZERO = "to_zero"
     ZERO_DELAY = "zero_delay"
     HELD_REDIS_DOWN = "held_redis_down"
@@ -44,81 +46,51 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds and paces the number of workers. Delays are in seconds; see ScalerSettings."""
-
-    min_workers: int
-    max_workers: int
-    target_jobs_per_worker: float = 16
-    target_wait_seconds: float = 10
-    up_delay_seconds: float = 0
-    down_window_seconds: float = 30
-    zero_delay_seconds: float = 300
-
-    @classmethod
-    def of(cls, settings: ScalerSettings, min_workers: int, max_workers: int, slots: float = 16) -> Limits:
-        """The limits in the settings, for a pool with these bounds whose workers have so many slots."""
-        target = slots if settings.target_jobs_per_worker == "auto" else settings.target_jobs_per_worker
-        return cls(
-            min_workers, max_workers, target, settings.target_wait_seconds,
-            settings.up_delay_seconds, settings.down_window_seconds, settings.zero_delay_seconds,
-        )  # fmt: skip
-
-    def clamp(self, workers: int) -> int:
-        """The nearest number of workers that is allowed."""
-        return max(self.min_workers, min(self.max_workers, workers))
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What there is to do, and who is there to do it.
+class Outlook:
+    """What a decision expects.
 
     Attributes:
-        oldest_age_seconds: how long the job that has waited longest has waited.
-        workers: processes that work or will: starting ones count, draining ones do not.
-        starting: those of them that have not registered yet.
-        others: as many workers' capacity is there that somebody else started.
+        arrivals: jobs a second, now; `expected`: the greater of that and what a worker started now would find.
+        service_seconds: mean time in service; None before enough jobs have ended.
+        need: workers, within the limits; `cause`: which rule asks for so many.
     """
 
-    queued: int
-    running: int
-    oldest_age_seconds: float
-    workers: int
-    starting: int = 0
-    others: float = 0.0
-
-    @property
-    def demand(self) -> int:
-        """Jobs that need a worker."""
-        return self.queued + self.running
+    arrivals: float = 0.0
+    expected: float = 0.0
+    service_seconds: float | None = None
+    need: int = 0
+    cause: Reason = Reason.STEADY
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What earlier decisions left to the next one.
-
-    Each tuple holds only the samples that can still become the extreme of their window, so it stays
-    short however many workers there are; the extreme itself comes first.
+    """What earlier decisions left to the next one; it stays short however many workers there are.
 
     Attributes:
-        since: when the unbroken watch began; None before the first decision.
+        at: when the last decision was taken; None before the first one.
+        running, ended: jobs, then.
+        look: when the present look at the arrivals began, and the total of all jobs then.
+        look_seconds: how long looks are.
+        highs: the greatest forecasts of the last start's length, the greatest first.
         idle_since: since when nothing was queued or running.
-        last_up: when workers were last added.
-        lows: the least need over the up-delay.
-        highs: the greatest need over the down-window.
-        demands: the least number of jobs over the burst's window.
+        last_up, last_down: when workers were last added, and sent away.
+        last_rise, last_fall: when arrivals last rose and fell beyond chance.
     """
 
-    since: float | None = None
+    at: float | None = None
+    running: int = 0
+    ended: int = 0
+    look: tuple[float, int] = (0.0, 0)
+    look_seconds: float = LOOK_SECONDS
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    service: Service = field(default_factory=Service)
+    surges: Surges = field(default_factory=Surges)
+    highs: tuple[tuple[float, int], ...] = ()
     idle_since: float | None = None
     last_up: float = -math.inf
-    lows: Samples = ()
-    highs: Samples = ()
-    demands: Samples = ()
-
-    def watched(self, seconds: float, now: float) -> bool:
-        """Whether the watch has lasted that long: what was not seen cannot be said to have lasted."""
-        return self.since is not None and now - self.since >= seconds
+    last_down: float = -math.inf
+    last_rise: float = -math.inf
+    last_fall: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +100,27 @@ class Decision:
     workers: int
     reason: Reason
     history: History
-
-
-@dataclass(frozen=True, slots=True)
-class _Need:
-    by_demand: int
-    by_wait: int
-    burst: bool
-
-    @property
-    def workers(self) -> int:
-        return max(self.by_demand, self.by_wait)
+    outlook: Outlook = field(default_factory=Outlook)
 
 
 def decide(load: Load, history: History, limits: Limits, now: float) -> Decision:
     """How many workers there should be, always within the limits."""
-    need = _need(load, history, limits, now)
-    seen = _remember(history, load, need, limits, now)
-    workers, reason = _choose(load, need, seen, limits, now)
+    is_look, seen = _learn(load, history, now)
+    forecast, outlook = _forecast(load, seen, limits)
+    if is_look and outlook.service_seconds is not None:
+        level = max(0.0, outlook.arrivals * outlook.service_seconds / limits.slots - load.others)
+        is_early = now - seen.surges.latest <= load.start_seconds
+        early = limits.workers(load.jobs, load.others) if is_early else 0
+        seen = replace(seen, surges=seen.surges.add(seen.arrivals, level, forecast, early, now))
+    seen = replace(seen, surges=seen.surges.due(load.start_seconds, now))
+    outlook = _need(forecast, outlook, load, seen, limits, now)
+    seen = _keep_highs(seen, forecast, load.start_seconds, now)
+    workers, reason = _choose(load, outlook, seen, limits, now)
     if workers > load.workers:
         seen = replace(seen, last_up=now)
-    return Decision(workers, reason, seen)
+    elif workers < load.workers:
+        seen = replace(seen, last_down=now)
+    return Decision(workers, reason, seen, outlook)
 
 
 def choose_retirees(workers: Sequence[WorkerRecord], count: int) -> list[str]:
@@ -159,81 +131,108 @@ def choose_retirees(workers: Sequence[WorkerRecord], count: int) -> list[str]:
     return [worker.name for worker in able[: max(0, count)]]
 
 
-def _need(load: Load, history: History, limits: Limits, now: float) -> _Need:
-    calm = next((jobs for at, jobs in history.demands if at >= now - BURST_SECONDS), None)
-    burst = calm is not None and load.demand >= BURST_FACTOR * calm
-    return _Need(limits.clamp(_by_demand(load, limits)), limits.clamp(_by_wait(load, history, limits, now)), burst)
+def _learn(load: Load, history: History, now: float) -> tuple[bool, History]:
+    """The history with this moment, and whether a look at the arrivals has ended with it."""
+    total = load.jobs + load.ended
+    idle_since = None if load.jobs else (now if history.idle_since is None else history.idle_since)
+    seen = replace(history, at=now, running=load.running, ended=load.ended, idle_since=idle_since)
+    if history.at is None or load.ended < history.ended:  # the totals begin anew
+        return False, replace(seen, look=(now, total), arrivals=Arrivals())
+    passed = now - history.at
+    running = (history.running + load.running) / 2
+    seen = replace(seen, service=history.service.add(passed, running, load.ended - history.ended))
+    began, before = history.look
+    seconds = now - began
+    if seconds < LOOK_SECONDS * 0.9:
+        return False, seen
+    # What every job is, is counted, wherever it is now: so jobs of plain RQ count, and no snapshot is too late for one.
+    usual = history.look_seconds if history.arrivals.counts else seconds
+    arrivals = history.arrivals.add(max(0, total - before) * usual / seconds)
+    seen = replace(seen, look=(now, total), look_seconds=usual, arrivals=arrivals)
+    if arrivals.change:
+        seen = replace(seen, last_rise=now) if arrivals.change > 0 else replace(seen, last_fall=now)
+    return True, seen
 
 
-def _by_demand(load: Load, limits: Limits) -> int:
-    """Downwards only is there a tolerance: a worker too many costs little, but jobs without a slot wait."""
-    exact = _exact(load, limits)
-    if load.workers and 0 <= 1 - exact / load.workers <= TOLERANCE + 1e-9:
-        return load.workers
-    return _least(load, limits)
+def _forecast(load: Load, seen: History, limits: Limits) -> tuple[int, Outlook]:
+    """Workers for the greater of the arrivals now and when a worker started now would be there."""
+    arrivals, look, service = seen.arrivals, seen.look_seconds, seen.service.seconds
+    rate = arrivals.at(0) / look
+    expected = max(rate, arrivals.at(load.start_seconds / look + 1) / look)
+    outlook = Outlook(rate, expected, service)
+    if service is None:
+        return limits.workers(load.jobs, load.others), outlook
+    service = seen.service.after_a_rise(_lasted(seen)) or service
+    offered = offered_load(expected, service, load.running, _lasted(seen))
+    spread = (1 + arrivals.spread) / 2  # of arrivals and times in service; the latter's is taken to be 1
+    return limits.workers(slots_for(offered, service, limits.target_wait_seconds, spread), load.others), outlook
 
 
-def _least(load: Load, limits: Limits) -> int:
-    """The fewest workers that have a slot for every job."""
-    return math.ceil(_exact(load, limits) - 1e-9)
+def _need(forecast: int, outlook: Outlook, load: Load, seen: History, limits: Limits, now: float) -> Outlook:
+    """The greatest of what each rule asks for."""
+    cause = Reason.DEMAND if outlook.service_seconds is None else Reason.FORECAST
+    least = limits.workers(min(1, load.jobs), load.others)
+    asked = [
+        (max(forecast, least), cause), (_by_backlog(outlook, load, seen, limits), Reason.BACKLOG),
+        (seen.surges.workers(now), Reason.RETURNING), (_by_wait(load, seen, limits, now), Reason.WAIT),
+    ]  # fmt: skip
+    workers, cause = max(asked, key=lambda each: each[0])
+    return replace(outlook, need=limits.clamp(workers), cause=cause)
 
 
-def _exact(load: Load, limits: Limits) -> float:
-    """Workers' worth of jobs that others' workers have no slots for."""
-    return max(0.0, load.demand / limits.target_jobs_per_worker - load.others)
-
-
-def _by_wait(load: Load, history: History, limits: Limits, now: float) -> int:
-    """One more worker for a queue that stands too long, once the last one added has had its chance."""
-    if not load.queued or load.oldest_age_seconds <= limits.target_wait_seconds:
+def _by_backlog(outlook: Outlook, load: Load, seen: History, limits: Limits) -> int:
+    rate, service, start = outlook.arrivals, outlook.service_seconds, load.start_seconds
+    if service is None or not load.queued:
         return 0
-    added = max(history.last_up, now if history.since is None else history.since)
-    may_add = not load.starting and now - added >= limits.target_wait_seconds
-    return load.workers + may_add
+    slots = limits.slots * (
+        load.workers + load.others - load.starting / 2
+    )  # those that start are there for half of the time
+    left = load.queued + rate * min(start, _lasted(seen)) - slots / service * start
+    offered = offered_load(rate, service, load.running, _lasted(seen))
+    return limits.workers(slots_for_backlog(left, offered, service, start), load.others)
 
 
-def _remember(history: History, load: Load, need: _Need, limits: Limits, now: float) -> History:
-    idle_since = now if history.idle_since is None else history.idle_since
-    return replace(
-        history,
-        since=now if history.since is None else history.since,
-        idle_since=None if load.demand else idle_since,
-        lows=_slide(history.lows, now, need.workers, limits.up_delay_seconds, le),
-        highs=_slide(history.highs, now, need.workers, limits.down_window_seconds, ge),
-        demands=_slide(history.demands, now, load.demand, BURST_SECONDS, le),
-    )
+def _lasted(seen: History) -> float:
+    """Seconds for which jobs have come at the present rate, between the first look that says so and the last."""
+    return max(0, seen.arrivals.age - 1) * seen.look_seconds
 
 
-def _slide(samples: Samples, now: float, value: int, seconds: float, beats: Callable[[int, int], bool]) -> Samples:
-    """Add a sample, and drop those that are too old or can never again be the extreme."""
-    kept = (sample for sample in samples if sample[0] >= now - seconds and not beats(value, sample[1]))
-    return (*kept, (now, value))
+def _by_wait(load: Load, seen: History, limits: Limits, now: float) -> int:
+    """One more worker for a queue that stands too long, once the last one added has had its chance."""
+    patience = max(limits.target_wait_seconds, load.start_seconds, PATIENCE_SECONDS)
+    if not load.queued or load.oldest_age_seconds <= patience:
+        return 0
+    return load.workers + (not load.starting and now - seen.last_up > patience)
 
 
-def _choose(load: Load, need: _Need, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:
-    if need.workers > load.workers:
-        return _grow(load, need, seen, limits, now)
-    if need.workers < load.workers:
-        return _shrink(load, need.workers, seen, limits, now)
-    exact = _exact(load, limits)
-    if exact > load.workers == limits.max_workers:
-        return load.workers, Reason.AT_MAX
-    tolerated = limits.clamp(_least(load, limits)) < load.workers == need.by_demand
-    return load.workers, Reason.TOLERANCE if tolerated else Reason.STEADY
+def _keep_highs(seen: History, forecast: int, seconds: float, now: float) -> History:
+    """What the arrivals needed is remembered for as long as a start takes, for that is what it would cost to meet it
+    anew; where they have fallen beyond chance it is over. A backlog that is done does not come back."""
+    is_over = seen.last_fall > max(seen.last_rise, now - seconds)
+    before = () if is_over else seen.highs
+    kept = (high for high in before if high[0] >= now - seconds and high[1] > forecast)
+    return replace(seen, highs=(*kept, (now, forecast)))
 
 
-def _grow(load: Load, need: _Need, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:
-    lasting = seen.lows[0][1] if seen.watched(limits.up_delay_seconds, now) else 0
-    sure = max(lasting, need.by_demand) if need.burst else lasting
+def _choose(load: Load, outlook: Outlook, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:
+    if outlook.need > load.workers:
+        return _grow(load, outlook, seen, limits, now)
+    if outlook.need < load.workers:
+        return _shrink(load, outlook.need, seen, limits, now)
+    is_short = limits.workers(load.jobs, load.others) > load.workers == limits.max_workers
+    return load.workers, Reason.AT_MAX if is_short else Reason.STEADY
+
+
+def _grow(load: Load, outlook: Outlook, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:
     if load.workers < limits.min_workers:
-        return max(limits.min_workers, sure), Reason.BELOW_MIN
+        return outlook.need, Reason.BELOW_MIN
     if load.workers == 0:
-        return max(1, sure), Reason.FROM_ZERO
-    if need.burst and need.by_demand > load.workers:
-        return need.workers, Reason.BURST
-    if need.by_wait > max(load.workers, lasting):
-        return need.by_wait, Reason.WAIT
-    return (lasting, Reason.DEMAND) if lasting > load.workers else (load.workers, Reason.UP_DELAY)
+        return outlook.need, Reason.RETURNING if outlook.cause is Reason.RETURNING else Reason.FROM_ZERO
+    is_late = load.queued > 0 and load.oldest_age_seconds > limits.target_wait_seconds
+    is_surge = is_late or seen.last_rise > seen.last_down or outlook.cause is Reason.RETURNING
+    if now - seen.last_down < load.start_seconds and not is_surge:
+        return load.workers, Reason.RECENT_CHANGE
+    return outlook.need, outlook.cause
 
 
 def _shrink(load: Load, need: int, seen: History, limits: Limits, now: float) -> tuple[int, Reason]:
@@ -244,5 +243,11 @@ def _shrink(load: Load, need: int, seen: History, limits: Limits, now: float) ->
         return 0, Reason.TO_ZERO
     if need == 0 and load.workers == 1:
         return 1, Reason.ZERO_DELAY
-    highest = max(1, seen.highs[0][1]) if seen.watched(limits.down_window_seconds, now) else load.workers
-    return (highest, Reason.WINDOW_DOWN) if highest < load.workers else (load.workers, Reason.DOWN_DELAY)
+    kept = max(1, need, limits.clamp(max(seen.highs[0][1], limits.workers(load.jobs, load.others))))
+    if kept >= load.workers:
+        return load.workers, Reason.RECENT_NEED
+    if now - seen.last_up < load.start_seconds and seen.last_fall <= seen.last_up:
+        return load.workers, Reason.RECENT_CHANGE
+    if (load.workers - kept) * limits.slots <= noise(load.running):
+        return load.workers, Reason.NOISE
+    return kept, Reason.FEWER_NEEDED

@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 
 from promptq.queue.observe import PoolRecord, Snapshot, WorkerRecord
 from scaler.allocation import Claimant, Grant, Share, Tenure, stay_seconds
-from scaler.policy import Decision, History, Limits, Load, Reason, decide
-from scaler.rates import Rates
+from scaler.forecast import Service
+from scaler.load import Limits, Load
+from scaler.measured import Measured
+from scaler.policy import Decision, History, Outlook, Reason, decide
+from scaler.rates import Rates, ended_jobs
+from scaler.reasons import words
 
-FIRST_SWAP_SECONDS = 10.0
-"""What a start is taken to cost until one has been seen."""
+MOST_COMING = 64
+"""Starting workers that are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class PoolSpec:
     Attributes:
         resource: what its workers share with others: cpu or gpu.
         units: of that, for each worker; 0: they take none.
-        follows_slots: whether a worker is for as many jobs as it has slots, once one has said how many these are.
+        follows_slots: whether a worker is for as many jobs as it registers slots, once one has.
     """
 
     name: str
@@ -37,7 +41,7 @@ class Pool:
     Attributes:
         leaving: its model is not in the catalogue any more: what waits is still run by the workers there are.
         tenure: for the allocation.
-        swap_seconds: how long its last worker took to start.
+        measured: what its workers have shown.
         others: workers of the model that somebody else started.
     """
 
@@ -46,32 +50,43 @@ class Pool:
         self.leaving = False
         self.rates = Rates()
         self.tenure = Tenure()
-        self.swap_seconds = FIRST_SWAP_SECONDS
+        self.measured = Measured()
         self.load = Load(0, 0, 0.0, 0)
         self.reason: str = Reason.STEADY
         self.wanted = 0
         self.others = 0
         self.waits_for: tuple[str, ...] = ()
+        self._starts: list[float] = []
+        self._outlook = Outlook()
+        self._queued: dict[str, int] = {}
         self._history = History()
-        self._slots = 0.0
 
     @property
     def name(self) -> str:
         """Of the model."""
         return self.spec.name
 
+    def recall(self, measured: Measured) -> None:
+        """Go on from what an earlier scaler measured."""
+        self.measured = measured
+        self._history = History(service=Service.of(measured.service_seconds))
+
     def decide(self, snapshot: Snapshot, roster: Sequence[WorkerRecord], at: float) -> Decision:
         """How many workers its policy wants, whatever others need."""
-        part = snapshot.of(self.name)
         workers = [worker for worker in roster if worker.model == self.name]
-        others = others_of(part.workers, roster)
-        limits = self._limits(workers)
-        self.load = load_of(part, workers, self._capacity(others, limits))
+        self.measured = self.measured.registered([worker.slots for worker in workers])
+        own = snapshot.of(self.name)
+        others, limits = others_of(own.workers, roster), self._limits()
         self.others = len(others)
+        self._queued = {queue.name: queue.queued for queue in own.queues}
+        self.load = load_of(own, workers, self.measured.next_start_seconds, self._capacity(others, limits))
+        self._starts = self._starts[len(self._starts) - self.load.starting :] if self.load.starting else []
         decision = decide(self.load, self._history, replace(limits, min_workers=self._least), at)
         if self.leaving:
-            decision = Decision(self.load.workers if self.load.demand else 0, Reason.LEAVING, decision.history)
-        self._history = decision.history
+            jobs = self.load.jobs
+            decision = replace(decision, workers=self.load.workers if jobs else 0, reason=Reason.LEAVING)
+        self._history, self._outlook = decision.history, decision.outlook
+        self.measured = replace(self.measured, service_seconds=decision.outlook.service_seconds or 0.0)
         return decision
 
     @property
@@ -82,42 +97,57 @@ class Pool:
     def _capacity(self, others: Sequence[WorkerRecord], limits: Limits) -> float:
         """How many of its own workers they are worth."""
         if self.spec.follows_slots:
-            return sum(worker.slots for worker in others) / limits.target_jobs_per_worker
+            return sum(worker.slots for worker in others) / limits.slots
         return float(len(others))
 
-    def _limits(self, workers: Sequence[WorkerRecord]) -> Limits:
+    def _limits(self) -> Limits:
         """As the spec has them, for workers with as many slots as the last ones had."""
-        if slots := [worker.slots for worker in workers if worker.slots]:
-            self._slots = sum(slots) / len(slots)
-        limits = self.spec.limits
-        return (
-            replace(limits, target_jobs_per_worker=self._slots) if self.spec.follows_slots and self._slots else limits
-        )
+        limits, slots = self.spec.limits, self.measured.slots
+        return replace(limits, slots=slots) if self.spec.follows_slots and slots else limits
 
     def forget(self) -> None:
-        """Nothing can be seen: what was not seen cannot be said to have lasted."""
-        self._history = History()
+        """Nothing can be seen: what was not seen cannot be said to have lasted. How long jobs take is still so."""
+        self._history = History(service=self._history.service)
 
     def claimant(self, decision: Decision, least_stay: float, held_back: bool) -> Claimant:
         """Itself, as it is compared with others."""
-        stay = stay_seconds(least_stay, self.swap_seconds)
+        stay = stay_seconds(least_stay, self.measured.next_start_seconds)
         least = 0 if self.leaving else self._least
         return Claimant(
             self.name, decision.workers, self.load.workers, self.load.starting, self.spec.units, least,
-            self.load.demand > 0, held_back, stay,
+            self.load.jobs > 0, held_back, stay,
         )  # fmt: skip
 
     def note(self, decision: Decision, reason: str, grant: Grant) -> None:
         """Keep what was decided, for those who ask."""
         self.wanted, self.reason, self.waits_for = decision.workers, reason, grant.holders
 
-    def record(self, trouble: str) -> PoolRecord:
+    def started(self, count: int, at: float) -> None:
+        """So many workers more are starting."""
+        self._starts += [at] * count
+        self.load = replace(self.load, workers=self.load.workers + count, starting=self.load.starting + count)
+
+    @property
+    def outlook(self) -> Outlook:
+        """What the last decision expected."""
+        return self._outlook
+
+    def record(self, trouble: str, at: float) -> PoolRecord:
         """Itself, as `/v1/workers` shows it."""
-        limits = self.spec.limits
+        limits, seen, outlook = self.spec.limits, self.measured, self._outlook
         return PoolRecord(
             self.name, limits.min_workers, limits.max_workers, self.wanted, self.load.workers, self.reason,
-            _waiting(self.reason, self.spec, self.waits_for), trouble, round(self.swap_seconds, 3), self.others,
+            _waiting(self.reason, self.spec, self.waits_for), trouble, start_seconds=round(seen.next_start_seconds, 3),
+            cold_seconds=round(seen.cold_seconds, 3), spare_seconds=round(seen.spare_seconds, 3),
+            arrivals=round(outlook.arrivals, 3), expected=round(outlook.expected, 3),
+            service_seconds=round(seen.service_seconds, 3), slots=self._limits().slots, need=outlook.need,
+            why=words(self.reason, self.load, outlook), queued=self._queued, running=self.load.running,
+            coming=self._coming(at), others=self.others,
         )  # fmt: skip
+
+    def _coming(self, at: float) -> list[float]:
+        starts = self._starts[:MOST_COMING]
+        return [round(max(0.0, began + self.measured.next_start_seconds - at), 1) for began in starts]
 
 
 def others_of(registered: Sequence[WorkerRecord], roster: Sequence[WorkerRecord]) -> list[WorkerRecord]:
@@ -127,12 +157,13 @@ def others_of(registered: Sequence[WorkerRecord], roster: Sequence[WorkerRecord]
     return [worker for worker in able if worker.name not in ours]
 
 
-def load_of(snapshot: Snapshot, roster: Sequence[WorkerRecord], others: float = 0.0) -> Load:
+def load_of(snapshot: Snapshot, roster: Sequence[WorkerRecord], start_seconds: float, others: float = 0.0) -> Load:
     """What there is to do and who is there to do it; draining workers are not."""
     states = [worker.state for worker in roster]
     return Load(
         queued=snapshot.queued, running=snapshot.running, oldest_age_seconds=snapshot.oldest_age_seconds,
-        workers=len(states) - states.count("draining"), starting=states.count("starting"), others=others,
+        workers=len(states) - states.count("draining"), starting=states.count("starting"),
+        ended=ended_jobs(snapshot.totals), start_seconds=start_seconds, others=others,
     )  # fmt: skip
 
 

@@ -29,6 +29,11 @@ class Rate:
         self._is_known = True
 
 
+def ended_jobs(totals: Mapping[str, int]) -> int:
+    """Jobs that have ended, without those that the cache answered: they needed no worker."""
+    return sum(totals.get(name, 0) for name in ENDED) - totals.get(HITS, 0)
+
+
 class Rates:
     """Jobs that arrive and jobs that end, per second. What the cache answers never waits, and counts as neither."""
 
@@ -38,6 +43,5 @@ class Rates:
 
     def update(self, totals: Mapping[str, int], has_work: bool, now: float) -> None:
         """Take in the totals that Redis keeps. An idle service says nothing of how fast it drains."""
-        hits = totals.get(HITS, 0)
-        self.arrivals.update(totals.get("submitted", 0) - hits, now)
-        self.drain.update(sum(totals.get(name, 0) for name in ENDED) - hits, now, has_work)
+        self.arrivals.update(totals.get("submitted", 0) - totals.get(HITS, 0), now)
+        self.drain.update(ended_jobs(totals), now, has_work)

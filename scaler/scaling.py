@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import FleetRecord, Snapshot, WorkerRecord
 from scaler.allocation import Grant, Share, allocate
 from scaler.fleets.base import Fleet
+from scaler.measured import Measured
 from scaler.policy import Decision, Reason, choose_retirees
 from scaler.pools import Pool, PoolSpec
 
@@ -17,10 +19,13 @@ log = logging.getLogger(__name__)
 
 STATES = ("starting", "idle", "busy", "draining")
 OUTCOMES: Mapping[str, Sequence[Reason | Share]] = {
-    "up": (Reason.DEMAND, Reason.WAIT, Reason.BURST, Reason.FROM_ZERO, Reason.BELOW_MIN),
-    "down": (Reason.WINDOW_DOWN, Reason.TO_ZERO, Reason.AT_MAX, Reason.LEAVING, Share.GAVE_WAY),
+    "up": (
+        Reason.DEMAND, Reason.FORECAST, Reason.BACKLOG, Reason.RETURNING, Reason.WAIT, Reason.FROM_ZERO,
+        Reason.BELOW_MIN,
+    ),
+    "down": (Reason.FEWER_NEEDED, Reason.TO_ZERO, Reason.AT_MAX, Reason.LEAVING, Share.GAVE_WAY),
     "hold": (
-        Reason.STEADY, Reason.TOLERANCE, Reason.AT_MAX, Reason.UP_DELAY, Reason.DOWN_DELAY, Reason.ZERO_DELAY,
+        Reason.STEADY, Reason.NOISE, Reason.AT_MAX, Reason.RECENT_NEED, Reason.RECENT_CHANGE, Reason.ZERO_DELAY,
         Reason.HELD_REDIS_DOWN, Reason.HELD_BACKOFF, Reason.HELD_DRAINING, Reason.LEAVING, Share.WAITS_FOR_ROOM,
         Share.SHARES_ROOM,
     ),
@@ -76,7 +81,8 @@ class Scaling:
         for start in self._fleet.observe(snapshot.workers, at):
             self.metrics.startup.labels(start.pool).observe(start.seconds)
             if start.pool in self._pools:
-                self._pools[start.pool].swap_seconds = start.seconds
+                pool = self._pools[start.pool]
+                pool.measured = pool.measured.started(start.seconds, start.from_spare)
         for pool in self._pools.values():
             part = snapshot.of(pool.name)
             pool.rates.update(part.totals, part.queued + part.running > 0, at)
@@ -92,6 +98,15 @@ class Scaling:
             self._act(self._pools[name], decisions[name], grants[name], changes[name], at)
         there = {worker.model for worker in self._fleet.roster()}
         self._pools = {name: pool for name, pool in self._pools.items() if not pool.leaving or name in there}
+
+    def recall(self, kept: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from what an earlier scaler measured of each pool."""
+        for name in kept.keys() & self._pools.keys():
+            self._pools[name].recall(Measured.of(kept[name]))
+
+    def measured(self) -> dict[str, dict[str, float]]:
+        """What has been measured of each pool."""
+        return {pool.name: asdict(pool.measured) for pool in self._pools.values()}
 
     def hold(self) -> None:
         """Nothing can be seen, so nothing moves, and the watch begins anew."""
@@ -117,7 +132,7 @@ class Scaling:
             now: wall time.
             trouble: that no pool has, said where none of them has one.
         """
-        pools = [pool.record(self._fleet.trouble(pool.name)) for pool in self._pools.values()]
+        pools = [pool.record(self._fleet.trouble(pool.name), at) for pool in self._pools.values()]
         waits = [seconds for pool in pools if (seconds := self._fleet.retry_in(pool.name, at)) is not None]
         starting = [worker for worker in self._fleet.roster() if worker.state == "starting"]
         return FleetRecord(
@@ -140,6 +155,8 @@ class Scaling:
             for state in STATES:
                 self.metrics.workers.labels(pool.name, state).set(states.count(state))
             self.metrics.wanted.labels(pool.name).set(pool.wanted)
+            self.metrics.tell_outlook(pool.name, pool.outlook.arrivals, pool.outlook.expected, pool.outlook.need)
+            self.metrics.service.labels(pool.name).set(pool.measured.service_seconds)
 
     def _announce(self, pool: Pool) -> None:
         least, most = pool.spec.limits.min_workers, pool.spec.limits.max_workers
@@ -173,6 +190,7 @@ class Scaling:
         reason = self._reason(pool, decision, grant, asked, change)
         pool.note(decision, reason, grant)
         self._tell(pool, reason, change)
+        pool.started(max(0, change), at)
 
     def _reason(self, pool: Pool, decision: Decision, grant: Grant, asked: int, change: int) -> str:
         if change > 0 or decision.workers <= pool.load.workers:

@@ -57,8 +57,12 @@ def put_job(header: WaitHeader, path: NewJobPath, body: SubmitJob) -> Response:
 
 @blueprint.get("/<id>", responses=_FOUND | {422: ErrorResponse})
 def read_job(path: JobPath, query: WaitQuery) -> Response:
-    """Read a job, or wait for its end"""
-    return job_response(visible_jobs.wait_for(path.id, query.wait), HTTPStatus.OK)
+    """Read a job, or wait for its end
+
+    While it is queued, `waiting` says what is ahead of it, who is there for it or coming, and how long it will take.
+    """
+    job = visible_jobs.wait_for(path.id, query.wait)
+    return job_response(job, HTTPStatus.OK, visible_jobs.wait_of(job))
 
 
 @blueprint.post("/<id>/cancel", responses=_FOUND | {202: JobResource, 409: ErrorResponse})

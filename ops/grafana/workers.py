@@ -80,6 +80,21 @@ WORKERS: dict[str, tuple[Panel, ...]] = {
             width=12,
         ),
         Panel(
+            "Needed and wanted", "What arrivals and backlog need, and what the policy wants, by model.", "short",
+            (
+                Query("sum by (model) (promptq_workers_needed)", "{{model}} needs"),
+                Query("sum by (model) (promptq_workers_wanted)", "{{model}} wants"),
+            ),
+        ),
+        Panel(
+            "Arrivals", "Jobs a second, now, and as a worker that is started now is to find them.", "ops",
+            (Query("sum by (model, when) (promptq_arrivals_per_second)", "{{model}} {{when}}"),),
+        ),
+        Panel(
+            "Time in service", "Mean of a job, by model. 0: not known yet.", "s",
+            (Query("sum by (model) (promptq_service_seconds)", "{{model}}"),),
+        ),
+        Panel(
             "Decisions", "Per second, by action and reason. It decides once a second.", "ops",
             (Query(rate("promptq_scaler_decisions_total", "action, reason"), "{{action}} {{reason}}"),), width=12,
             stacked=True,

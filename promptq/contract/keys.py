@@ -186,6 +186,10 @@ class Keys:
         self.drain_rate = key(
             "promptq:drain_rate:", "{model}", "string", "60 s", "its jobs ended a second, by the scaler"
         )
+        self.measured = key(
+            "promptq:measured:", "{model}", "hash", "30 days after the scaler last wrote it",
+            "what the scaler measured: start_seconds, cold_seconds, spare_seconds, service_seconds, slots",
+        )  # fmt: skip
         self.turn = key("promptq:turn:", "{model}", "string", "600 s", "when the job refused last should come again")
         self.rate = key("promptq:rate:", "{window}", "string", "two seconds", "requests of an API key, by `limits`")
         self.model = key(

@@ -109,6 +109,17 @@ class ScalerMetrics:
             registry=registry,
         )
         self.wanted = Gauge("promptq_workers_wanted", "Workers that the policy wants.", ["model"], registry=registry)
+        self.need = Gauge(
+            "promptq_workers_needed", "Workers that the arrivals and the backlog need, before anything holds them.",
+            ["model"], registry=registry,
+        )  # fmt: skip
+        self.arrivals = Gauge(
+            "promptq_arrivals_per_second", "Jobs a second, now, and as a worker that is started now is to find them.",
+            ["model", "when"], registry=registry,
+        )  # fmt: skip
+        self.service = Gauge(
+            "promptq_service_seconds", "A job's mean time in service; 0: not known yet.", ["model"], registry=registry
+        )
         self.decisions = Counter(
             "promptq_scaler_decisions_total", "Decisions, by action (up, down, hold) and reason.",
             ["model", "action", "reason"], registry=registry,
@@ -133,6 +144,12 @@ class ScalerMetrics:
             "promptq_cache_entries", "Cached texts, those past their lifetime until they go included.",
             registry=registry,
         )  # fmt: skip
+
+    def tell_outlook(self, model: str, now: float, expected: float, need: int) -> None:
+        """Set what the policy expects of a model."""
+        self.arrivals.labels(model, "now").set(now)
+        self.arrivals.labels(model, "expected").set(expected)
+        self.need.labels(model).set(need)
 
 
 BATCH_PRIORITIES = (("low", "slack"), ("default", "window_ends"), ("default", "behind"))

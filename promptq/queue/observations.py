@@ -65,8 +65,15 @@ class PoolRecord:
         workers: that are there or coming.
         reason: of the last decision.
         waiting: what it waits for, if it cannot have the workers that it wants.
-        start_seconds: what its last worker took to start.
         others: that somebody else started; their capacity counts.
+        start_seconds: what its next worker is expected to take to start; those that began anew, and from the spare,
+            took `cold_seconds` and `spare_seconds`; 0: not seen yet.
+        arrivals: jobs a second, now; `expected`: those that a worker that is started now is to find.
+        service_seconds: a job's mean time in service; 0: not known yet.
+        slots: of one worker; 0: not known yet.
+        need: workers that the forecast and the backlog ask for; `why`: in words.
+        queued: waiting jobs, by priority; `running`: jobs that run.
+        coming: for each worker that starts, the seconds until it is expected.
     """
 
     name: str
@@ -79,6 +86,17 @@ class PoolRecord:
     trouble: str = ""
     start_seconds: float = 0.0
     others: int = 0
+    cold_seconds: float = 0.0
+    spare_seconds: float = 0.0
+    arrivals: float = 0.0
+    expected: float = 0.0
+    service_seconds: float = 0.0
+    slots: float = 0.0
+    need: int = 0
+    why: str = ""
+    queued: Mapping[str, int] = field(default_factory=dict)
+    running: int = 0
+    coming: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)

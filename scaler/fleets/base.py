@@ -60,10 +60,11 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One worker that has registered, and how many seconds after it was started."""
+    """One worker that has registered, how many seconds after it was started, and whether it came from the spare."""
 
     pool: str
     seconds: float
+    from_spare: bool = False
 
 
 class Fleet(Protocol):

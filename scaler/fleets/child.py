@@ -25,6 +25,7 @@ class Child:
     Attributes:
         gpus: UUIDs of the GPUs it was placed on.
         pool: the model that it serves.
+        from_spare: whether it was the warm spare.
         awaited_since: since when it could have registered: its start, or the last moment without Redis.
         record: its last known registration.
         missing_since: when a registered worker was first not found in the registry.
@@ -41,6 +42,7 @@ class Child:
         self.awaited_since = now
         self.gpus = gpus
         self.pool = ""
+        self.from_spare = False
         self.record: WorkerRecord | None = None
         self.registered_at: float | None = None
         self.missing_since: float | None = None

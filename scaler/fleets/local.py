@@ -130,7 +130,7 @@ class LocalFleet:
             child.record = records.get(child.name, child.record)
             if child.record and child.registered_at is None:
                 child.registered_at = now
-                fresh.append(Start(child.pool, now - child.spawned_at))
+                fresh.append(Start(child.pool, now - child.spawned_at, child.from_spare))
                 self._starts[child.pool].registered()
             self._check(child, child.name in records, now)
         return fresh
@@ -171,7 +171,7 @@ class LocalFleet:
         spare = self._warm_spare.take(name, own, placed, now) if launch.takes_spare else None
         command = launch.command or self.settings.command
         child = spare or Child(name, command, self.settings.environment | own, now, placed)
-        child.pool = pool
+        child.pool, child.from_spare = pool, spare is not None
         self._children[name] = child
         where = f" on GPU {', '.join(gpu.label for gpu in gpus)}" if gpus else ""
         log.info("Started %s of %s%s%s.", name, pool, where, " from the spare" if spare else "")

@@ -33,7 +33,7 @@ PROGRAMS = ("api", "scaler")
 DISK_MIB = 256
 SETTINGS = {
     "lease_seconds": LEASE_SECONDS, "tick_seconds": 0.2, "min_workers": 2, "max_workers": 3, "slots": 4,
-    "echo_tokens_per_second": 50, "drain_seconds": 3, "up_delay_seconds": 0.2, "max_queue_jobs": 120,
+    "echo_tokens_per_second": 50, "drain_seconds": 3, "max_queue_jobs": 120,
     "api_processes": 2, "redis_timeout_seconds": 1, "target_jobs_per_worker": 4, "log_level": "INFO",
 }  # fmt: skip
 

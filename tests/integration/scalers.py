@@ -22,8 +22,6 @@ from tests.processes import start, wait_until
 
 FAST = {
     "tick_seconds": 0.1,
-    "down_window_seconds": 2,
-    "up_delay_seconds": 0.3,
     "slots": 4,
     "echo_tokens_per_second": 20,
     "lease_seconds": 1,

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.settings import ScalerSettings
 from scaler.fleets.kubernetes.fleet import KubernetesFleet
+from scaler.load import Limits
 from scaler.loop import ScalerLoop
-from scaler.policy import Limits
 from scaler.pools import PoolSpec
 from scaler.scaling import Scaling
 from tests import pod_statuses

@@ -68,8 +68,7 @@ class Stack:
         values = {
             "DATA_DIR": folder / "data", "API_PORT": self.ports["api"], "SCALER_PORT": self.ports["scaler"],
             "DISPATCHER_PORT": self.ports["dispatcher"],
-            "ENGINE": "echo", "MAX_WORKERS": 2, "SLOTS": 4, "TARGET_JOBS_PER_WORKER": 3, "UP_DELAY_SECONDS": 0,
-            "DOWN_WINDOW_SECONDS": 3,
+            "ENGINE": "echo", "MAX_WORKERS": 2, "SLOTS": 4, "TARGET_JOBS_PER_WORKER": 3,
         }  # fmt: skip
         environment = child_environment(**{f"PROMPTQ_{name}": str(value) for name, value in values.items()})
         return subprocess.Popen([sys.executable, "-m", "promptq", "up"], cwd=ROOT, env=environment, process_group=0)

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from api.schemas import JobResource
 from api.waiting.waiters import Waiters
 from promptq.contract.job import Status
+from promptq.queue.observe import FleetRecord, Observer, PoolRecord
 from promptq.queue.store import Claim, Ending, NewJob
 from tests.fakes import TimedStore, cancelled, failure, success
 
@@ -31,10 +32,25 @@ def test_submit_gives_202_the_job_and_where_to_find_it(http: FlaskClient) -> Non
     assert [job[name] for name in ("started_at", "finished_at", "output", "usage", "error")] == [None] * 5
 
 
+def test_a_queued_job_says_why_it_waits(http: FlaskClient, store: TimedStore) -> None:
+    url = http.post("/v1/jobs", json=BODY).headers["Location"]
+    pool = PoolRecord(
+        "echo", wanted=2, workers=2, service_seconds=4, slots=8, running=8, queued={"high": 3}, coming=[30.0], why="why"
+    )
+    Observer(store.client, store.settings).publish_fleet(FleetRecord(0, 2, 2, pools=[pool]))
+    told = http.get(url).json["waiting"]
+    assert told == {
+        "jobs_ahead": 3, "workers": 1, "workers_coming": 1, "expected_seconds": 2.0, "reason": "why",
+    }  # fmt: skip
+    store.claim("w1", 1, time.time())
+    assert http.get(url).json["waiting"] is None
+
+
 def test_a_job_is_read_through_its_whole_life(http: FlaskClient, store: TimedStore) -> None:
     url = http.post("/v1/jobs", json=BODY | {"priority": "high"}).headers["Location"]
     waiting = http.get(url)
     assert (waiting.json["status"], waiting.json["queue_position"]) == ("queued", 0)
+    assert waiting.json["waiting"] is None, "no scaler runs"
     (claim,) = store.claim("w1", 1, time.time())
     running = http.get(url)
     assert (running.json["status"], running.json["attempts"], running.headers["Retry-After"]) == ("running", 1, "1")

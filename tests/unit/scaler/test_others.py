@@ -7,11 +7,12 @@ import pytest
 from promptq.contract.queues import QueueName
 from promptq.queue.observations import QueueState
 from promptq.queue.observe import Snapshot, WorkerRecord
-from scaler.policy import Limits, Load, decide
+from scaler.load import Limits, Load
+from scaler.policy import decide
 from scaler.pools import Pool, PoolSpec
 from tests.memory_fleet import POOL
 
-LIMITS = Limits(0, 4, target_jobs_per_worker=4)
+LIMITS = Limits(0, 4, slots=4)
 
 
 def pool(limits: Limits = LIMITS, follows_slots: bool = False) -> Pool:
@@ -37,7 +38,7 @@ def test_what_others_have_slots_for_starts_nobody() -> None:
 
 
 def test_the_least_number_is_kept_with_others_counted() -> None:
-    limits = Limits(2, 4, target_jobs_per_worker=4)
+    limits = Limits(2, 4, slots=4)
     one = pool(limits)
     assert wanted(one, snapshot(0, stranger())) == 1
     assert one.claimant(one.decide(snapshot(0, stranger()), [], 100.0), 0.0, held_back=False).least == 1
@@ -58,10 +59,10 @@ def test_those_of_the_roster_are_not_counted_twice() -> None:
     ours = WorkerRecord("worker-1", "busy", model=POOL, slots=4)
     one = pool()
     wanted(one, snapshot(4, ours, stranger()), ours)
-    assert (one.others, one.load.others, one.record("").others) == (1, 1.0, 1)
+    assert (one.others, one.load.others, one.record("", 100.0).others) == (1, 1.0, 1)
 
 
 def test_a_worker_too_many_goes_when_others_suffice() -> None:
-    limits = Limits(0, 4, target_jobs_per_worker=4, down_window_seconds=10)
+    limits = Limits(0, 4, slots=4)
     history = decide(Load(4, 0, 0.0, 2, others=1.0), pool()._history, limits, 0.0).history
     assert decide(Load(4, 0, 0.0, 2, others=1.0), history, limits, 11.0).workers == 1

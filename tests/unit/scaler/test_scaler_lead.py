@@ -15,9 +15,9 @@ from promptq.queue.leases import let_go
 from promptq.queue.observe import Observer
 from promptq.runtime.process_identity import has_ended, this_process
 from scaler.leadership import LEASE, Leadership
+from scaler.load import Limits
 from scaler.loop import ScalerLoop
 from scaler.metrics_server import QueueCollector
-from scaler.policy import Limits
 from scaler.pools import PoolSpec
 from scaler.scaling import Scaling
 from tests.fakes import NOW, TimedStore, fake_redis
@@ -34,7 +34,7 @@ class One:
         self.fleet = MemoryFleet(outlives=outlives)
         self.leadership = Leadership(store, SETTINGS)
         self.metrics = ScalerMetrics(CollectorRegistry())
-        spec = PoolSpec(SETTINGS.default_model, Limits(2, 3, target_jobs_per_worker=2))
+        spec = PoolSpec(SETTINGS.default_model, Limits(2, 3, slots=2))
         scaling = Scaling(self.fleet, [spec], {"cpu": 3}, self.metrics, SETTINGS)
         self.loop = ScalerLoop(self.fleet, scaling, store, lambda: 1000.0, leadership=self.leadership)
         self.loop.initialize()

@@ -12,12 +12,16 @@ from promptq.contract.job import Status
 from promptq.contract.metrics import ScalerMetrics
 from promptq.contract.queues import QueueName
 from promptq.contract.settings import ScalerSettings
+from promptq.queue import measurements
 from promptq.queue.observations import QueueState
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from scaler.fleets.base import FleetCapabilities
+from scaler.load import Limits, Load
 from scaler.loop import ScalerLoop
-from scaler.policy import Limits
+from scaler.measured import Measured
+from scaler.policy import Outlook, Reason
 from scaler.pools import Pool, PoolSpec
+from scaler.reasons import words
 from scaler.scaling import Scaling
 from tests.fakes import NOW, TimedStore, fake_redis, submit
 from tests.memory_fleet import MemoryFleet
@@ -33,7 +37,7 @@ class Bench:
         self.fleet, self.at = fleet or MemoryFleet(most), 1000.0
         self.metrics = ScalerMetrics(CollectorRegistry())
         self.model = settings.default_model
-        spec = PoolSpec(self.model, Limits(least, most, target_jobs_per_worker=2))
+        spec = PoolSpec(self.model, Limits(least, most, slots=2))
         scaling = Scaling(self.fleet, [spec], {"cpu": most}, self.metrics, settings)
         self.loop = ScalerLoop(self.fleet, scaling, self.store, lambda: self.at)
         self.loop.initialize()
@@ -155,3 +159,40 @@ def test_the_number_of_workers_follows_the_slots_that_they_register(target: floa
         pool.decide(snapshot, [there], at)
     assert pool.decide(snapshot, [there], 2.0).workers == wanted
     assert pool.decide(replace(snapshot, workers=[]), [], 3.0).workers == wanted, "what they had is remembered"
+
+
+def test_what_was_measured_is_there_for_the_next_scaler() -> None:
+    bench = Bench()
+    bench.round()
+    bench.register("memory-0")
+    bench.round(12)
+    kept = measurements.recall(bench.store.client, bench.store.keys, [bench.model, "other"])
+    assert kept[bench.model]["start_seconds"] == kept[bench.model]["cold_seconds"] == 1
+    assert kept[bench.model]["slots"] == 2
+    assert list(kept) == [bench.model]
+    bench.store.client.hset(bench.store.keys.measured(bench.model), mapping={"service_seconds": "7", "slots": "?"})
+    pool = Pool(PoolSpec(bench.model, Limits(0, 9)))
+    pool.recall(Measured.of(measurements.recall(bench.store.client, bench.store.keys, [bench.model])[bench.model]))
+    pool.decide(Snapshot([], []), [], 0.0)
+    record = pool.record("", 0.0)
+    assert (record.service_seconds, record.start_seconds, record.slots) == (7, 1, 16)
+
+
+def test_the_record_says_what_is_expected_and_why() -> None:
+    bench = Bench()
+    for number in range(8):
+        submit(bench.store, f"p{number}", cache=False)
+    bench.round()
+    told = Observer(bench.store.client, bench.store.settings).fleet()
+    assert told is not None
+    (pool,) = told.pools
+    assert (pool.need, pool.queued["default"], pool.coming) == (4, 8, [10.0] * 4)
+    assert pool.why == "there are fewer workers than the least"
+    bench.round()
+    told = Observer(bench.store.client, bench.store.settings).fleet()
+    assert told.pools[0].coming == [9.0] * 4
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_its_words(reason: Reason) -> None:
+    assert words(reason, Load(1, 2, 3.0, 4), Outlook())

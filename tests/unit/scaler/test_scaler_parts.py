@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import WorkerRecord
 from promptq.queue.store import Reaped
+from scaler.__main__ import warn_of_retired
 from scaler.allocation import Share
 from scaler.backoff import STABLE_SECONDS, Backoff, is_stable
 from scaler.fleets.base import Exit
@@ -267,3 +268,15 @@ def scaler_settings(**fields: object) -> ScalerSettings:
 @pytest.mark.parametrize("reason", [*Reason, *Share])
 def test_every_reason_is_in_the_docs(reason: str) -> None:
     assert f"| `{reason}` |" in (ROOT / "docs/scaler.md").read_text()
+
+
+def test_settings_of_the_earlier_policy_are_read_with_a_line_that_says_what_replaced_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PROMPTQ_UP_DELAY_SECONDS", "2")
+    monkeypatch.setenv("PROMPTQ_TARGET_JOBS_PER_WORKER", "5")
+    assert ScalerSettings.load().target_jobs_per_worker == 5
+    warn_of_retired()
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split()[0] for line in told] == ["PROMPTQ_TARGET_JOBS_PER_WORKER", "PROMPTQ_UP_DELAY_SECONDS"]
+    assert "PROMPTQ_SLOTS" in told[0]
