@@ -25,6 +25,7 @@ from promptq.queue.files import FileRecords
 from promptq.queue.listener import Listener
 from promptq.queue.server_check import check_at_start
 from promptq.queue.store import JobStore, connect
+from promptq.runtime import failpoints
 from promptq.runtime.lifecycle import Stop
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
@@ -40,6 +41,7 @@ def main() -> ExitCode:
     try:
         settings = DispatcherSettings.load()
         configure("dispatcher", settings)
+        failpoints.arm(settings.failpoints)
         log_settings(log, settings)
         timeout = seconds_within(settings.lease_seconds)
         check_at_start(connect(settings.redis_url, timeout), settings.keys)

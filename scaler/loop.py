@@ -10,6 +10,7 @@ from dataclasses import replace
 from promptq.contract.errors import RedisUnavailable
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
+from promptq.runtime import failpoints
 from scaler.fleets.base import REASONS, Fleet
 from scaler.housekeeping import Housekeeping
 from scaler.leadership import Leadership
@@ -129,8 +130,10 @@ class ScalerLoop:
         """Take back the claims of workers that the fleet has seen end, then their registrations."""
         while self._to_forget:
             name = self._to_forget[-1]
+            failpoints.hit("scaler.exit_seen")
             if self._fleet.capabilities.sees_exits:
                 self._reaper.take_back(name)
+            failpoints.hit("scaler.taken_back")
             self._observer.forget_worker(name)
             self._to_forget.pop()
 

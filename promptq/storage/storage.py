@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 
 from promptq.contract.errors import PromptqError, SettingsError
+from promptq.runtime import failpoints
 
 CHUNK_BYTES = 256 * 1024
 # An object store keeps what is written in memory until a piece of this size is sent.
@@ -179,6 +180,7 @@ class Storage(Objects):
                 yield file
                 file.flush()
                 self._blocking(partial(os.fsync, file.fileno()))
+            failpoints.hit("storage.synced")
             os.replace(temporary, target)
             _sync_folder(os.path.dirname(target))
         except BaseException:
