@@ -15,6 +15,7 @@ from dispatcher.deliveries.duty import DeliveriesDuty
 from dispatcher.expiry import ExpiryDuty
 from dispatcher.lease_keeper import LeaseKeeper
 from dispatcher.loop import DispatcherLoop
+from dispatcher.sweep import SweepDuty
 from promptq.contract.errors import SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import DispatcherMetrics
@@ -79,8 +80,9 @@ def serve(settings: DispatcherSettings, storage: Storage, timeout: float) -> Non
         settings.redis_url, [settings.keys.done_channel], lambda _channel, ids: batches.hear(ids), lambda: None
     )
     listener.start()
+    expiry, sweep = ExpiryDuty(files, storage, metrics), SweepDuty(context.batches, storage, leases)
     try:
-        DispatcherLoop([catalogue, batches, deliveries, ExpiryDuty(files, storage, metrics)], metrics).run(stop)
+        DispatcherLoop([catalogue, batches, deliveries, expiry, sweep], metrics).run(stop)
     finally:
         listener.close()
         leases.close()
