@@ -16,6 +16,7 @@ from promptq.storage.storage import Storage
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 600.0
+AGAIN_SECONDS = 5.0
 AT_ONCE = 100
 
 
@@ -45,22 +46,24 @@ class SweepDuty:
         self._sweeps_at = now + SWEEP_SECONDS
         for ids in chunks(self._storage.names("batches"), AT_ONCE):
             for record in self._batches.get_many(ids):
-                if _has_ended(record):
-                    self._delete(record.id)
+                if _has_ended(record) and not self._delete(record.id):
+                    self._sweeps_at = now + AGAIN_SECONDS
 
     def close(self) -> None:
         """Nothing is under way."""
 
-    def _delete(self, batch_id: str) -> None:
-        """Under the batch's lease: nobody runs its failed lines again meanwhile."""
+    def _delete(self, batch_id: str) -> bool:
+        """Under the batch's lease: nobody runs its failed lines again meanwhile. False: another holds it, or did when
+        it died."""
         if not self._leases.take(LEASE + batch_id):
-            return
+            return False
         try:
             if _has_ended(self._batches.get(batch_id)):
                 log.info("Deleted what was left of batch %s.", batch_id)
                 self._storage.delete(part_path(batch_id, ""))
         finally:
             self._leases.give_up(LEASE + batch_id)
+        return True
 
 
 def _has_ended(record: BatchRecord | None) -> TypeGuard[BatchRecord]:

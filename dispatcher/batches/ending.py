@@ -66,7 +66,8 @@ def _assemble(context: Context, batch: BatchRecord, token: str, kind: Kind) -> N
         if not holds(context.store, LEASE + batch.id, token):
             raise LeaseLost(batch.id)
 
-    if parts:
+    # Of a round before there may be one, though all of its lines have another end now.
+    if parts or batch.round:
         context.storage.write(path_of(batch.file_id(kind)), pieces())
 
 

@@ -153,7 +153,8 @@ class Batch(Work):
 
     def is_done(self, rig: Rig) -> bool:
         record = BatchRecords(rig.store).get(self.id)
-        return record is not None and record.status == "completed"
+        has_ended = record is not None and record.status == "completed"
+        return has_ended and not rig.storage.names("batches")
 
     def facts(self, rig: Rig) -> Mapping[str, Any]:
         record = BatchRecords(rig.store).get(self.id)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher import sweep
 from dispatcher.expiry import ExpiryDuty
 from dispatcher.lease_keeper import LeaseKeeper
 from dispatcher.sweep import SweepDuty
@@ -15,9 +16,10 @@ from promptq.contract.files import FileRecord, part_path, path_of
 from promptq.contract.metrics import DispatcherMetrics
 from promptq.queue.batches import LEASE, BatchRecords
 from promptq.queue.files import UPLOAD_SECONDS, FileRecords
-from promptq.queue.leases import hold
+from promptq.queue.leases import hold, let_go
 from promptq.storage.storage import Storage
 from tests.fakes import TimedStore, keys
+from tests.processes import wait_until
 
 NOW = 1_800_000_000.0
 
@@ -66,13 +68,19 @@ def test_parts_of_batches_that_have_ended_are_deleted(
     assert not store.client.exists(keys.lease(LEASE + batch_id))
 
 
-def test_parts_of_a_batch_that_another_dispatcher_holds_are_left(store: TimedStore, storage: Storage) -> None:
+def test_parts_of_a_batch_that_another_dispatcher_holds_are_deleted_when_it_has_let_go(
+    store: TimedStore, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leases = LeaseKeeper(store)
     batch_id = _batch(store, storage, "completed")
     assert hold(store, LEASE + batch_id, "another")
-    SweepDuty(BatchRecords(store), storage, leases).run()
-    leases.close()
+    monkeypatch.setattr(sweep, "AGAIN_SECONDS", 0.0)
+    duty = SweepDuty(BatchRecords(store), storage, leases)
+    duty.run()
     assert storage.names("batches") == [batch_id]
+    let_go(store, LEASE + batch_id, "another")
+    wait_until(lambda: duty.run() or not storage.names("batches"), 5, "the next round")
+    leases.close()
 
 
 def _batch(store: TimedStore, storage: Storage, status: str) -> str:
