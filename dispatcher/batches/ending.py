@@ -66,8 +66,10 @@ def _assemble(context: Context, batch: BatchRecord, token: str, kind: Kind) -> N
         if not holds(context.store, LEASE + batch.id, token):
             raise LeaseLost(batch.id)
 
-    # Of a round before there may be one, though all of its lines have another end now.
-    if parts or batch.round:
+    # Without parts there may be a file all the same. Of this round: it was put together before, and is whole. Of the
+    # round before: its lines have another end now, and its record is of an empty file.
+    known = None if parts else context.files.get(batch.file_id(kind))
+    if parts or (known and not known.size):
         context.storage.write(path_of(batch.file_id(kind)), pieces())
 
 
