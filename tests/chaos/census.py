@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import redis
@@ -25,12 +24,14 @@ return {jobs, places}
 """Replies the jobs with their status, and the places with what is in them."""
 
 
-def census(client: redis.Redis) -> Iterator[str]:
-    """One atomic look at where all jobs are."""
+def census(client: redis.Redis) -> list[str]:
+    """One atomic look: each job that is not in exactly one place, the one that its status says."""
     jobs, places = client.eval(CENSUS, 0)
     found: dict[bytes, list[bytes]] = {}
     for job_id, place in zip(places[::2], places[1::2], strict=True):
         found.setdefault(job_id, []).append(place)
-    for job_id, state in zip(jobs[::2], jobs[1::2], strict=True):
-        if found.get(job_id) != [state]:
-            yield f"{job_id.decode()} is {state.decode()} and in {[p.decode() for p in found.get(job_id, [])]}"
+    return [
+        f"{job_id.decode()} is {state.decode()} and in {[p.decode() for p in found.get(job_id, [])]}"
+        for job_id, state in zip(jobs[::2], jobs[1::2], strict=True)
+        if found.get(job_id) != [state]
+    ]

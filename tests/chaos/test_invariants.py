@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ def whole(store: TimedStore) -> tuple[str, Facts]:
     answer = {"custom_id": "1", "response": {"body": {"choices": [{"message": {"content": "x"}}]}}}
     counts = {"total": 1, "completed": 1, "failed": 0}
     batch = BatchFact("b", "completed", counts, [answer], [], lambda _line: "x", ["1"])
-    witness = Witnessed({job_id: {0: 1, 1: 1}}, {job_id: [0]})
+    witness = Witnessed({job_id: Counter({0: 1, 1: 1})}, {job_id: [0]})
     return job_id, Facts(
         store, [job], 1, [batch], {job_id: ["evt_1"]}, [job_id], witness, most_attempts=1, stopped=True
     )  # fmt: skip
@@ -55,7 +56,7 @@ def planted(act: Callable[[TimedStore, str], object]) -> Plant:
 
 def generated(times: Mapping[int, int]) -> Plant:
     """Another testimony."""
-    return lambda _store, job_id, facts: replace(facts, witness=Witnessed({job_id: times}, {}))
+    return lambda _store, job_id, facts: replace(facts, witness=Witnessed({job_id: Counter(times)}, {}))
 
 
 ANSWER = {"custom_id": "1", "response": {"body": {"choices": [{"message": {"content": "y"}}]}}}

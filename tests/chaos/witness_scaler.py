@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from promptq.runtime.programs import command
 from scaler import __main__ as program
-from scaler.fleets import local
+from scaler.assembly import Assembly
+from scaler.fleets.local import LocalFleetSettings
+
+WITNESS = tuple(command("tests.chaos.witness_worker"))
+
+
+class WitnessAssembly(Assembly):
+    """Starts all workers as witnesses."""
+
+    def fleet_settings(self) -> LocalFleetSettings:
+        return replace(super().fleet_settings(), command=WITNESS)
+
 
 if __name__ == "__main__":
-    made = program.Assembly.fleet_settings
-
-    def with_witnesses(assembly: program.Assembly) -> local.LocalFleetSettings:
-        """As the scaler makes them, with another command."""
-        settings = made(assembly)
-        witness = tuple(command("tests.chaos.witness_worker"))
-        return type(settings)(**{name: getattr(settings, name) for name in settings.__slots__} | {"command": witness})
-
-    vars(program)["Assembly"].fleet_settings = with_witnesses
+    vars(program)["Assembly"] = WitnessAssembly
     sys.exit(program.main())
