@@ -213,8 +213,8 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     _scaler("scaler-exit-seen", "scaler.exit_seen=kill;worker.stepped=kill@15", most_doubled=ONE_CHECKPOINT),
     _scaler("scaler-taken-back", "scaler.taken_back=kill;worker.stepped=kill@15", most_doubled=ONE_CHECKPOINT),
     # The API.
-    _api("api-submitted", "api.submitted=kill@3", Calls, quick=True),
-    _api("api-many-submitted", "api.many_submitted=kill@2", lambda: Calls(at_once=4)),
+    _api("api-submitted", "api.submitted=kill@3", lambda: Calls(3), quick=True),
+    _api("api-many-submitted", "api.many_submitted=kill@2", lambda: Calls(4, at_once=4)),
     _api("api-file-stored", "api.file_stored=kill@2", UploadedBatch, more={"dispatcher": "dispatcher"}),
     _api("api-batch-created", "api.batch_created=kill@2", UploadedBatch, more={"dispatcher": "dispatcher"}),
 )  # fmt: skip
