@@ -207,6 +207,8 @@ def _print(log: Log, run: Run, options: argparse.Namespace) -> None:
     print(f"steps of its own   p50 {_cut(own, 50):.0f}, p95 {_cut(own, 95):.0f}, most {max(own)}")
     print(f"ms waited          p50 {1000 * _cut(seconds, 50):.1f}, p95 {1000 * _cut(seconds, 95):.1f}")
     print(f"tokens a second    batch alone {alone:.1f}; beside: batch {kept:.1f}, high {high:.1f}")
+    if high > alone / 2:
+        print("These are too many high jobs for this machine: they wait for one another. Raise --every.")
     print(f"the batch keeps    {kept / (alone - high):.3f} of what the high jobs leave")
 
 
