@@ -77,7 +77,8 @@ bench-vllm: $(STAMP) ## promptq with vLLM beside `vllm serve`: throughput and la
 bench-stream: $(STAMP) ## How late tokens are at those who read along, and what it costs (ARGS=--checkpoints: theirs)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
 
-chaos: $(STAMP) ## Kill everything at random while jobs run, then audit (SEED=1 JOBS=2000 ARGS=…)
+chaos: $(STAMP) ## Fail at each failpoint, then kill everything at random, and audit (SEED=1 JOBS=2000 ARGS=…)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.ratchet
 	$(BIN)/python -m tests.chaos --seeds $(or $(SEED),1) --jobs $(or $(JOBS),2000) $(ARGS)
 
 load: $(STAMP) ## Locust's page on port 8089, against URL (SHAPE=bursts or daily; ARGS=… for Locust)

@@ -21,6 +21,7 @@ from api.views.openai import batches, completions, embeddings, files, models, re
 from promptq.contract.settings import ApiSettings
 from promptq.queue.listener import Listener
 from promptq.queue.store import JobStore
+from promptq.runtime import failpoints
 
 DESCRIPTION = "Submit prompts, and poll, wait for or cancel the jobs that they become."
 VIEWS = (
@@ -43,6 +44,7 @@ def create_app(
         make_listener: for tests: makes what hears messages.
     """
     settings = settings or ApiSettings.load()
+    failpoints.arm(settings.failpoints)
     app = OpenAPI(
         __name__,
         info=Info(title="promptq", version=promptq.__version__, description=DESCRIPTION),

@@ -22,7 +22,7 @@ from promptq.contract.job_webhooks import JobWebhook, ResponseWebhook, WebhookJo
 from promptq.contract.request import JobRequest
 from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import NewJob, Submitted
-from promptq.runtime import logs
+from promptq.runtime import failpoints, logs
 
 
 class KeyedJob(WebhookJob):
@@ -56,6 +56,7 @@ def submit(
             new = _new_job(body, job_id, idempotency_key, parts, max_tokens_param, span.traceparent)
             done = parts.submit_batcher.submit(replace(new, response=response, webhook=own))
             span.note({"promptq.job.id": done.job.id, "promptq.outcome": done.outcome})
+        failpoints.hit("api.submitted")
     except IdempotencyConflict as error:
         error.param = "id" if job_id else "Idempotency-Key"
         raise
@@ -95,6 +96,7 @@ def submit_many(
         admitted = iter(_admit([one for one in read if isinstance(one, NewJob)], parts))
         span.note({"promptq.jobs": len(items)})
     results = [next(admitted) if isinstance(one, NewJob) else one for one in read]
+    failpoints.hit("api.many_submitted")
     g.acknowledged = True
     parts.submit_metrics.count(results)
     for kind in (one.type for one in results if isinstance(one, PromptqError)):

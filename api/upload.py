@@ -103,6 +103,7 @@ def _receive(form: type[Form]) -> tuple[Form, FileRecord]:
     settings = parts.settings
     request.max_content_length = settings.max_file_bytes + FORM_BYTES
     record = FileRecord(f"file-{secrets.token_hex(16)}", owner(), "", "batch", 0)
+    parts.files.expect(record.id)
     with parts.storage.writing(path_of(record.id)) as sink:
         check = LineCheck(ENDPOINTS, settings.max_batch_lines)
         incoming = _Incoming(sink, check, settings.max_file_bytes)

@@ -15,6 +15,7 @@ from dispatcher.deliveries.duty import DeliveriesDuty
 from dispatcher.expiry import ExpiryDuty
 from dispatcher.lease_keeper import LeaseKeeper
 from dispatcher.loop import DispatcherLoop
+from dispatcher.sweep import SweepDuty
 from promptq.contract.errors import SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.metrics import DispatcherMetrics
@@ -25,6 +26,7 @@ from promptq.queue.files import FileRecords
 from promptq.queue.listener import Listener
 from promptq.queue.server_check import check_at_start
 from promptq.queue.store import JobStore, connect
+from promptq.runtime import failpoints
 from promptq.runtime.lifecycle import Stop
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
@@ -40,6 +42,7 @@ def main() -> ExitCode:
     try:
         settings = DispatcherSettings.load()
         configure("dispatcher", settings)
+        failpoints.arm(settings.failpoints)
         log_settings(log, settings)
         timeout = seconds_within(settings.lease_seconds)
         check_at_start(connect(settings.redis_url, timeout), settings.keys)
@@ -77,8 +80,9 @@ def serve(settings: DispatcherSettings, storage: Storage, timeout: float) -> Non
         settings.redis_url, [settings.keys.done_channel], lambda _channel, ids: batches.hear(ids), lambda: None
     )
     listener.start()
+    expiry, sweep = ExpiryDuty(files, storage, metrics), SweepDuty(context.batches, storage, leases)
     try:
-        DispatcherLoop([catalogue, batches, deliveries, ExpiryDuty(files, storage, metrics)], metrics).run(stop)
+        DispatcherLoop([catalogue, batches, deliveries, expiry, sweep], metrics).run(stop)
     finally:
         listener.close()
         leases.close()

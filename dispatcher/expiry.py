@@ -8,6 +8,7 @@ import time
 from promptq.contract.files import path_of
 from promptq.contract.metrics import DispatcherMetrics
 from promptq.queue.files import FileRecords
+from promptq.runtime import failpoints
 from promptq.storage.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class ExpiryDuty:
             # The record last: who is killed between the two deletes once more.
             if not record.in_use:
                 self._storage.delete(path_of(record.id))
+                failpoints.hit("dispatcher.file_deleted")
                 self._files.drop(record)
                 self._metrics.files_expired.inc()
 

@@ -25,6 +25,7 @@ from promptq.queue.connection import connect, seconds_within
 from promptq.queue.server_check import check_at_start
 from promptq.queue.store import JobStore
 from promptq.queue.upgrade import upgrade
+from promptq.runtime import failpoints
 from promptq.runtime.lifecycle import Stop, leave
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         stop, startup = Stop().install(), Startup(assigned_at)
         settings = WorkerSettings.load()
         configure("gpu_worker", settings)
+        failpoints.arm(settings.failpoints)
         log_settings(log, settings)
         check_at_start(connect(settings.redis_url, seconds_within(settings.lease_seconds)), settings.keys)
         startup.done("imports")

@@ -17,6 +17,7 @@ from gpu_worker.returns import Returned, Returns
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.queues import PRIORITIES, Priority
 from promptq.queue.store import ANY, Claim, Ending, JobStore, Terms
+from promptq.runtime import failpoints
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,7 @@ class ClaimIO(threading.Thread):
         keep: Callable[[Sequence[Claim]], None] = lambda _: None,
     ) -> None:
         super().__init__(name="claim-io", daemon=True)
-        self._store = store
-        self._worker = worker
+        self._store, self._worker = store, worker
         self._batching = batching
         self._watcher = watcher
         self._terms = terms
@@ -61,11 +61,10 @@ class ClaimIO(threading.Thread):
         self._held: dict[str, Claim] = {}
         self._unfinished: set[str] = set()
         self._gathered: list[Claim] = []
-        self._gathering_since = 0.0
+        self._gathering_since, self._look_for_urgent_at = 0.0, math.inf
         self._ready: deque[Claim] = deque()
         self._endings: list[Ending] = []
         self._returned: list[Returned] = []
-        self._look_for_urgent_at = math.inf
         self._awake, self._claiming, self._closed = True, True, False
 
     # Called by the engine's thread.
@@ -112,6 +111,7 @@ class ClaimIO(threading.Thread):
         """Hand endings over to be stored. Their slots are free from now on."""
         if not endings:
             return
+        failpoints.hit("worker.finished")
         with self._changed:
             self._endings.extend(endings)
             self._unfinished.difference_update(ending.claim.execution for ending in endings)
@@ -141,11 +141,7 @@ class ClaimIO(threading.Thread):
         if not claims:
             return
         self.forget(claims)
-        try:
-            released = self._store.release(claims)
-            log.info("%d of %d jobs were put back", released, len(claims))
-        except RedisUnavailable as error:
-            log.warning("%d jobs come back when their leases end: %s", len(claims), error)
+        self._returns.release(claims)
 
     # Called by any thread.
 
@@ -254,6 +250,10 @@ class ClaimIO(threading.Thread):
             need = self._what_to_claim()
             terms = replace(self._terms, busy=bool(self._unfinished), above=need.above)
         stored, claims = self._store.finish_and_claim(self._worker, endings, need.count, terms)
+        if claims:
+            failpoints.hit("worker.claimed")
+        if endings:
+            failpoints.hit("worker.stored")
         self._watcher.claimed(claims)
         with self._changed:
             del self._endings[: len(endings)]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from gpu_worker.claim_io import ClaimIO
 from promptq.contract.errors import RedisUnavailable
 from promptq.queue.store import Claim, JobStore
+from promptq.runtime import failpoints
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,8 @@ class LeaseKeeper(threading.Thread):
 
     def _renew(self) -> None:
         claims = self._claim_io.held()
+        if claims:
+            failpoints.hit("worker.renewing")
         for claim, verdict in zip(claims, self._store.renew(claims), strict=True):
             if verdict != "ok":
                 self._on_verdict(claim, verdict)

@@ -18,6 +18,7 @@ from promptq.queue.progress import Append, append
 from promptq.queue.records import Claim
 from promptq.queue.scripts import JOBS_PER_SCRIPT
 from promptq.queue.store import JobStore
+from promptq.runtime import failpoints
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +229,11 @@ class ProgressKeeper(threading.Thread):
         with self._lock:
             tails = [tail for job_id in ids if (tail := self._tails.get(job_id)) and tail.next_append()]
             appends = [tail.sent for tail in tails if tail.sent]
+        if appends:
+            failpoints.hit("worker.progress_sending")
         replies = append(self._store, self._identity, appends)
+        if appends:
+            failpoints.hit("worker.progress_kept")
         with self._lock:
             for tail, sent, reply in zip(tails, appends, replies, strict=True):
                 # Meanwhile the row may have come to go on under another claim, which knows what was kept.

@@ -10,6 +10,7 @@ from typing import Literal
 from promptq.contract.errors import RedisUnavailable
 from promptq.queue.losses import Loss, redeliver
 from promptq.queue.store import Claim, JobStore
+from promptq.runtime import failpoints
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,16 @@ class Returns:
             return False
         return True
 
+    def release(self, claims: Sequence[Claim]) -> None:
+        """Put claims back once, the attempt not counted; where that fails, their jobs come back with their leases."""
+        try:
+            failpoints.hit("worker.releasing")
+            released = self._store.release(claims)
+            failpoints.hit("worker.released")
+            log.info("%d of %d jobs were put back", released, len(claims))
+        except RedisUnavailable as error:
+            log.warning("%d jobs come back when their leases end: %s", len(claims), error)
+
     def _send(self, returned: Iterable[Returned]) -> None:
         by_reason: dict[str, list[Returned]] = {"preempted": [], "upstream": [], "lost": []}
         for one in returned:
@@ -71,4 +82,6 @@ class Returns:
             raise
         except Exception:
             log.exception("The newest tokens of %d rows are not kept.", len(claims))
+        failpoints.hit("worker.gave_way")
         self._store.release(claims, reason="preempted")
+        failpoints.hit("worker.put_back")

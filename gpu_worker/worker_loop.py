@@ -22,6 +22,7 @@ from gpu_worker.verdicts import Verdicts
 from promptq.contract.errors import EngineBroken, InvalidRequest
 from promptq.contract.queues import Priority
 from promptq.queue.store import Claim, Ending
+from promptq.runtime import failpoints
 from promptq.runtime.lifecycle import Stop
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,8 @@ class WorkerLoop:
             except InvalidRequest as error:
                 refused.append(claim_conversion.refusal(run, error))
         self._engine.add(rows)
+        if rows:
+            failpoints.hit("worker.started")
         self._parts.claim_io.deliver(refused)
 
     def _adopt(self, claim: Claim) -> bool:
@@ -184,6 +187,8 @@ class WorkerLoop:
         started = self._clock()
         result = self._engine.step(started)
         now = self._clock()
+        if result.events:
+            failpoints.hit("worker.stepped")
         self._parts.telemetry.stepped(now - started, result)
         endings = [ending for event in result.events if (ending := self._absorb(event, now))]
         self._parts.claim_io.deliver(endings)

@@ -17,6 +17,7 @@ from promptq.contract.settings import ScalerSettings
 from promptq.queue.observe import Observer
 from promptq.queue.server_check import check_at_start, look
 from promptq.queue.store import JobStore, connect
+from promptq.runtime import failpoints
 from promptq.runtime.lifecycle import Stop, run
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
@@ -40,6 +41,7 @@ def main() -> ExitCode:
     try:
         settings = ScalerSettings.load()
         configure("scaler", settings)
+        failpoints.arm(settings.failpoints)
         log_settings(log, settings)
         warn_of_retired()
         check_at_start(connect(settings.redis_url, REDIS_TIMEOUT_SECONDS), settings.keys)

@@ -11,6 +11,7 @@ from promptq.contract.errors import RedisUnavailable
 from promptq.queue import measurements
 from promptq.queue.observe import Observer, Snapshot, WorkerRecord
 from promptq.queue.store import JobStore
+from promptq.runtime import failpoints
 from scaler.fleets.base import REASONS, Exit, Fleet
 from scaler.housekeeping import Housekeeping
 from scaler.leadership import Leadership
@@ -137,8 +138,10 @@ class ScalerLoop:
         """Take back the claims of workers that the fleet has seen end, then their registrations."""
         while self._to_forget:
             end = self._to_forget[-1]
+            failpoints.hit("scaler.exit_seen")
             if self._fleet.capabilities.sees_exits and end.is_certain:
                 self._reaper.take_back(end.name)
+            failpoints.hit("scaler.taken_back")
             self._observer.forget_worker(end.name)
             self._to_forget.pop()
 

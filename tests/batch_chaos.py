@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,12 @@ from typing import Any
 import psutil
 import requests
 
+from promptq.queue.store import JobStore
+from tests.chaos.audit import wait_for_rest
+from tests.chaos.facts import BatchFact, Facts
+from tests.chaos.invariants import check
 from tests.chaos.stack import Stack, pause, send
+from tests.fakes import SETTINGS as SETTINGS_OF_TESTS
 from tests.processes import wait_until
 
 DISPATCHERS = ("dispatcher", "dispatcher-2")
@@ -34,7 +39,9 @@ SETTINGS = {
     "max_attempts": 50, "min_workers": 2,
 }  # fmt: skip
 CHAT = "/v1/chat/completions"
-PATIENCE_SECONDS = 1800.0
+PATIENCE_SECONDS = 7200.0
+REST_SECONDS = 120.0
+START_SECONDS = 600.0
 KINDS = {"kill": ("dispatcher", "worker", "api", "scaler", "redis"), "pause": ("dispatcher", "worker")}
 
 
@@ -120,10 +127,17 @@ def patiently(call: Callable[[], requests.Response]) -> requests.Response:
     raise AssertionError("no answer")
 
 
+def expected(custom_id: str) -> str:
+    """What a line says, and its answer."""
+    batch, _, number = custom_id.partition("-")
+    return f"b{batch} n{number} and more words"
+
+
 def lines_of(batch: int, count: int) -> Iterator[bytes]:
     """Lines whose words say whose they are. No two are alike, so that none joins another."""
     for number in range(count):
-        body = {"model": "echo", "messages": [{"role": "user", "content": f"b{batch} n{number} and more words"}]}
+        words = expected(f"{batch}-{number}")
+        body = {"model": "echo", "messages": [{"role": "user", "content": words}]}
         line = {"custom_id": f"{batch}-{number}", "method": "POST", "url": CHAT, "body": body | {"max_tokens": 16}}
         yield json.dumps(line).encode() + b"\n"
 
@@ -160,21 +174,23 @@ def entries(stack: Stack, file_id: str | None) -> list[dict[str, Any]]:
     return [json.loads(one) for one in patiently(lambda: requests.get(url, timeout=300)).content.splitlines()]
 
 
-def audit(stack: Stack, batch: int, batch_id: str, count: int) -> list[str]:
-    """What is wrong with a batch that has ended."""
+def batch_fact(stack: Stack, batch: int, batch_id: str, count: int) -> BatchFact:
+    """What is to be seen of a batch that has ended."""
     found = read_batch(stack, batch_id)
     answered, failed = entries(stack, found["output_file_id"]), entries(stack, found["error_file_id"])
-    seen = Counter(entry["custom_id"] for entry in answered + failed)
-    wanted = {f"{batch}-{number}" for number in range(count)}
-    wrong = [f"{one}: {seen[one]} times" for one in wanted | set(seen) if seen[one] != 1 or one not in wanted]
-    for entry in answered:
-        text = entry["response"]["body"]["choices"][0]["message"]["content"]
-        if not text.startswith(f"b{batch} n{entry['custom_id'].partition('-')[2]} "):
-            wrong.append(f"{entry['custom_id']}: another line's words")
-    counts = {"total": count, "completed": len(answered), "failed": len(failed)}
-    if found["status"] != "completed" or found["request_counts"] != counts:
-        wrong.append(f"batch {batch}: {found['status']}, {found['request_counts']}, files have {counts}")
-    return wrong
+    wanted = [f"{batch}-{number}" for number in range(count)]
+    return BatchFact(batch_id, found["status"], found["request_counts"], answered, failed, expected, wanted)
+
+
+def audit(stack: Stack, ids: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """What is wrong, at rest."""
+    batches = [batch_fact(stack, batch, one, counts[batch]) for batch, one in enumerate(ids)]
+    with stack.client as client:
+        # A dispatcher that was paused may have submitted lines once more that were done by then.
+        rested = wait_for_rest(client, REST_SECONDS)
+        facts = Facts(JobStore(client, SETTINGS_OF_TESTS), batches=batches, errors=frozenset({"worker_lost"}))
+        found = [f"{law}: {line}" for law, lines in check(facts).items() for line in lines]
+    return found if rested else ["the queue did not come to rest", *found]
 
 
 def run(folder: Path, lines: int, seed: int, batches: int, every: float) -> list[str]:
@@ -183,7 +199,7 @@ def run(folder: Path, lines: int, seed: int, batches: int, every: float) -> list
     stack.up()
     trouble = Trouble(stack, seed, every)
     try:
-        wait_until(lambda: _answers(stack), 120, "the API")
+        wait_until(lambda: _answers(stack), START_SECONDS, "the API")
         began = time.monotonic()
         counts = [lines // batches for _ in range(batches)]
         trouble.start()
@@ -195,7 +211,7 @@ def run(folder: Path, lines: int, seed: int, batches: int, every: float) -> list
         seconds = time.monotonic() - began
         trouble.closing.set()
         trouble.join()
-        wrong = [one for batch, one_id in enumerate(ids) for one in audit(stack, batch, one_id, counts[batch])]
+        wrong = audit(stack, ids, counts)
         _report(trouble, lines, seconds, stack)
     finally:
         trouble.closing.set()

@@ -20,6 +20,7 @@ from promptq.queue.batches import LEASE, LeaseLost
 from promptq.queue.endings import ended as ended_ids
 from promptq.queue.leases import holds
 from promptq.queue.scripts import JOBS_PER_SCRIPT
+from promptq.runtime import failpoints
 from promptq.storage.storage import ObjectMissing
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,12 @@ def end(context: Context, batch: BatchRecord, token: str) -> None:
             log.error("The input of batch %s is gone, and what its other lines were nobody knows.", batch.id)
     for kind in KINDS:
         _assemble(context, batch, token, kind)
+    failpoints.hit("dispatcher.assembled")
     ends: dict[str, BatchStatus] = {"expired": "expired", "cancelled": "cancelled", "failed": "failed"}
     keep = batch.keep_seconds or context.settings.batch_ttl_seconds
     before: list[BatchStatus] = ["cancelling", "finalizing"]
     if context.batches.move(batch.id, token, before, ends.get(batch.closing, "completed"), keep_seconds=keep):
+        failpoints.hit("dispatcher.batch_ended")
         context.storage.delete(part_path(batch.id, ""))
 
 
@@ -63,7 +66,10 @@ def _assemble(context: Context, batch: BatchRecord, token: str, kind: Kind) -> N
         if not holds(context.store, LEASE + batch.id, token):
             raise LeaseLost(batch.id)
 
-    if parts:
+    # Without parts there may be a file all the same. Of this round: it was put together before, and is whole. Of the
+    # round before: its lines have another end now, and its record is of an empty file.
+    known = None if parts else context.files.get(batch.file_id(kind))
+    if parts or (known and not known.size):
         context.storage.write(path_of(batch.file_id(kind)), pieces())
 
 

@@ -10,6 +10,7 @@ from dispatcher.batches.context import Context
 from dispatcher.batches.lines import number_of
 from promptq.contract.batches import BatchRecord, Kind, Part
 from promptq.contract.files import part_path, path_of
+from promptq.runtime import failpoints
 from promptq.storage.storage import ObjectMissing
 
 ALL = "*"
@@ -28,6 +29,7 @@ def reopen(context: Context, batch: BatchRecord, token: str) -> None:
         _part(context, batch, "output", mark, _lines(context, batch, "output")),
         _part(context, batch, "error", mark, _kept(context, batch, again)),
     ]
+    failpoints.hit("dispatcher.redrive_written")
     context.batches.reopen(batch, token, [part for part in parts if part.lines], again)
 
 

@@ -14,6 +14,7 @@ from promptq.contract.chunks import chunks
 from promptq.contract.errors import IdempotencyConflict
 from promptq.queue.records import Admission, NewJob, Submitted
 from promptq.queue.scripts import JOBS_PER_SCRIPT
+from promptq.runtime import failpoints
 from promptq.runtime.traces import Attributes
 
 MOST_LINES = 500
@@ -99,8 +100,10 @@ class Submitter:
             turns.pop(0)
         turns[:0] = sent
         admitted: list[Admission] = []
+        failpoints.hit("dispatcher.submitting")
         for some in chunks(news, JOBS_PER_SCRIPT):
             admitted += self._context.store.submit_many(some)
+        failpoints.hit("dispatcher.submitted")
         del turns[: len(sent)]
         results = iter(admitted)
         over: list[tuple[BatchRun, str]] = []

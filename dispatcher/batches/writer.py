@@ -11,6 +11,7 @@ from promptq.contract.batches import KINDS, BatchRecord, Part
 from promptq.contract.files import part_path
 from promptq.contract.metrics import DispatcherMetrics
 from promptq.queue.batches import BatchRecords, Commit
+from promptq.runtime import failpoints
 from promptq.storage.storage import Storage
 
 
@@ -65,7 +66,9 @@ class Writer:
             return []
         with self._metrics.commit.time():
             self._commit = self._commit or self._write()
+            failpoints.hit("dispatcher.part_written")
             self._records.commit(self._batch.id, self._token, self._commit)
+            failpoints.hit("dispatcher.committed")
         committed = self._entries[: len(self._commit.lines)]
         self._metrics.lines.labels("completed").inc(self._commit.completed)
         self._metrics.lines.labels("failed").inc(self._commit.failed)

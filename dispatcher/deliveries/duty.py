@@ -28,6 +28,7 @@ from promptq.queue.deliveries import DeliveryRecords
 from promptq.queue.outbox import length
 from promptq.queue.store import JobStore
 from promptq.queue.webhooks import WebhookRecords
+from promptq.runtime import failpoints
 from promptq.runtime.secret_file import read_or_make
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,7 @@ class DeliveriesDuty:
         # The server's clock, which must answer before the event is sent and need not after.
         now, began = self._store.now(), time.monotonic()
         answer = self._answer(queue.endpoint, delivery, now)
+        failpoints.hit("dispatcher.sent")
         now += time.monotonic() - began
         tries, disabled = delivery.tries + 1, ""
         step = next_step(answer, tries, random.random())

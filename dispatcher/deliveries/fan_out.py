@@ -15,6 +15,7 @@ from promptq.queue.deliveries import DeliveryRecords, Told
 from promptq.queue.outbox import End, read
 from promptq.queue.store import JobStore
 from promptq.queue.webhooks import WebhookRecords
+from promptq.runtime import failpoints
 
 ENDS_AT_ONCE: Final = 200
 RESPONSE_STATES: Final[Mapping[str, str]] = {"succeeded": "completed", "cancelled": "cancelled"}
@@ -45,6 +46,7 @@ class FanOut:
         self._deliveries.note_all(
             Told(end, deliveries_of(end, jobs.get(end.id), endpoints[end.owner]), own.get(end.entry)) for end in ends
         )
+        failpoints.hit("dispatcher.ends_noted")
         return len(ends) == ENDS_AT_ONCE
 
     def _own(self, ends: Sequence[End], jobs: Mapping[str, Job | None]) -> dict[str, tuple[Endpoint, Delivery]]:

@@ -211,7 +211,7 @@ class Keys:
             "",
             "sorted set",
             "entries leave with their file",
-            "file ids, scored by their end",
+            "file ids, scored by their end; of an upload that is under way, a day after its begin",
         )
         self.batch = key(
             "promptq:batch:", "{id}", "hash", "none while live; batch_ttl_seconds after the end",

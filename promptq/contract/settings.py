@@ -15,6 +15,7 @@ from promptq.contract.batch_settings import BatchSettings, OwnDispatcherSettings
 from promptq.contract.catalogue import Catalogue, DTypeName, EngineName, KernelsName, ModelEntry, read_catalogue
 from promptq.contract.environment import PREFIX
 from promptq.contract.errors import ModelNotFound, SettingsError
+from promptq.contract.failpoints import Failpoints
 from promptq.contract.fleet_settings import FleetSettings
 from promptq.contract.keys import Keys
 from promptq.contract.scaler_settings import OwnScalerSettings
@@ -70,6 +71,9 @@ class CommonSettings(BaseSettings):
     ageing_seconds: Seconds = Field(30, description="Head start of `high` over `default`, and of that over `low`.")
     job_timeout_seconds: Seconds = Field(600, description="One run's limit, where the request names none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    failpoints: Failpoints = Field(
+        "", description="Tests only: where processes are made to fail, as docs/failpoints.md says; empty: nowhere."
+    )
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line, for machines.")
     traces: Literal["off", "otlp"] = Field("off", description="`otlp`: spans of jobs, sent where OTEL_* says.")
 

@@ -13,6 +13,8 @@ from promptq.queue.listing import READ_AT_ONCE, Order, ids_after
 from promptq.queue.store import JobStore
 
 EXPIRED_AT_ONCE = 100
+UPLOAD_SECONDS = 86_400
+"""No upload takes so long; what one has stored by then and nobody put down is left of a process that died."""
 
 
 class FileRecords:
@@ -21,6 +23,13 @@ class FileRecords:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._keys = store.keys
+
+    def expect(self, file_id: str) -> None:
+        """A file is about to be stored: if it is not put down within a day it expires, as a record with no more than
+        its id."""
+        ends = f"{self._store.now() + UPLOAD_SECONDS:.6f}"
+        with answering():
+            self._store.client.zadd(self._keys.file_expiry(), {file_id: ends})
 
     def put(self, record: FileRecord, keep_seconds: int | None) -> FileRecord:
         """Write a new record down; gives it with its times.
@@ -58,10 +67,12 @@ class FileRecords:
         return bool(self._store.scripts.run("file_drop", [record.id, record.owner]) != -1)
 
     def expired(self) -> list[FileRecord]:
-        """Some files whose time is over."""
+        """Some files whose time is over, those included that were never put down."""
         now = self._store.now()
         with answering():
             ids: Any = self._store.client.zrange(
                 self._keys.file_expiry(), "-inf", f"{now:.6f}", byscore=True, offset=0, num=EXPIRED_AT_ONCE
             )
-        return [record for record in self.get_many([one.decode() for one in ids]) if record]
+        names = [one.decode() for one in ids]
+        records = zip(names, self.get_many(names), strict=True)
+        return [record or FileRecord(name, "", "", "batch", 0) for name, record in records]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 
 from promptq.contract.errors import PromptqError, SettingsError
+from promptq.runtime import failpoints
 
 CHUNK_BYTES = 256 * 1024
 # An object store keeps what is written in memory until a piece of this size is sent.
@@ -150,8 +152,11 @@ class Storage(Objects):
 
     def delete(self, path: str) -> None:
         """As of `Objects`."""
+        target = self._path(path)
         with _available(), contextlib.suppress(FileNotFoundError):
-            self._fs.rm(self._path(path), recursive=True)
+            if self.is_local:
+                _remove_unfinished(target)
+            self._fs.rm(target, recursive=True)
 
     def names(self, folder: str) -> list[str]:
         """The names of the objects in a folder.
@@ -179,6 +184,7 @@ class Storage(Objects):
                 yield file
                 file.flush()
                 self._blocking(partial(os.fsync, file.fileno()))
+            failpoints.hit("storage.synced")
             os.replace(temporary, target)
             _sync_folder(os.path.dirname(target))
         except BaseException:
@@ -199,6 +205,13 @@ class Storage(Objects):
                 file.closed = True  # or it would be sent after all when nobody refers to it any more
             raise
         file.commit()
+
+
+def _remove_unfinished(target: str) -> None:
+    """What a process has left that died while it wrote this object."""
+    for name in glob.glob(f"{glob.escape(target)}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
 
 
 def _sync_folder(folder: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from promptq.queue.observe import WorkerRecord
+from promptq.runtime import failpoints
 from promptq.runtime.programs import command
 from scaler.backoff import is_stable
 from scaler.fleets.base import Exit, FleetCapabilities, Start
@@ -171,6 +172,7 @@ class LocalFleet:
         spare = self._warm_spare.take(name, own, placed, now) if launch.takes_spare else None
         command = launch.command or self.settings.command
         child = spare or Child(name, command, self.settings.environment | own, now, placed)
+        failpoints.hit("scaler.spawned")
         child.pool, child.from_spare = pool, spare is not None
         self._children[name] = child
         where = f" on GPU {', '.join(gpu.label for gpu in gpus)}" if gpus else ""

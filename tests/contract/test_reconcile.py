@@ -6,7 +6,7 @@ import pytest
 
 from promptq.contract.job import Status
 from promptq.queue.reconcile import KEYS_A_STEP, reconcile_some
-from tests.chaos.audit import census
+from tests.chaos.census import census
 from tests.fakes import NOW, TimedStore, failure, keys, new_job, places, submit, success
 
 

@@ -70,3 +70,13 @@ def test_what_cannot_be_written_says_so(tmp_path: Path) -> None:
 def test_a_url_of_no_known_kind_is_a_setting_that_is_wrong(url: str) -> None:
     with pytest.raises(SettingsError, match="PROMPTQ_FILES_URL"):
         Storage(url)
+
+
+def test_what_a_killed_writer_left_goes_with_its_object(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}/at")
+    for name in ("a", "a.0123.tmp", "a.b", "ab.0123.tmp"):
+        storage.write(f"files/{name}", [b"x"])
+    storage.delete("files/a")
+    assert sorted(storage.names("files")) == ["a.b", "ab.0123.tmp"]
+    storage.delete("files/ab")
+    assert storage.names("files") == ["a.b"]

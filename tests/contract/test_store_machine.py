@@ -25,7 +25,7 @@ from promptq.contract.settings import WorkerSettings
 from promptq.queue.losses import Loss, redeliver
 from promptq.queue.reconcile import reconcile_some
 from promptq.queue.store import Claim
-from tests.chaos.audit import census
+from tests.chaos.census import census
 from tests.fakes import NOW, TimedStore, cancelled, failure, keys, new_job, success
 
 EXAMPLES = 60

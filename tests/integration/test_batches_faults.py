@@ -56,7 +56,8 @@ def test_a_cancelled_batch_keeps_what_ran_and_runs_the_rest_when_it_is_retried(
         counts = batch.request_counts
         assert batch.status == "cancelled"
         assert 0 < counts.completed < 100 == counts.completed + counts.failed
-        errors = entries(sdk, batch.error_file_id)
+        first_error_file = batch.error_file_id
+        errors = entries(sdk, first_error_file)
         assert {entry["error"]["code"] for entry in errors} == {"batch_cancelled"}
         with pytest.raises(openai.ConflictError):
             sdk.batches.cancel(made.id)
@@ -73,6 +74,8 @@ def test_a_cancelled_batch_keeps_what_ran_and_runs_the_rest_when_it_is_retried(
         found = Counter(entry["custom_id"] for entry in entries(sdk, batch.output_file_id))
         assert found == Counter(f"id-{number}" for number in range(100))
         assert _retry(api, made.id).status_code == 409
+    left = api.data_dir / "files/files" / first_error_file
+    assert left.read_bytes() == b"", "entries of lines that have an answer now"
 
 
 def _retry(api: Api, batch_id: str, **query: str) -> requests.Response:

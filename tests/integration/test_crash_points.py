@@ -41,21 +41,21 @@ def read(store: TimedStore, job_id: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("point", "attempts"),
+    ("point", "attempts", "resumes"),
     [
-        ("claimed", 2), ("starting", 2), ("decoding", 2), ("keeping", 2), ("kept", 2), ("generated", 2),
-        ("finished", 1), ("releasing", 2), ("released", 1),
+        ("worker.claimed", 2, False), ("worker.started", 2, False), ("worker.stepped", 2, False),
+        ("worker.progress_sending", 2, False), ("worker.progress_kept", 2, True), ("worker.finished", 2, True),
+        ("worker.stored", 1, False), ("worker.releasing", 2, False), ("worker.released", 1, False),
     ],
 )  # fmt: skip
 def test_a_worker_killed_there(
-    server: EmbeddedServer, short: TimedStore, monkeypatch: pytest.MonkeyPatch, point: str, attempts: int
+    server: EmbeddedServer, short: TimedStore, point: str, attempts: int, resumes: bool
 ) -> None:
-    drains = point.startswith("releas")
+    drains = point.startswith("worker.releas")
     pace = 0.001 if drains else 20
     job = submit(short, TEXT, now=time.time(), cache=False).job
-    monkeypatch.setenv("CRASH_AT", point)
     doomed = start(
-        "tests.crashing_worker", server, worker_name="doomed", lease_seconds=LEASE, drain_seconds=0.2,
+        "gpu_worker", server, worker_name="doomed", lease_seconds=LEASE, failpoints=f"{point}=kill",
         echo_tokens_per_second=pace, checkpoint_seconds=0.05,
     )  # fmt: skip
     if drains:
@@ -66,7 +66,7 @@ def test_a_worker_killed_there(
         wait_until(lambda: tend(short) or short.get(job.id).status is Status.SUCCEEDED, 20, "the success")
     seen = short.get(job.id)
     assert (seen.result.text, seen.attempts) == (TEXT, attempts)
-    assert (seen.result.resumed_tokens > 0) == (point in ("kept", "generated"))
+    assert (seen.result.resumed_tokens > 0) == resumes
     assert TEXT.startswith(read(short, job.id))
     assert short.client.xlen(keys.results(job.id)) == 1
     assert short.client.zcard(keys.wip("default")) == 0

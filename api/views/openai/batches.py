@@ -25,6 +25,7 @@ from api.views.openai import files
 from promptq.contract.batches import RETRIED, BatchRecord
 from promptq.contract.errors import IdempotencyConflict, InvalidRequest
 from promptq.contract.files import path_of
+from promptq.runtime import failpoints
 
 ALL = "*"
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 413, 429, 503), OpenAIError)
@@ -70,6 +71,7 @@ def create_batch(header: KeyHeader, body: CreateBatch) -> Response:
     with submitting() as span:
         outcome = services().batches.create(replace(record, traceparent=span.traceparent))
         span.note({"promptq.batch.id": record.id})
+    failpoints.hit("api.batch_created")
     if outcome == "missing":
         raise FileMissing(body.input_file_id, "input_file_id")
     made = find(record.id)

@@ -23,6 +23,7 @@ from api.upload import UploadForm
 from promptq.contract.batches import Part
 from promptq.contract.files import FileRecord, Purpose, part_path, path_of
 from promptq.queue.listing import Order
+from promptq.runtime import failpoints
 from promptq.storage.storage import Objects
 
 _ERRORS: ResponseDict = dict.fromkeys((400, 401, 404, 409, 429, 503), OpenAIError)
@@ -54,6 +55,7 @@ def create_file(form: UploadForm) -> Response:
 
     It is checked as it comes; what is wrong with it shows in `status_details`, and fails a batch of it.
     """
+    failpoints.hit("api.file_stored")
     return json_response(file_object(services().files.put(form.record, form.seconds)))
 
 

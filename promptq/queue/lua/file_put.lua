@@ -10,5 +10,7 @@ call('ZADD', FILES .. owner, stamp(now), id)
 if keep ~= '' then
   call('HSET', FILE .. id, 'expires_at', stamp(now + keep))
   call('ZADD', FILE_EXPIRY, stamp(now + keep), id)
+else
+  call('ZREM', FILE_EXPIRY, id) -- where it was from the beginning of its upload on
 end
 return stamp(now)
