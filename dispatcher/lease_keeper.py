@@ -81,6 +81,8 @@ class LeaseKeeper:
                 log.warning("Another dispatcher has taken %s over.", what)
                 with self._lock:
                     self._held.pop(what, None)
+            elif not self.holds(what, token):  # given up meanwhile, and just taken again
+                let_go(self._store, what, token)
 
     def _keep(self) -> None:
         while not self._closed.wait(self._store.settings.lease_seconds / RENEWALS_PER_LEASE):

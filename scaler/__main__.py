@@ -18,7 +18,7 @@ from promptq.queue.observe import Observer
 from promptq.queue.server_check import check_at_start, look
 from promptq.queue.store import JobStore, connect
 from promptq.runtime import failpoints
-from promptq.runtime.lifecycle import Stop, run
+from promptq.runtime.lifecycle import run
 from promptq.runtime.logs import configure, log_settings
 from promptq.runtime.metrics import keep_in_memory
 from promptq.runtime.parent_death import KillingStop
@@ -63,7 +63,7 @@ def serve(settings: ScalerSettings) -> None:
     gpus.check_order(given.get("CUDA_DEVICE_ORDER"))
     assembly = Assembly(settings, gpus)
     fleet = create_fleet(assembly, gpus)
-    stop = (Stop() if fleet.capabilities.outlives else KillingStop(fleet.kill)).install()
+    stop = KillingStop(_leave if fleet.capabilities.outlives else fleet.kill).install()
     catalogue = CatalogueReload(assembly)
     catalogue.install()
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -82,6 +82,10 @@ def serve(settings: ScalerSettings) -> None:
         run(loop, stop, settings.tick_seconds)
     finally:
         server.close()
+
+
+def _leave() -> None:
+    """Workers that outlive the scaler are not its to kill."""
 
 
 def warn_of_retired() -> None:

@@ -48,4 +48,4 @@ def let_go(store: JobStore, what: str, token: str) -> None:
     Raises:
         RedisUnavailable: it ends by itself.
     """
-    store.scripts.run("lease", [what, token, 0.001])
+    store.scripts.run("lease", [what, token, 0])

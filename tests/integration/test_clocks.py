@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -37,12 +38,19 @@ class Hosts:
     def __init__(self, server: EmbeddedServer, folder: Path, **offsets: float) -> None:
         self.clocks = {name: Clock(folder, name, offsets.get(name, 0.0)) for name in self.NAMES}
         self.url = f"http://127.0.0.1:{(port := free_port())}"
-        common = {"lease_seconds": LEASE, "echo_tokens_per_second": 20, "data_dir": folder}
-        self.processes = [
-            start("api", server, self.clocks["api"], api_port=port, api_processes=1, **common),
-            start("scaler", server, self.clocks["scaler"], scaler_port=0, min_workers=1, max_workers=1, **common),
-            *(start("gpu_worker", server, self.clocks[name], worker_name=name, **common) for name in ("early", "late")),
-        ]
+        self._server = server
+        self._common = {"lease_seconds": LEASE, "echo_tokens_per_second": 20, "data_dir": folder}
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._start("api", "api", api_port=port, api_processes=1)
+        for name in ("early", "late"):
+            self._start("gpu_worker", name, worker_name=name)
+
+    def start_scaler(self) -> None:
+        """Once the others are there: they count for the least number."""
+        self._start("scaler", "scaler", scaler_port=0, min_workers=3, max_workers=3)
+
+    def _start(self, module: str, name: str, **settings: Any) -> None:
+        self.processes.append(start(module, self._server, self.clocks[name], **self._common, **settings))
 
     def submit(self, number: int) -> str:
         """A job of some seconds, with limits that a clock that is wrong would have passed long ago."""
@@ -65,7 +73,9 @@ def hosts(server: EmbeddedServer, client: redis.Redis, folder: Path, **offsets: 
     started = Hosts(server, folder, **offsets)
     try:
         observer = Observer(client, WorkerSettings(_env_file=None))
-        wait_until(lambda: len(observer.workers()) == 3, 60, "the workers")
+        wait_until(lambda: len(observer.workers()) == 2, 60, "the workers")
+        started.start_scaler()
+        wait_until(lambda: len(observer.workers()) == 3, 60, "the scaler's worker")
         yield started
     finally:
         started.close()

@@ -73,6 +73,8 @@ def test_two_deployments_with_a_prefix_each_share_a_server(own_server: EmbeddedS
             kept = other.submit("one two three")["id"]
             with deployed(urls["one"], tmp_path / "one", key_prefix="one:") as first, commands_of(admin) as seen:
                 use_everything(first, tmp_path)
+                measured = Keys("one:").measured
+                wait_until(lambda: list(admin.scan_iter(f"{measured.start}*")), PATIENCE, "what the scaler measured")
             mine = [key for key in admin.scan_iter(count=1000) if key.startswith(b"one:")]
             assert {key.partition(b":")[0] for key in admin.scan_iter(count=1000)} == {b"one", b"two"}
             # Whoever touched a key or a channel without the prefix, or called what the documentation has not: this

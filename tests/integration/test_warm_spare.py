@@ -181,7 +181,7 @@ def test_an_assignment_may_come_before_it_waits(make: Make, store: TimedStore, s
     fleet.spawn(1, POOL, 5.0)
     name = fleet.roster()[0].name
     wait_until(lambda: [worker.name for worker in Observer(store.client, store.settings).workers()] == [name])
-    assert fleet.observe(Observer(store.client, store.settings).workers(), 6.5) == [Start(POOL, 1.5)]
+    assert fleet.observe(Observer(store.client, store.settings).workers(), 6.5) == [Start(POOL, 1.5, from_spare=True)]
     assert fleet.roster()[0].pid == spare.process.pid
     fleet.retire([name], 7.0)
     wait_until(lambda: [end.reason for end in fleet.poll(7.0)] == ["retired"])
