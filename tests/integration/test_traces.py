@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +18,7 @@ from promptq.runtime.tracing import make_traces
 from tests.fakes import SETTINGS, TimedStore
 from tests.integration import batches
 from tests.integration.apis import Api, running
-from tests.processes import wait_until, worker
+from tests.processes import ROOT, wait_until, worker
 from tests.trace_receiver import Receiver, receiving
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -102,6 +103,15 @@ def test_without_the_packages_a_program_says_what_to_install(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     with pytest.raises(SettingsError, match=r"requirements/traces\.txt"):
         make_traces("api", SETTINGS.model_copy(update={"traces": "otlp"}))
+
+
+@pytest.mark.parametrize("program", ["api.app", "gpu_worker.__main__", "dispatcher.__main__"])
+def test_switched_off_nothing_of_it_is_loaded(program: str) -> None:
+    """But what redis-py looks for by itself."""
+    heavy = "promptq.runtime.traces_otlp", "opentelemetry.sdk.trace", "opentelemetry.exporter"
+    look = f"import sys, {program}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
 
 
 def test_switched_off_it_passes_on_what_came() -> None:
