@@ -77,6 +77,8 @@ class Network:
         for process in self._processes:
             process.kill()
             process.wait()
+        # The cable's end here goes with the switch's namespace, but only later: the next network has the same names.
+        _ip("link", "del", f"{self._tag}{HERE}")
         for name in (*self._addresses, "switch"):
             pids = subprocess.run(["ip", "netns", "pids", self._space(name)], capture_output=True, text=True).stdout
             for pid in map(int, pids.split()):
