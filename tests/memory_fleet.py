@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from promptq.queue.observe import WorkerRecord
 from scaler.backoff import is_stable
 from scaler.fleets.base import Exit, FleetCapabilities, Start
-from scaler.fleets.starts import Starts
+from scaler.fleets.starts import StartsByPool
 
 POOL = "model"
 """The one model of most tests."""
@@ -33,7 +32,7 @@ class _Worker:
         return is_stable(None if since is None else now - since, self.record.jobs_finished)
 
 
-class MemoryFleet:
+class MemoryFleet(StartsByPool):
     """Workers that are entries of a dictionary.
 
     Args:
@@ -47,6 +46,7 @@ class MemoryFleet:
         self, most: int = 3, crashes: bool = False, drains: bool = True, sees_exits: bool = True,
         outlives: bool = False,
     ) -> None:  # fmt: skip
+        super().__init__()
         self.capabilities = FleetCapabilities(sees_exits=sees_exits, outlives=outlives)
         self.prepared: list[int] = []
         self.paused: list[float] = []
@@ -56,19 +56,9 @@ class MemoryFleet:
         self._drains = drains
         self._workers: dict[str, _Worker] = {}
         self._spawned = 0
-        self._starts: defaultdict[str, Starts] = defaultdict(Starts)
 
     def take_over(self, now: float) -> None:
         self.taken_over.append(now)
-
-    def trouble(self, pool: str) -> str:
-        return self._starts[pool].trouble
-
-    def backs_off(self, pool: str) -> bool:
-        return self._starts[pool].backs_off
-
-    def retry_in(self, pool: str, now: float) -> float | None:
-        return self._starts[pool].backoff.retry_in(now)
 
     def roster(self) -> list[WorkerRecord]:
         return [worker.record for worker in self._workers.values()]
@@ -76,8 +66,7 @@ class MemoryFleet:
     def spawn(self, count: int, pool: str, now: float) -> int:
         members = [worker for worker in self._workers.values() if worker.record.model == pool]
         starting = sum(worker.record.state == "starting" for worker in members)
-        allowed = self._starts[pool].backoff.room(starting, now)
-        started = max(0, min(count, self._most - len(self._workers), count if allowed is None else allowed))
+        started = self._allowed(min(count, self._most - len(self._workers)), pool, starting, now)
         for _ in range(started):
             name = f"memory-{self._spawned}"
             self._spawned += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +15,7 @@ from scaler.fleets.base import Exit, FleetCapabilities, Start
 from scaler.fleets.child import Child
 from scaler.fleets.gpus import Gpus, place
 from scaler.fleets.launch import Launch
-from scaler.fleets.starts import Starts
+from scaler.fleets.starts import StartsByPool
 from scaler.fleets.warm_spare import WarmSpare, wants_spare
 
 log = logging.getLogger(__name__)
@@ -52,39 +51,26 @@ class LocalFleetSettings:
     pools: Mapping[str, Launch] = field(default_factory=dict)
 
 
-class LocalFleet:
+class LocalFleet(StartsByPool):
     """Worker processes of this machine; a `Fleet`. Call from the main thread."""
 
     def __init__(self, settings: LocalFleetSettings, gpus: Gpus | None = None) -> None:
+        super().__init__()
         self.settings = settings
         self.capabilities = FleetCapabilities(sees_exits=True, prepares=bool(settings.spare_command))
         self._gpus = gpus
         self._children: dict[str, Child] = {}
-        self._starts: defaultdict[str, Starts] = defaultdict(Starts)
         self._warm_spare = WarmSpare(settings.spare_command, settings.environment, settings.spare_environment)
 
     def take_over(self, _now: float) -> None:
         """Nothing is found: workers of this machine go with the scaler that started them."""
-
-    def trouble(self, pool: str) -> str:
-        """Why workers of this pool do not start, with exit code and last words."""
-        return self._starts[pool].trouble
-
-    def backs_off(self, pool: str) -> bool:
-        """Whether a crash keeps workers of this pool from starting as wanted."""
-        return self._starts[pool].backs_off
-
-    def retry_in(self, pool: str, now: float) -> float | None:
-        """Seconds until the next try after a crash, or None when nothing waits for it."""
-        return self._starts[pool].backoff.retry_in(now)
 
     def spawn(self, count: int, pool: str, now: float) -> int:
         """Start up to `count` workers: fewer while draining ones fill the machine, or after crashes. Tells how many."""
         launch = self._launch(pool)
         room = min(count, self._room(launch.resource) // launch.units) if launch.units else count
         starting = sum(child.pool == pool and child.state == "starting" for child in self._children.values())
-        allowed = self._starts[pool].backoff.room(starting, now)
-        started = max(0, room if allowed is None else min(room, allowed))
+        started = self._allowed(room, pool, starting, now)
         for _ in range(started):
             self._spawn_one(pool, launch, now)
         return started

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from scaler.backoff import Backoff
 from scaler.fleets.base import Exit
 
@@ -48,3 +50,31 @@ class Starts:
         self._lasts = breaks
         self.trouble = str(end)
         self.backoff.fail(now)
+
+
+class StartsByPool:
+    """The part of a `Fleet` that is about starting, where a crash is all that makes the next start wait."""
+
+    def __init__(self) -> None:
+        self._starts: defaultdict[str, Starts] = defaultdict(Starts)
+
+    def trouble(self, pool: str) -> str:
+        """Why workers of this pool do not start, with exit code and last words."""
+        return self._starts[pool].trouble
+
+    def backs_off(self, pool: str) -> bool:
+        """Whether a crash keeps workers of this pool from starting as wanted."""
+        return self._starts[pool].backs_off
+
+    def retry_in(self, pool: str, now: float) -> float | None:
+        """Seconds until the next try after a crash, or None when nothing waits for it."""
+        return self._starts[pool].backoff.retry_in(now)
+
+    def _allowed(self, room: int, pool: str, starting: int, now: float) -> int:
+        """How many workers may be started: of what there is room for, what a crash has left.
+
+        Args:
+            starting: workers of the pool that start already.
+        """
+        limit = self._starts[pool].backoff.room(starting, now)
+        return max(0, room if limit is None else min(room, limit))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ from scaler.fleets.ray.member import Member
 from scaler.fleets.ray.order import Needs, Order
 from scaler.fleets.ray.pending import why_pending
 from scaler.fleets.ray.protocol import Cluster, Died
-from scaler.fleets.starts import Starts
+from scaler.fleets.starts import StartsByPool
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,9 @@ class RayFleetSettings:
     start_timeout_seconds: float = 600
 
 
-class RayFleet:
-    """Workers that are actors; a `Fleet`. A worker that waits for a node is starting, and its time does not run.
+class RayFleet(StartsByPool):
+    """Workers that are actors; a `Fleet`. A worker that waits for a node is starting, and its time does not run. That
+    is no trouble, but the roster says so.
 
     Args:
         gone: whether a worker that listened at this address has ended for certain.
@@ -51,31 +51,19 @@ class RayFleet:
     def __init__(
         self, cluster: Cluster, settings: RayFleetSettings, order: GivesOrder, gone: Callable[[str], bool] = is_gone
     ) -> None:
+        super().__init__()
         self.capabilities = FleetCapabilities(sees_exits=True, outlives=True)
         self._cluster = cluster
         self._settings = settings
         self._order = order
         self._gone = gone
         self._members: dict[str, Member] = {}
-        self._starts: defaultdict[str, Starts] = defaultdict(Starts)
 
     def take_over(self, now: float) -> None:
         """Find the workers of earlier leaders by their actors' names."""
         self._members = {name: Member(name, pool, now, now) for name, pool in self._cluster.found().items()}
         if self._members:
             log.info("Took over %d workers: %s.", len(self._members), ", ".join(self._members))
-
-    def trouble(self, pool: str) -> str:
-        """Why workers of this pool do not start; see `Fleet`. What waits for a node is no trouble, but says so."""
-        return self._starts[pool].trouble
-
-    def backs_off(self, pool: str) -> bool:
-        """See `Fleet`."""
-        return self._starts[pool].backs_off
-
-    def retry_in(self, pool: str, now: float) -> float | None:
-        """See `Fleet`."""
-        return self._starts[pool].backoff.retry_in(now)
 
     def roster(self) -> list[WorkerRecord]:
         """Every worker; of one that has no node yet `trouble` says what it waits for."""
@@ -87,8 +75,7 @@ class RayFleet:
         launch = self._launch(pool)
         room = min(count, self._room(launch.resource) // launch.units) if launch.units else count
         starting = sum(member.pool == pool and member.state == "starting" for member in self._members.values())
-        allowed = self._starts[pool].backoff.room(starting, now)
-        started = max(0, room if allowed is None else min(room, allowed))
+        started = self._allowed(room, pool, starting, now)
         for _ in range(started):
             name = f"worker-{uuid.uuid4().hex[:8]}"
             self._cluster.start(self._order(name, launch), pool, self._needs(launch))
