@@ -50,6 +50,7 @@ class Sight:
     largest: int
     ended: int
     start_seconds: float
+    coming_seconds: float
 
     @property
     def jobs(self) -> int:
@@ -91,7 +92,7 @@ class SimulatedFleet:
 
     Attributes:
         left: seconds that each row has left in a full worker; 0: the row is free.
-        due: when the worker can claim.
+        begun, due: when the worker was started, and when it can claim.
         gone: when a draining worker is gone; infinite: it does not drain; NaN: when its rows are.
     """
 
@@ -99,6 +100,7 @@ class SimulatedFleet:
         self.largest, self.start_seconds, self.keeps_progress = largest, start_seconds, keeps_progress
         self.random = np.random.default_rng(seed)
         self.left: Any = np.zeros((0, SLOTS), np.float32)
+        self.begun: Any = np.zeros(0)
         self.due: Any = np.zeros(0)
         self.gone: Any = np.zeros(0)
         self.queue: deque[tuple[float, int]] = deque()
@@ -135,7 +137,8 @@ class SimulatedFleet:
             self._keep(~ends)
 
     def _keep(self, which: Any) -> None:
-        self.left, self.due, self.gone = self.left[which], self.due[which], self.gone[which]
+        self.left, self.begun = self.left[which], self.begun[which]
+        self.due, self.gone = self.due[which], self.gone[which]
 
     def _claim(self, now: float) -> None:
         waiting = self.queued
@@ -184,6 +187,7 @@ class SimulatedFleet:
         seconds = self.start_seconds * self.random.lognormal(0, START_SIGMA, count)
         self.measured = self.measured.started(float(seconds.mean()), False)
         self.left = np.concatenate([self.left, np.zeros((count, SLOTS), np.float32)])
+        self.begun = np.concatenate([self.begun, np.full(count, now)])
         self.due = np.concatenate([self.due, now + seconds])
         self.gone = np.concatenate([self.gone, np.full(count, np.inf)])
 
@@ -205,10 +209,11 @@ class SimulatedFleet:
         """What there is to see."""
         age = now - self.queue[0][0] if self.queue else 0.0
         stays = np.isinf(self.gone)
-        starting = int((stays & (self.due > now)).sum())
+        starting, takes = self.begun[stays & (self.due > now)], self.measured.next_start_seconds
+        coming = float(np.maximum(starting + takes - now, 0).mean()) if len(starting) else 0.0
         return Sight(
-            now, self.queued, self.running, age, int(stays.sum()), starting, self.largest, self.ended,
-            self.measured.next_start_seconds,
+            now, self.queued, self.running, age, int(stays.sum()), len(starting), self.largest, self.ended, takes,
+            coming,
         )  # fmt: skip
 
     def close(self, now: float) -> Outcome:

@@ -27,7 +27,7 @@ class Ours:
     def __call__(self, sight: Sight) -> int:
         load = Load(
             sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting, sight.ended,
-            sight.start_seconds,
+            sight.start_seconds, coming_seconds=sight.coming_seconds,
         )  # fmt: skip
         decision = decide(load, self._history, self._limits, sight.now)
         self._history = decision.history

@@ -52,6 +52,7 @@ class Load:
         starting: those of them that have not registered yet.
         ended: running total of the jobs that have ended.
         start_seconds: how long a worker takes from the decision until it can claim, as measured.
+        coming_seconds: how long those that are starting still take, on average.
         others: as many workers' capacity is there that somebody else started.
     """
 
@@ -63,6 +64,7 @@ class Load:
     ended: int = 0
     start_seconds: float = 10.0
     others: float = 0.0
+    coming_seconds: float = 0.0
 
     @property
     def jobs(self) -> int:
