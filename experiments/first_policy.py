@@ -34,5 +34,5 @@ class FirstPolicy:
 
 
 if __name__ == "__main__":
-    pools.decide = FirstPolicy()
+    pools.decide = FirstPolicy()  # type: ignore[attr-defined]  # where the pools find it
     sys.exit(program.main())

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -29,6 +29,7 @@ SLOTS = 4
 SAMPLE_SECONDS = 0.25
 LOOK_SECONDS = 0.25
 """After its submit a job is looked at once, for what it is told while it waits."""
+CALIBRATION_JOBS = 200
 ENDED = ("succeeded", "failed", "cancelled", "expired")
 Run = dict[str, Any]
 
@@ -38,10 +39,11 @@ class Plan:
     """One experiment.
 
     Attributes:
-        rate: jobs a second that one worker can just about do.
+        rate: jobs a second that one worker can just about do; 0: not known yet.
         seconds: of calm, burst and calm; `shares`: of the rate, in each.
         pace: words a second and row of the echo engine; `start_seconds`: what its start takes.
         side_by_side: both policies at the same time, each with a service of its own.
+        name: of the files written, after each repeat.
     """
 
     engine: str
@@ -52,6 +54,13 @@ class Plan:
     pace: float
     start_seconds: float
     side_by_side: bool
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the service."""
+        echo = {"echo_tokens_per_second": self.pace, "echo_start_seconds": self.start_seconds}
+        return {"engine": self.engine, "slots": SLOTS, "max_workers": self.max_workers, "worker_threads": 1, **echo}
 
     def arrivals(self, dice: random.Random) -> Iterator[float]:
         """When jobs are due: Poisson, at each part's rate."""
@@ -67,33 +76,44 @@ class Plan:
 def main() -> None:
     """Three repeats with each policy, the same arrivals for both of a repeat."""
     plan = _plan()
+    plan = plan if plan.rate else replace(plan, rate=_measured_rate(plan))
     runs: list[Run] = []
     rounds = [TURNS[at : at + 2] for at in range(0, len(TURNS), 2)]
     for seed, names in progress(list(enumerate(rounds)), "scaler_burst"):
         with ThreadPoolExecutor(2 if plan.side_by_side else 1) as pool:
             runs += pool.map(lambda name, seed=seed: _run(plan, name, seed), names)
-    save("scaler_burst", _draw(runs[:2]), asdict(plan), runs, _found(runs))
+        save(plan.name, _draw(runs[:2]), asdict(plan), runs, _found(runs))
 
 
 def _plan() -> Plan:
     parser = argparse.ArgumentParser()
     parser.add_argument("--engine", choices=("echo", "continuous"), default="echo")
-    parser.add_argument("--rate", type=float, help="jobs a second that one worker can just about do")
+    parser.add_argument("--rate", type=float, help="jobs a second that one worker can do; else it is measured first")
     parser.add_argument("--seconds", type=float, nargs=3, default=(6.0, 9.0, 6.0), help="of calm, burst and calm")
     parser.add_argument("--shares", type=float, nargs=3, default=(0.2, 3.0, 0.2), help="of the rate, in each")
     parser.add_argument("--max-workers", type=int, default=4)
     parser.add_argument("--pace", type=float, default=20.0, help="words a second of the echo engine, per row")
     parser.add_argument("--start-seconds", type=float, default=0.0, help="what the echo engine's start takes")
     parser.add_argument("--side-by-side", action="store_true", help="both policies at the same time")
+    parser.add_argument("--name", default="scaler_burst", help="of the files written")
     given = vars(parser.parse_args())
-    rate = given.pop("rate") or (SLOTS * given["pace"] / WORDS if given["engine"] == "echo" else 5.0)
+    rate = given.pop("rate") or (SLOTS * given["pace"] / WORDS if given["engine"] == "echo" else 0.0)
     return Plan(rate=rate, seconds=tuple(given.pop("seconds")), shares=tuple(given.pop("shares")), **given)
 
 
+def _measured_rate(plan: Plan) -> float:
+    """Jobs a second that one worker ends while more than it has slots wait, over the later half of them."""
+    dice = random.Random(0)
+    with service(**plan.settings) as running:
+        ids = [running.submit(fresh(dice, number))["id"] for number in range(CALIBRATION_JOBS)]
+        jobs = [running.get(f"/v1/jobs/{job_id}?wait={WAIT_SECONDS}") for job_id in ids]
+    ends = sorted(datetime.fromisoformat(job["finished_at"]).timestamp() for job in jobs)
+    later = ends[len(ends) // 2 :]
+    return round((len(later) - 1) / (later[-1] - later[0]), 2)
+
+
 def _run(plan: Plan, name: str, seed: int) -> Run:
-    settings = {"engine": plan.engine, "slots": SLOTS, "max_workers": plan.max_workers}
-    settings |= {"echo_tokens_per_second": plan.pace, "echo_start_seconds": plan.start_seconds, "worker_threads": 1}
-    with service(scaler=SCALERS[name], **settings) as running:
+    with service(scaler=SCALERS[name], **plan.settings) as running:
         samples: list[dict[str, float]] = []
         begun, stop = time.monotonic(), threading.Event()
         watcher = threading.Thread(target=_watch, args=(running, begun, samples, stop))
@@ -107,7 +127,9 @@ def _run(plan: Plan, name: str, seed: int) -> Run:
 
 def _offer(running: WorkerLoop, plan: Plan, seed: int, begun: float) -> list[dict[str, Any]]:
     """Submit each job when it is due, and wait for all ends."""
-    dice, jobs, threads = random.Random(seed), [], []
+    dice = random.Random(seed)
+    jobs: list[dict[str, Any]] = []
+    threads: list[threading.Thread] = []
     for number, due in enumerate(list(plan.arrivals(dice))):
         time.sleep(max(0.0, begun + due - time.monotonic()))
         threads.append(threading.Thread(target=_one, args=(running, due, fresh(dice, number), jobs)))
@@ -118,13 +140,15 @@ def _offer(running: WorkerLoop, plan: Plan, seed: int, begun: float) -> list[dic
 
 
 def _one(running: WorkerLoop, due: float, body: dict[str, Any], jobs: list[dict[str, Any]]) -> None:
-    """Submit, look once at what the job is told, wait for its end. What came true counts from that look."""
+    """Submit, look once at what the job is told, wait for its end. What came true counts from that look. Where one of
+    the first two gets no answer, the job is left out."""
     path = f"/v1/jobs/{running.submit(body)['id']}"
     time.sleep(LOOK_SECONDS)
     looked, seen = time.time(), running.get(path)
     job = seen
     while job["status"] not in ENDED:
-        job = running.get(f"{path}?wait={WAIT_SECONDS}")
+        with suppress(OSError):
+            job = running.get(f"{path}?wait={WAIT_SECONDS}")
     wait = job["timings"]["queue_seconds"]
     came = datetime.fromisoformat(job["created_at"]).timestamp() + wait - looked
     expected = (seen["waiting"] or {}).get("expected_seconds")
