@@ -95,7 +95,7 @@ def test_the_first_policy_staffs_for_all_jobs_and_lets_none_go_while_one_waits_l
 
     def wanted(at: float, queued: int, running: int, age: float, workers: int, starting: int = 0) -> int:
         decision = decide(Load(queued, running, age, workers, starting), history, limits, at)
-        return decision.workers  # type: ignore[no-any-return]
+        return decision.workers
 
     assert wanted(1, 5, 4, 0.5, 1) == 3
     assert wanted(2, 90, 4, 1.5, 3, 2) == 4
