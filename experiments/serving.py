@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,16 +64,22 @@ class WorkerLoop:
         self._environment = child_environment(**{f"PROMPTQ_{name.upper()}": str(value) for name, value in own.items()})
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, module: str, **settings: Any) -> None:
-        """`python -m module`."""
+    def start(self, *program: str, **settings: Any) -> None:
+        """`python` with these arguments."""
         more = {f"PROMPTQ_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [sys.executable, "-m", module]
+        command = [sys.executable, *program]
         self._processes.append(subprocess.Popen(command, env={**self._environment, **more}, cwd=ROOT))
 
     def get(self, path: str) -> Any:
         """A JSON answer of the API."""
         with urllib.request.urlopen(self.url + path, timeout=WAIT_SECONDS + 30) as answer:
             return json.load(answer)
+
+    def submit(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The new job."""
+        request = urllib.request.Request(self.url + "/v1/jobs", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
+            return json.load(answer)  # type: ignore[no-any-return]
 
     def generate(self, body: dict[str, Any]) -> dict[str, Any] | None:
         """Submit and wait for the end; None unless it succeeded."""
@@ -105,16 +111,20 @@ class WorkerLoop:
 
 
 @contextmanager
-def service(workers: int = 1, scaler: bool = False, **settings: Any) -> Iterator[WorkerLoop]:
-    """The API with so many workers, or with a scaler that starts them; ended at the end."""
+def service(workers: int = 1, scaler: Sequence[str] = (), **settings: Any) -> Iterator[WorkerLoop]:
+    """The API with so many workers, or with a scaler that starts them; ended at the end.
+
+    Args:
+        scaler: what python is to run as the scaler; empty: there is none.
+    """
     with tempfile.TemporaryDirectory() as folder:
         running = WorkerLoop(Path(folder), **settings)
         try:
-            running.start("api")
+            running.start("-m", "api")
             for number in range(0 if scaler else workers):
-                running.start("gpu_worker", worker_name=f"w{number}")
+                running.start("-m", "gpu_worker", worker_name=f"w{number}")
             if scaler:
-                running.start("scaler")
+                running.start(*scaler)
             running.await_workers(workers)
             yield running
         finally:

@@ -36,20 +36,22 @@ class Ours:
 
 class Before:
     """Our first policy, with its defaults: ceil((queued + running) / slots), 10 % of tolerance downwards, down to the
-    highest need of 30 s; one more when a job has waited 10 s; the last one goes after 300 s."""
+    highest need of 30 s; one more when a job has waited 10 s, and none less while it does; the last one goes after
+    300 s.
 
-    def __init__(self) -> None:
+    Attributes:
+        slots: of one worker.
+    """
+
+    def __init__(self, slots: float = SLOTS) -> None:
+        self.slots = slots
         self._needs: deque[tuple[float, int]] = deque()
         self._added_at = self._active_at = 0.0
 
     def __call__(self, sight: Sight) -> int:
         if sight.jobs:
             self._active_at = sight.now
-        need = math.ceil(sight.jobs / SLOTS)
-        if sight.workers and 0 <= 1 - sight.jobs / SLOTS / sight.workers <= 0.1:
-            need = sight.workers
-        if sight.oldest_age > 10 and not sight.starting and sight.now - self._added_at >= 10:
-            need = max(need, sight.workers + 1)
+        need = min(sight.largest, self._need(sight))
         self._needs.append((sight.now, need))
         while self._needs[0][0] < sight.now - 30:
             self._needs.popleft()
@@ -59,6 +61,14 @@ class Before:
         if not need and sight.now - self._active_at >= 300:
             return 0
         return min(sight.workers, max(1, *(count for _, count in self._needs)))
+
+    def _need(self, sight: Sight) -> int:
+        need = math.ceil(sight.jobs / self.slots - 1e-9)
+        if sight.workers and 0 <= 1 - sight.jobs / self.slots / sight.workers <= 0.1:
+            need = sight.workers
+        if sight.oldest_age <= 10:
+            return need
+        return max(need, sight.workers + (not sight.starting and sight.now - self._added_at >= 10))
 
 
 class Keda:

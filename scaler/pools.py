@@ -146,8 +146,9 @@ class Pool:
         )  # fmt: skip
 
     def _coming(self, at: float) -> list[float]:
+        """Of each start, the seconds that it will still take; one that is late is taken to be late by as much again."""
         starts = self._starts[:MOST_COMING]
-        return [round(max(0.0, began + self.measured.next_start_seconds - at), 1) for began in starts]
+        return [round(abs(began + self.measured.next_start_seconds - at), 1) for began in starts]
 
 
 def others_of(registered: Sequence[WorkerRecord], roster: Sequence[WorkerRecord]) -> list[WorkerRecord]:

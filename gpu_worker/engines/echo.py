@@ -5,6 +5,10 @@ A word's token id is its place.
 
 from __future__ import annotations
 
+import logging
+import os
+import select
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +27,8 @@ from gpu_worker.engines.base import (
 from gpu_worker.engines.stop_filter import StopFilter
 from promptq.contract.request import GenerateRequest
 from promptq.contract.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
 
 # A step never sleeps longer, so that a cancel or a new row is seen soon.
 LONGEST_SLEEP_SECONDS = 0.05
@@ -187,4 +193,21 @@ def _said(request: GenerateRequest) -> str:
 def create(settings: WorkerSettings, _done: Callable[[str], None]) -> EchoEngine:
     """The engine that the settings describe."""
     slots = AUTO_SLOTS if settings.slots == "auto" else settings.slots
+    if settings.echo_start_seconds:
+        _sleep_until_signalled(settings.echo_start_seconds)
     return EchoEngine(slots, settings.echo_tokens_per_second, name=settings.model_name)
+
+
+def _sleep_until_signalled(seconds: float) -> None:
+    """Sleep for so long; a signal that is handled ends it, so that a worker told to stop while it starts stops at once.
+    `time.sleep` would go on after the handler. Call from the main thread."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        log.info("the start takes %g s, as PROMPTQ_ECHO_START_SECONDS says", seconds)
+        select.select([reader], [], [], seconds)
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)

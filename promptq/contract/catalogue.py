@@ -43,8 +43,8 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
 _Count = Annotated[int, Field(ge=1, le=10**9)]
 OWN_OPTIONS: Final = frozenset(
     [
-        "adapter", "batching", "drafts", "echo_tokens_per_second", "gpu_memory_share", "kernels",
-        "max_preemptions", "max_wait_ms", "prefill_tokens", "preemption", "prefixes",
+        "adapter", "batching", "drafts", "echo_start_seconds", "echo_tokens_per_second", "gpu_memory_share",
+        "kernels", "max_preemptions", "max_wait_ms", "prefill_tokens", "preemption", "prefixes",
     ]
 )  # fmt: skip
 """The options of our own engines: settings of workers, by name."""

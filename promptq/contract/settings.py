@@ -248,6 +248,9 @@ class WorkerSettings(CommonSettings):
     )
     worker_threads: CountOrNone = Field(0, description="CPU threads for torch; 0: as many as a quota allows.")
     echo_tokens_per_second: NotNegative = Field(20, description="Pace of the echo engine, per row; 0: at once.")
+    echo_start_seconds: NotNegative = Field(
+        0, description="How long the echo engine takes to start, as one would that loads a model: for tests."
+    )
 
     @property
     def entry(self) -> ModelEntry:

@@ -56,6 +56,24 @@ def test_rows_run_together_and_each_keeps_its_own_parameters(server: EmbeddedSer
     assert max(job.result.batch_size for job in done) == 8
 
 
+def test_a_worker_that_is_told_to_stop_while_it_starts_ends_at_once(
+    server: EmbeddedServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    process, said = start("gpu_worker", server, echo_start_seconds=600), []
+
+    def starts() -> bool:
+        said.append(capfd.readouterr().err)
+        return "the start takes 600 s" in "".join(said)
+
+    try:
+        wait_until(starts, 60, "the start")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == ExitCode.OK
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize(("mode", "largest"), [("off", 1), ("static", 4)])
 def test_other_batching_modes(server: EmbeddedServer, store: TimedStore, mode: str, largest: int) -> None:
     jobs = [put(store, "a b", max_tokens=2) for _ in range(4)]

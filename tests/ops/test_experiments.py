@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from scaler.load import Limits
+from scaler.load import Limits, Load
+from scaler.policy import History
 from tests.processes import ROOT
 
-NAMES = ("common", "serving", "sim_traces", "sim_model", "sim_policies", "sim_bound", "scaler_sim")
+NAMES = ("common", "serving", "sim_traces", "sim_model", "sim_policies", "sim_bound", "first_policy", "scaler_sim")
 POLICIES = ["promptq", "before", "KEDA + HPA", "Knative KPA", "RunPod delay", "RunPod count", "Ray Serve", "llm-d WVA",
             "AIBrix APA"]  # fmt: skip
 
@@ -87,6 +88,21 @@ def test_ours_waits_less_than_the_slow_rules(sim: dict[str, Any]) -> None:
         trace = sim["sim_traces"].traces()[name][1000:2000]
         ours = model.simulate(policies["promptq"](), trace, 10, 1).p95()
         assert ours < model.simulate(policies["KEDA + HPA"](), trace, 10, 1).p95()
+
+
+def test_the_first_policy_staffs_for_all_jobs_and_lets_none_go_while_one_waits_long(sim: dict[str, Any]) -> None:
+    decide, limits, history = sim["first_policy"].FirstPolicy(), Limits(1, 4, 4), History()
+
+    def wanted(at: float, queued: int, running: int, age: float, workers: int, starting: int = 0) -> int:
+        decision = decide(Load(queued, running, age, workers, starting), history, limits, at)
+        return decision.workers
+
+    assert wanted(1, 5, 4, 0.5, 1) == 3
+    assert wanted(2, 90, 4, 1.5, 3, 2) == 4
+    assert wanted(40, 3, 4, 11.0, 4, 3) == 4
+    assert wanted(80, 3, 4, 11.0, 4, 3) == 4, "a job has waited for more than 10 s"
+    assert wanted(81, 0, 4, 0.0, 4) == 4, "the highest need of 30 s"
+    assert wanted(112, 0, 4, 0.0, 4) == 1
 
 
 def test_the_clairvoyant_pays_for_the_work_and_for_the_starts(sim: dict[str, Any]) -> None:

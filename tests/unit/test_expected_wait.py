@@ -62,9 +62,19 @@ def test_in_a_burst_it_comes_true_within_a_factor_of_two_for_four_jobs_of_five()
     assert len(right) >= 0.8 * len(told)
 
 
-def burst(seed: int) -> list[tuple[float, float]]:
+def test_so_it_does_while_starts_take_four_times_as_long_as_those_before() -> None:
+    told = [pair for seed in range(6) for pair in burst(seed, slower=4)]
+    right = [expected for expected, true in told if true / 2 <= expected <= true * 2]
+    assert len(right) >= 0.8 * len(told)
+
+
+def burst(seed: int, slower: float = 1) -> list[tuple[float, float]]:
     """What jobs that waited a second or more were told when they came, and what they waited: a real pool, and workers
-    of eight slots that start in ten seconds, through calm, a burst and calm again."""
+    of eight slots that start in ten seconds, through calm, a burst and calm again.
+
+    Args:
+        slower: so many times as long; then the pool does not learn it.
+    """
     rng, at, pool = random.Random(seed), 0.0, Pool(PoolSpec("m", Limits(1, 4, 8)))
     workers: list[float] = []
     running: list[float] = []
@@ -94,8 +104,9 @@ def burst(seed: int) -> list[tuple[float, float]]:
         if wanted > len(workers):
             count = wanted - len(workers)
             pool.started(count, at)
-            starts = [10 * rng.uniform(0.8, 1.2) for _ in range(count)]
+            starts = [10 * slower * rng.uniform(0.8, 1.2) for _ in range(count)]
             workers += [at + start for start in starts]
-            pool.measured = pool.measured.started(sum(starts) / count, False)
+            if slower == 1:
+                pool.measured = pool.measured.started(sum(starts) / count, False)
         workers = sorted(workers)[:wanted]
     return told

@@ -1,7 +1,9 @@
 """The echo engine, driven by a clock of the test's own."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -130,3 +132,20 @@ def test_create_engine_builds_it_without_torch():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
+
+
+def test_a_start_takes_as_long_as_the_settings_say():
+    before = time.monotonic()
+    create_engine(WorkerSettings(engine="echo", echo_start_seconds=0.2))
+    assert time.monotonic() - before >= 0.2
+
+
+def test_a_signal_that_is_handled_ends_the_start():
+    before, handler = time.monotonic(), signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        create_engine(WorkerSettings(engine="echo", echo_start_seconds=60))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert time.monotonic() - before < 30

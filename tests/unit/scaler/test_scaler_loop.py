@@ -191,6 +191,9 @@ def test_the_record_says_what_is_expected_and_why() -> None:
     bench.round()
     told = Observer(bench.store.client, bench.store.settings).fleet()
     assert told.pools[0].coming == [9.0] * 4
+    bench.round(12)
+    told = Observer(bench.store.client, bench.store.settings).fleet()
+    assert told.pools[0].coming == [3.0] * 4, "late by as much again"
 
 
 @pytest.mark.parametrize("reason", Reason)
