@@ -12,7 +12,8 @@ from sim_policies import Before
 from scaler import __main__ as program
 from scaler import policy, pools
 from scaler.load import Limits, Load
-from scaler.policy import Decision, History, Reason
+from scaler.policy import Decision, History
+from scaler.reasons import Reason
 
 
 class FirstPolicy:
@@ -24,7 +25,7 @@ class FirstPolicy:
     def __call__(self, load: Load, history: History, limits: Limits, now: float) -> Decision:
         sight = Sight(
             now, load.queued, load.running, load.oldest_age_seconds, load.workers, load.starting, limits.max_workers,
-            load.ended, load.start_seconds,
+            load.ended, load.start_seconds, load.coming_seconds,
         )  # fmt: skip
         self._before.slots = limits.slots
         workers = limits.clamp(self._before(sight))

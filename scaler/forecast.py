@@ -1,7 +1,8 @@
 """How many jobs will come, how long each takes, and when a surge returns. Pure; times are steady seconds.
 
 Sources: control charts for the change (Page, Biometrika 1954); least squares for the line; Little's law for the time in
-service (Little, Operations Research 1961).
+service (Little, Operations Research 1961); how much a slope is worth, by what earlier ones have said and what has come
+(Mincer and Zarnowitz, The Evaluation of Economic Forecasts, 1969).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ RECENT = (1, 2, 4, 8)
 """Numbers of looks whose arrivals are held against the line."""
 SURPRISE = 4.0
 """Standard deviations that make a change."""
+TRUST_STARTS = 4
+"""What slopes were worth is remembered over the length of so many starts."""
 SERVICE_SECONDS, SERVICE_JOBS = 120.0, 200.0
 """How far back the time in service is measured: the longer of the two."""
 LATELY_SECONDS = 5.0
@@ -31,6 +34,34 @@ RETURN_SLACK_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
+class Trust:
+    """How far slopes have come true: the regression of what came on what they had said.
+
+    Attributes:
+        lines: level and slope of the latest lines, the oldest first: those of which nothing has come yet.
+        agreed, square: sums over the earlier ones: of what they said times what came, and of what they said squared.
+    """
+
+    lines: tuple[tuple[float, float], ...] = ()
+    agreed: float = 0.0
+    square: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of a slope, that counts: 0 until one has come true."""
+        return min(1.0, max(0.0, self.agreed / self.square)) if self.square else 0.0
+
+    def add(self, level: float, slope: float, ahead: int) -> Trust:
+        """With one line more; that of so many looks ago is held against its level."""
+        lines = (*self.lines[-ahead:], (level, slope))
+        if len(lines) <= ahead:
+            return replace(self, lines=lines)
+        was, steep = lines[0]
+        said, came, kept = steep * ahead, level - was, 1 - 1 / (TRUST_STARTS * ahead)
+        return Trust(lines, self.agreed * kept + said * came, self.square * kept + said * said)
+
+
+@dataclass(frozen=True, slots=True)
 class Arrivals:
     """A line through the arrivals of each look since they last changed.
 
@@ -39,6 +70,7 @@ class Arrivals:
         spread: variance over mean, at least 1, as measured (1: Poisson).
         age: looks since the last change.
         change: 1 or -1 where the latest look made the line begin anew, above or below.
+        trust: how far its slope counts for what is ahead.
     """
 
     counts: tuple[float, ...] = ()
@@ -48,13 +80,19 @@ class Arrivals:
     slope: float = 0.0
     age: int = 0
     change: int = 0
+    trust: Trust = Trust()
 
     def at(self, ahead: float) -> float:
         """Arrivals of a look, so many looks after the latest one; no farther ahead than the line goes back."""
-        return max(0.0, self.mean + self.slope * ((len(self.counts) - 1) / 2 + min(ahead, self.age)))
+        return max(0.0, self.mean + self.slope * ((len(self.counts) - 1) / 2 + self.trust.share * min(ahead, self.age)))
 
-    def add(self, count: float) -> Arrivals:
-        """With one look more. Those that miss the line by more than chance does are the beginning of a new one."""
+    def add(self, count: float, ahead: int) -> Arrivals:
+        """With one look more; its slope is to be trusted for so many looks ahead as it has proven right for."""
+        seen = self._with(count)
+        return replace(seen, trust=seen.trust.add(seen.at(0), seen.slope, max(1, ahead)))
+
+    def _with(self, count: float) -> Arrivals:
+        """Looks that miss the line by more than chance does are the beginning of a new one."""
         if not self.counts:
             return _fit((count,), Arrivals(), 0)
         expected = self.at(1)
@@ -65,7 +103,7 @@ class Arrivals:
         for looks in (looks for looks in RECENT if looks <= len(missed)):
             came, awaited = (sum(column) for column in zip(*missed[-looks:], strict=True))
             if abs(came - awaited) > SURPRISE * math.sqrt(max(awaited, 1.0) * self.spread):
-                begun = Arrivals(spread=spread, age=looks - 1)
+                begun = Arrivals(spread=spread, age=looks - 1, trust=self.trust)
                 return _fit(tuple(c for c, _ in missed[-looks:]), begun, 1 if came > awaited else -1)
         return _fit((*self.counts[1 - SPAN :], count), replace(self, missed=missed, spread=spread), 0)
 
@@ -78,7 +116,7 @@ def _fit(counts: tuple[float, ...], line: Arrivals, change: int) -> Arrivals:
         steep = sum((i - (n - 1) / 2) * count for i, count in enumerate(counts)) / square
         error = math.sqrt(max(mean, 1.0) * line.spread / square)
         slope = steep - error * error / steep if abs(steep) > 1.5 * error else 0.0
-    return Arrivals(counts, line.missed, line.spread, mean, slope, line.age + 1, change)
+    return Arrivals(counts, line.missed, line.spread, mean, slope, line.age + 1, change, line.trust)
 
 
 @dataclass(frozen=True, slots=True)

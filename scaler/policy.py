@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from scaler.forecast import Arrivals, Service, Surges
 from scaler.load import Limits, Load
+from scaler.reasons import Reason
 from scaler.staffing import noise, offered_load, slots_for, slots_for_backlog
 
 if TYPE_CHECKING:
@@ -17,32 +17,13 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 """Arrivals are counted over at least so long."""
+DOUBT = 0.05
+"""The part of a start that new arrivals must have lasted, a look at least, before they are taken for a rate."""
+HOLD = 1 / (math.e - 1)
+"""Of a start: how long what was needed is kept. At a whole one nobody can be led to pay more than twice the least; on
+average this part of one costs less (Karlin, Manasse, McGeoch and Owicki, Algorithmica 1994)."""
 PATIENCE_SECONDS = 10.0
 """A queue that stands for so long, at least, adds a worker whatever the forecast says."""
-
-
-class Reason(StrEnum):
-    """Why a decision was taken: stable names, a label of `promptq_scaler_decisions_total`."""
-
-    STEADY = "steady"
-    AT_MAX = "at_max"
-    DEMAND = "demand"
-    FORECAST = "forecast"
-    BACKLOG = "backlog"
-    RETURNING = "returning"
-    WAIT = "wait"
-    FROM_ZERO = "from_zero"
-    BELOW_MIN = "below_min"
-    RECENT_NEED = "recent_need"
-    RECENT_CHANGE = "recent_change"
-    NOISE = "noise"
-    FEWER_NEEDED = "fewer_needed"
-    TO_ZERO = "to_zero"
-    ZERO_DELAY = "zero_delay"
-    HELD_REDIS_DOWN = "held_redis_down"
-    HELD_BACKOFF = "held_backoff"
-    HELD_DRAINING = "held_draining"
-    LEAVING = "leaving"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +52,7 @@ class History:
         running, ended: jobs, then.
         look: when the present look at the arrivals began, and the total of all jobs then.
         look_seconds: how long looks are.
-        highs: the greatest forecasts of the last start's length, the greatest first.
+        highs: the greatest forecasts of the last moments, the greatest first.
         idle_since: since when nothing was queued or running.
         last_up, last_down: when workers were last added, and sent away.
         last_rise, last_fall: when arrivals last rose and fell beyond chance.
@@ -114,7 +95,7 @@ def decide(load: Load, history: History, limits: Limits, now: float) -> Decision
         seen = replace(seen, surges=seen.surges.add(seen.arrivals, level, forecast, early, now))
     seen = replace(seen, surges=seen.surges.due(load.start_seconds, now))
     outlook = _need(forecast, outlook, load, seen, limits, now)
-    seen = _keep_highs(seen, forecast, load.start_seconds, now)
+    seen = _keep_highs(seen, forecast, load.start_seconds * HOLD, now)
     workers, reason = _choose(load, outlook, seen, limits, now)
     if workers > load.workers:
         seen = replace(seen, last_up=now)
@@ -147,7 +128,8 @@ def _learn(load: Load, history: History, now: float) -> tuple[bool, History]:
         return False, seen
     # What every job is, is counted, wherever it is now: so jobs of plain RQ count, and no snapshot is too late for one.
     usual = history.look_seconds if history.arrivals.counts else seconds
-    arrivals = history.arrivals.add(max(0, total - before) * usual / seconds)
+    ahead = round(load.start_seconds / usual)
+    arrivals = history.arrivals.add(max(0, total - before) * usual / seconds, ahead)
     seen = replace(seen, look=(now, total), look_seconds=usual, arrivals=arrivals)
     if arrivals.change:
         seen = replace(seen, last_rise=now) if arrivals.change > 0 else replace(seen, last_fall=now)
@@ -162,8 +144,13 @@ def _forecast(load: Load, seen: History, limits: Limits) -> tuple[int, Outlook]:
     outlook = Outlook(rate, expected, service)
     if service is None:
         return limits.workers(load.jobs, load.others), outlook
-    service = seen.service.after_a_rise(_lasted(seen)) or service
-    offered = offered_load(expected, service, load.running, _lasted(seen))
+    lasted = _lasted(seen, load.start_seconds)
+    service = seen.service.after_a_rise(lasted) or service
+    offered = offered_load(expected, service, load.running, lasted)
+    if (
+        load.start_seconds <= limits.target_wait_seconds + LOOK_SECONDS
+    ):  # a worker comes in time for a job that is there
+        return limits.workers(max(offered, load.jobs), load.others), outlook
     spread = (1 + arrivals.spread) / 2  # of arrivals and times in service; the latter's is taken to be 1
     return limits.workers(slots_for(offered, service, limits.target_wait_seconds, spread), load.others), outlook
 
@@ -184,17 +171,17 @@ def _by_backlog(outlook: Outlook, load: Load, seen: History, limits: Limits) -> 
     rate, service, start = outlook.arrivals, outlook.service_seconds, load.start_seconds
     if service is None or not load.queued:
         return 0
-    slots = limits.slots * (
-        load.workers + load.others - load.starting / 2
-    )  # those that start are there for half of the time
-    left = load.queued + rate * min(start, _lasted(seen)) - slots / service * start
-    offered = offered_load(rate, service, load.running, _lasted(seen))
+    lasted = _lasted(seen, start)
+    there = load.workers + load.others - load.starting * min(1.0, load.coming_seconds / start)
+    left = load.queued + rate * min(start, lasted) - limits.slots * there / service * start
+    offered = offered_load(rate, service, load.running, max(0.0, lasted - start))
     return limits.workers(slots_for_backlog(left, offered, service, start), load.others)
 
 
-def _lasted(seen: History) -> float:
-    """Seconds for which jobs have come at the present rate, between the first look that says so and the last."""
-    return max(0, seen.arrivals.age - 1) * seen.look_seconds
+def _lasted(seen: History, start: float) -> float:
+    """Seconds for which jobs have come at the present rate, since it could be told from a batch."""
+    look = seen.look_seconds
+    return max(0.0, seen.arrivals.age * look - max(look, start * DOUBT))
 
 
 def _by_wait(load: Load, seen: History, limits: Limits, now: float) -> int:
@@ -206,8 +193,8 @@ def _by_wait(load: Load, seen: History, limits: Limits, now: float) -> int:
 
 
 def _keep_highs(seen: History, forecast: int, seconds: float, now: float) -> History:
-    """What the arrivals needed is remembered for as long as a start takes, for that is what it would cost to meet it
-    anew; where they have fallen beyond chance it is over. A backlog that is done does not come back."""
+    """What the arrivals needed is remembered for a while, for it would cost a start to meet it anew; where they have
+    fallen beyond chance it is over. A backlog that is done does not come back."""
     is_over = seen.last_fall > max(seen.last_rise, now - seconds)
     before = () if is_over else seen.highs
     kept = (high for high in before if high[0] >= now - seconds and high[1] > forecast)

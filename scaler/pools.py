@@ -10,9 +10,9 @@ from scaler.allocation import Claimant, Grant, Share, Tenure, stay_seconds
 from scaler.forecast import Service
 from scaler.load import Limits, Load
 from scaler.measured import Measured
-from scaler.policy import Decision, History, Outlook, Reason, decide
+from scaler.policy import Decision, History, Outlook, decide
 from scaler.rates import Rates, ended_jobs
-from scaler.reasons import words
+from scaler.reasons import Reason, words
 
 MOST_COMING = 64
 """Starting workers that are told one by one."""
@@ -81,6 +81,8 @@ class Pool:
         self._queued = {queue.name: queue.queued for queue in own.queues}
         self.load = load_of(own, workers, self.measured.next_start_seconds, self._capacity(others, limits))
         self._starts = self._starts[len(self._starts) - self.load.starting :] if self.load.starting else []
+        coming = self._coming(at)
+        self.load = replace(self.load, coming_seconds=sum(coming) / len(coming) if coming else 0.0)
         decision = decide(self.load, self._history, replace(limits, min_workers=self._least), at)
         if self.leaving:
             jobs = self.load.jobs

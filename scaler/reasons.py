@@ -1,9 +1,38 @@
-"""What a decision means, in words for people. Pure."""
+"""Why a decision was taken: as a label, and in words for people. Pure."""
 
 from __future__ import annotations
 
-from scaler.load import Load
-from scaler.policy import Outlook, Reason
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scaler.load import Load
+    from scaler.policy import Outlook
+
+
+class Reason(StrEnum):
+    """Why a decision was taken: stable names, a label of `promptq_scaler_decisions_total`."""
+
+    STEADY = "steady"
+    AT_MAX = "at_max"
+    DEMAND = "demand"
+    FORECAST = "forecast"
+    BACKLOG = "backlog"
+    RETURNING = "returning"
+    WAIT = "wait"
+    FROM_ZERO = "from_zero"
+    BELOW_MIN = "below_min"
+    RECENT_NEED = "recent_need"
+    RECENT_CHANGE = "recent_change"
+    NOISE = "noise"
+    FEWER_NEEDED = "fewer_needed"
+    TO_ZERO = "to_zero"
+    ZERO_DELAY = "zero_delay"
+    HELD_REDIS_DOWN = "held_redis_down"
+    HELD_BACKOFF = "held_backoff"
+    HELD_DRAINING = "held_draining"
+    LEAVING = "leaving"
+
 
 WORDS = {
     Reason.STEADY: "{workers} workers are as many as are needed",

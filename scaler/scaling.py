@@ -12,8 +12,9 @@ from promptq.queue.observe import FleetRecord, Snapshot, WorkerRecord
 from scaler.allocation import Grant, Share, allocate
 from scaler.fleets.base import Fleet
 from scaler.measured import Measured
-from scaler.policy import Decision, Reason, choose_retirees
+from scaler.policy import Decision, choose_retirees
 from scaler.pools import Pool, PoolSpec
+from scaler.reasons import Reason
 
 log = logging.getLogger(__name__)
 

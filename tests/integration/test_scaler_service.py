@@ -25,7 +25,7 @@ from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
 from scaler.allocation import Share
 from scaler.fleets.base import REASONS
-from scaler.policy import Reason
+from scaler.reasons import Reason
 from tests.fakes import TimedStore, submit
 from tests.integration.scalers import TEN_WORDS, Scaler, all_succeed, put, scaler
 from tests.processes import start, wait_until

@@ -19,9 +19,9 @@ from scaler.fleets.base import FleetCapabilities
 from scaler.load import Limits, Load
 from scaler.loop import ScalerLoop
 from scaler.measured import Measured
-from scaler.policy import Outlook, Reason
+from scaler.policy import Outlook
 from scaler.pools import Pool, PoolSpec
-from scaler.reasons import words
+from scaler.reasons import Reason, words
 from scaler.scaling import Scaling
 from tests.fakes import NOW, TimedStore, fake_redis, submit
 from tests.memory_fleet import MemoryFleet

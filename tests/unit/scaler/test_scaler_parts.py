@@ -16,9 +16,9 @@ from scaler.backoff import STABLE_SECONDS, Backoff, is_stable
 from scaler.fleets.base import Exit
 from scaler.fleets.gpus import Gpu, Gpus, place
 from scaler.metrics_server import GpuCollector, targets
-from scaler.policy import Reason
 from scaler.rates import Rate, Rates
 from scaler.reaper import Reaper, reap
+from scaler.reasons import Reason
 from tests.processes import ROOT
 
 GIB = 2**30

@@ -10,7 +10,8 @@ import pytest
 from promptq.contract.settings import ScalerSettings
 from scaler.forecast import Service
 from scaler.load import Limits, Load
-from scaler.policy import History, Reason, decide
+from scaler.policy import History, decide
+from scaler.reasons import Reason
 
 LIMITS = Limits(min_workers=1, max_workers=40, slots=10, target_wait_seconds=1, zero_delay_seconds=300)
 FROM_ZERO = replace(LIMITS, min_workers=0)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaler.load import Limits, Load
-from scaler.policy import History, Reason, decide
+from scaler.policy import History, decide
+from scaler.reasons import Reason
 from scaler.scaling import OUTCOMES
 
 LIMITS_OF_ANY_KIND = st.builds(
