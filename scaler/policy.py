@@ -22,6 +22,7 @@ DOUBT = 0.05
 HOLD = 1 / (math.e - 1)
 """Of a start: how long what was needed is kept. At a whole one nobody can be led to pay more than twice the least; on
 average this part of one costs less (Karlin, Manasse, McGeoch and Owicki, Algorithmica 1994)."""
+LEAST_HOLD_SECONDS = 2.0
 PATIENCE_SECONDS = 10.0
 """A queue that stands for so long, at least, adds a worker whatever the forecast says."""
 
@@ -95,7 +96,7 @@ def decide(load: Load, history: History, limits: Limits, now: float) -> Decision
         seen = replace(seen, surges=seen.surges.add(seen.arrivals, level, forecast, early, now))
     seen = replace(seen, surges=seen.surges.due(load.start_seconds, now))
     outlook = _need(forecast, outlook, load, seen, limits, now)
-    seen = _keep_highs(seen, forecast, load.start_seconds * HOLD, now)
+    seen = _keep_highs(seen, forecast, max(LEAST_HOLD_SECONDS, load.start_seconds * HOLD), now)
     workers, reason = _choose(load, outlook, seen, limits, now)
     if workers > load.workers:
         seen = replace(seen, last_up=now)
