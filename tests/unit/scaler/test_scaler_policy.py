@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from promptq.contract.settings import ScalerSettings
-from scaler.forecast import Service
+from scaler.forecast import Arrivals, Service
 from scaler.load import Limits, Load
-from scaler.policy import History, decide
+from scaler.policy import HOLD, History, decide
 from scaler.reasons import Reason
 
 LIMITS = Limits(min_workers=1, max_workers=40, slots=10, target_wait_seconds=1, zero_delay_seconds=300)
@@ -87,6 +87,32 @@ class TestForecast:
             clock.tick(round((20 + second) * SERVICE), 20 + second)
         assert clock.outlook.expected == pytest.approx(clock.outlook.arrivals + START + 1, rel=0.1)
 
+    def test_a_slope_counts_only_as_far_as_slopes_have_come_true(self) -> None:
+        """Up for a while and back, again and again: each slope says more than comes of it."""
+        clock = busy(200, 200, limits=replace(LIMITS, max_workers=900))
+        for second in range(400):
+            clock.workers = 200
+            rate = 200 + abs(second % 40 - 20)
+            clock.tick(round(rate * SERVICE), rate)
+        assert clock.history.arrivals.trust.share < 0.5
+        assert clock.outlook.expected < 225
+
+    def test_nobody_trusts_the_first_slope(self) -> None:
+        clock = busy(20, 20)
+        for second in range(round(START)):
+            clock.workers = 40
+            clock.tick(round((20 + second) * SERVICE), 20 + second)
+        assert clock.outlook.expected == clock.outlook.arrivals
+
+    def test_where_a_start_is_within_the_target_each_job_there_has_a_slot_and_there_is_no_margin(self) -> None:
+        clock = busy(20, 12)
+        assert clock.tick(100, 20, start_seconds=START)[0] > 10
+        quick = Clock(LIMITS, 12, clock.history)
+        quick.tick(100, 20, start_seconds=1.0)
+        assert quick.outlook.need == 10
+        quick.tick(100, 20, queued=35, start_seconds=1.0)
+        assert quick.outlook.need == 14
+
     def test_a_worker_is_not_sent_away_for_what_chance_does(self) -> None:
         limits = replace(LIMITS, max_workers=900)
         need = busy(800, 420, limits=limits).outlook.need
@@ -99,6 +125,34 @@ class TestBacklog:
         clock = busy(20, 12)
         assert clock.tick(120, 20, queued=2000) == (40, Reason.BACKLOG)
 
+    def test_a_batch_that_comes_over_two_looks_is_no_rate_where_a_start_takes_long(self) -> None:
+        """Most of what a start costs would be paid for workers that find the batch done."""
+        limits = replace(LIMITS, max_workers=900)
+
+        def most(start: float) -> int:
+            clock = busy(20, 12, limits=limits)
+            looks = ((500, 500), (500, 1000), *[(20, 1000)] * 5)
+            return max(clock.tick(100, came, queued=queued, start_seconds=start)[0] for came, queued in looks)
+
+        assert most(start=20) > 50
+        assert most(start=60) < 40
+
+    def test_arrivals_that_have_lasted_less_than_a_start_are_over_when_it_ends(self) -> None:
+        rise = Arrivals((60.0,) * 6, mean=60.0, age=6)
+        watched = History(at=0.0, look=(0.0, 1120), arrivals=rise, service=Service(SERVICE * 1e6, 1e6))
+        load = Load(1000, 120, 0.0, 12, start_seconds=START)
+        need = decide(load, watched, replace(LIMITS, max_workers=900), 0.5).outlook.need
+        left = 1000 + 60 * 5 - 12 * 10 / SERVICE * START
+        assert need == pytest.approx((120 + left * SERVICE / (START / 2)) / 10, abs=1)
+
+    def test_workers_that_are_nearly_there_count_for_most_of_a_start(self) -> None:
+        def need(coming: float) -> int:
+            clock = busy(20, 22, limits=replace(LIMITS, max_workers=900))
+            clock.tick(120, 20, queued=1000, starting=10, coming_seconds=coming)
+            return clock.outlook.need
+
+        assert need(START) - need(1.0) == pytest.approx(10 * (START - 1) / (START / 2), abs=2)
+
     def test_what_the_workers_there_will_have_done_by_then_brings_none(self) -> None:
         clock = busy(10, 8)
         clock.tick(60, 80, queued=60)
@@ -107,13 +161,23 @@ class TestBacklog:
 
 
 class TestGoing:
-    def test_nobody_goes_within_a_starts_length_of_the_need(self) -> None:
+    def test_nobody_goes_for_a_while_after_the_need(self) -> None:
         clock = busy(20, 12)
         clock.tick(120, 20)
         went = [clock.tick(max(0, 120 - 12 * n), 12) for n in range(1, 60)]
         first = next(n for n, (_, reason) in enumerate(went) if reason is Reason.FEWER_NEEDED)
         assert clock.workers < 12
         assert first >= 3
+
+    def test_what_was_needed_is_kept_for_a_part_of_a_start(self) -> None:
+        def kept(ago: float, start: float = START) -> tuple[int, Reason]:
+            clock = busy(1, 20)
+            clock.history = replace(clock.history, highs=((clock.now - ago, 20),))
+            return clock.tick(5, 1, start_seconds=start)
+
+        assert kept(START * HOLD - 0.5) == (20, Reason.RECENT_NEED)
+        assert kept(START * HOLD + 0.5) == (1, Reason.FEWER_NEEDED)
+        assert kept(1.5, start=1) == (20, Reason.RECENT_NEED), "for two looks at least"
 
     def test_where_arrivals_fall_beyond_chance_they_go_with_their_jobs(self) -> None:
         clock = busy(40, 24)
