@@ -29,6 +29,25 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0, what: str = 
     raise AssertionError(f"waited {seconds} s for {what or condition}")
 
 
+def wait_for_value(read: Callable[[], Any], expected: Any, seconds: float = 30.0, what: str = "the value") -> None:
+    """Wait until `read` gives `expected`: what another process counts, it counts in its next round.
+
+    Raises:
+        AssertionError: it never did; says what it gave last.
+    """
+    last = None
+
+    def arrived() -> bool:
+        nonlocal last
+        last = read()
+        return bool(last == expected)
+
+    try:
+        wait_until(arrived, seconds)
+    except AssertionError:
+        raise AssertionError(f"waited {seconds} s for {what} to be {expected!r}: it is {last!r}") from None
+
+
 def start(
     module: str,
     server: EmbeddedServer,

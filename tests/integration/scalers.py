@@ -18,7 +18,7 @@ from promptq.queue.embedded import EmbeddedServer, free_port
 from promptq.queue.observe import Observer, Snapshot
 from promptq.queue.store import connect
 from tests.fakes import SETTINGS, TimedStore, submit
-from tests.processes import start, wait_until
+from tests.processes import start, wait_for_value, wait_until
 
 FAST = {
     "tick_seconds": 0.1,
@@ -50,6 +50,10 @@ class Scaler:
     def value(self, sample: str) -> float | None:
         found = re.search(rf"^{re.escape(sample)} (\S+)$", self.get("/metrics"), re.MULTILINE)
         return float(found[1]) if found else None
+
+    def reaches(self, sample: str, expected: float, seconds: float = 10) -> None:
+        """Wait until it shows that: it counts what has happened in its next round."""
+        wait_for_value(lambda: self.value(sample), expected, seconds, sample)
 
     def snapshot(self) -> Snapshot:
         return self.observer.snapshot()

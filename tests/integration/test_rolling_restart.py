@@ -122,4 +122,4 @@ def test_api_and_workers_are_replaced_without_a_failed_request_or_a_lost_attempt
         assert set(seen) == {"submit 202", "poll 200", "succeeded"}
         assert set(attempts) == {1}
         assert attempts[1] == seen["submit 202"] >= 40
-        assert running_scaler.value('promptq_worker_exits_total{reason="exited"}') == 4
+        running_scaler.reaches('promptq_worker_exits_total{reason="exited"}', 4)
