@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 
 from promptq.contract.job import Status
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer, Snapshot
 from promptq.queue.store import connect
 from tests.fakes import SETTINGS, TimedStore, submit
-from tests.processes import start, wait_for_value, wait_until
+from tests.processes import free_port, start, wait_for_value, wait_until
 
 FAST = {
     "tick_seconds": 0.1,

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from promptq.queue.embedded import EmbeddedServer, free_port
-from tests.processes import ROOT, start, wait_until, worker
+from promptq.queue.embedded import EmbeddedServer
+from tests.processes import ROOT, free_port, start, wait_until, worker
 
 USERS = {"SubmitAndPoll", "LongPoll", "MixedPriorities", "CacheHeavy", "OpenLoop"}
 

@@ -20,10 +20,9 @@ import pytest
 import yaml
 
 from promptq.contract.environment import child_environment
-from promptq.queue.embedded import free_port
 from tests.ops.test_dashboards import BOARDS, panels
 from tests.ops.tools import tool
-from tests.processes import ROOT, wait_for_value, wait_until
+from tests.processes import ROOT, free_port, wait_for_value, wait_until
 
 PANELS = [
     (panel["title"], target["expr"])
