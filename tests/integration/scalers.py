@@ -51,6 +51,11 @@ class Scaler:
         found = re.search(rf"^{re.escape(sample)} (\S+)$", self.get("/metrics"), re.MULTILINE)
         return float(found[1]) if found else None
 
+    def exits(self) -> dict[str, float]:
+        """How many workers have ended, by reason, of those reasons that there were."""
+        found = re.findall(r'worker_exits_total{reason="(\w+)"} ([\d.]+)', self.get("/metrics"))
+        return {reason: float(count) for reason, count in found if float(count)}
+
     def reaches(self, sample: str, expected: float, seconds: float = 10) -> None:
         """Wait until it shows that: it counts what has happened in its next round."""
         wait_for_value(lambda: self.value(sample), expected, seconds, sample)
