@@ -18,10 +18,11 @@ help: ## Show this list
 up: $(STAMP) ## Install, start everything on this machine, print the URLs; Ctrl-C drains it
 	@exec $(BIN)/python -m promptq up
 
-# Most tests wait for processes most of the time, so four share two cores well; a file's tests stay together. Products
-# have one thread each: several that want the same cores would mostly wait for one another.
+# Most tests wait for processes most of the time, so five share two cores well; a file's tests stay together. Products
+# have one thread each: several that want the same cores would mostly wait for one another. Hundreds of processes load
+# the same modules, which an environment that forbids to keep compiled ones would make each of them compile.
 test: $(STAMP) ## Install and run every test (a real server, real processes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(STAMP) ## Install and run what takes seconds: the unit and contract tests
 	$(BIN)/python -m pytest tests/unit tests/contract $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -244,7 +245,17 @@ class ErrorDetail(BaseModel):
     job_id: str | None = Field(default=None, description="Only from `POST /generate`, once there is a job.")
 
 
-class ErrorResponse(BaseModel):
+class AnyError(BaseModel):
+    """What most responses of every endpoint may be: its JSON schema is made once, and not for each of them."""
+
+    @classmethod
+    @cache
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """As that of every model."""
+        return super().model_json_schema(*args, **options)
+
+
+class ErrorResponse(AnyError):
     """Any error."""
 
     model_config = _example(

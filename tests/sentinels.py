@@ -9,9 +9,9 @@ from typing import Any
 
 import redis
 
-from promptq.queue.embedded import EmbeddedServer, find_binary, free_port
+from promptq.queue.embedded import EmbeddedServer, find_binary
 from promptq.queue.store import connect
-from tests.processes import wait_until
+from tests.processes import free_port, wait_until
 
 SERVICE = "queue"
 DOWN_MS = 1500

@@ -16,13 +16,13 @@ from pathlib import Path
 import psutil
 
 from promptq.contract.job import Job
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import connect
 from tests.fakes import TimedStore, submit
 from tests.integration.apis import Api
 from tests.integration.upstreams import models_file, store_of, worker_before
-from tests.processes import start, wait_until, worker
+from tests.processes import free_port, start, wait_until, worker
 
 WORDS = 20
 PACE = 20.0

@@ -9,6 +9,7 @@ from flask_openapi3.models.media_type import MediaType
 from flask_openapi3.models.schema import Schema
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.schemas import AnyError
 from promptq.contract.tools import ToolCall
 
 _EVENT = Schema(
@@ -34,7 +35,7 @@ class OpenAIErrorDetail(BaseModel):
     code: str | None = Field(description="Stable name that clients may match on.")
 
 
-class OpenAIError(BaseModel):
+class OpenAIError(AnyError):
     """Any error of OpenAI's endpoints."""
 
     error: OpenAIErrorDetail

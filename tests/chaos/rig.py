@@ -21,11 +21,12 @@ import requests
 from promptq.contract.environment import PREFIX, child_environment
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import WorkerSettings
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore, connect
 from promptq.storage.storage import Storage
 from tests.chaos.witness import FOLDER
+from tests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 LOOK_SECONDS = 0.05

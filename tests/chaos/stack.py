@@ -19,11 +19,12 @@ import psutil
 import redis
 
 from promptq.contract.environment import PREFIX, child_environment
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.store import connect
 from tests.chaos.plan import LEASE_SECONDS
 from tests.clocks import Clock, can_shift_clocks
 from tests.disks import can_mount, small_disk
+from tests.processes import free_port
 from tests.proxy import Proxy
 from tests.warm import link_made
 

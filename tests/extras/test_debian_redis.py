@@ -14,12 +14,11 @@ import redis
 from promptq.contract.errors import RedisUnavailable
 from promptq.contract.settings import WorkerSettings
 from promptq.queue.connection import answering, connect
-from promptq.queue.embedded import free_port
 from promptq.queue.server_check import examine
 from promptq.queue.store import JobStore
 from tests.fakes import keys, new_job, success
 from tests.integration.test_shared_server import narrow_user
-from tests.processes import wait_until
+from tests.processes import free_port, wait_until
 from tests.tls import Certificates
 
 BINARY = shutil.which("redis-server")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from tests.fakes import TimedStore
 from tests.integration.apis import Api, running
 from tests.integration.streams import WORDS, Stream, blocks, listen, put
-from tests.processes import wait_until, worker
+from tests.processes import free_port, wait_until, worker
 
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 CONFIG = """

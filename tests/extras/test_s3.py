@@ -12,12 +12,12 @@ from pathlib import Path
 import openai
 import pytest
 
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.storage.storage import CHUNK_BYTES, PIECE_BYTES, ObjectMissing, Storage, StorageUnavailable
 from tests.fakes import TimedStore
 from tests.integration.apis import running
 from tests.integration.batches import create, dispatcher, ended, entries, line, write
-from tests.processes import ROOT, wait_until, worker
+from tests.processes import ROOT, free_port, wait_until, worker
 
 pytest.importorskip("s3fs", reason="s3fs is not in .venvs/s3")
 SERVER = ROOT / ".venvs/s3/bin/moto_server"

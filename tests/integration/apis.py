@@ -12,8 +12,8 @@ from typing import Any
 
 import requests
 
-from promptq.queue.embedded import EmbeddedServer, free_port
-from tests.processes import start, wait_until
+from promptq.queue.embedded import EmbeddedServer
+from tests.processes import free_port, start, wait_until
 
 
 @dataclass

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 
 from promptq.contract.job import Status
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer, Snapshot
 from promptq.queue.store import connect
 from tests.fakes import SETTINGS, TimedStore, submit
-from tests.processes import start, wait_until
+from tests.processes import free_port, start, wait_for_value, wait_until
 
 FAST = {
     "tick_seconds": 0.1,
@@ -50,6 +50,15 @@ class Scaler:
     def value(self, sample: str) -> float | None:
         found = re.search(rf"^{re.escape(sample)} (\S+)$", self.get("/metrics"), re.MULTILINE)
         return float(found[1]) if found else None
+
+    def exits(self) -> dict[str, float]:
+        """How many workers have ended, by reason, of those reasons that there were."""
+        found = re.findall(r'worker_exits_total{reason="(\w+)"} ([\d.]+)', self.get("/metrics"))
+        return {reason: float(count) for reason, count in found if float(count)}
+
+    def reaches(self, sample: str, expected: float, seconds: float = 10) -> None:
+        """Wait until it shows that: it counts what has happened in its next round."""
+        wait_for_value(lambda: self.value(sample), expected, seconds, sample)
 
     def snapshot(self) -> Snapshot:
         return self.observer.snapshot()

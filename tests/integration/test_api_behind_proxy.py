@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,12 +47,12 @@ def test_other_sites_are_refused_whatever_they_say_of_themselves(api: Api, origi
     assert submitted(api, Host=PUBLIC, Origin=origin, **forged) == (403, "Origin")
 
 
-def test_without_the_setting_the_proxys_name_is_a_foreign_one(server: EmbeddedServer, api: Api) -> None:
-    with running(server, api.data_dir / "other", 1) as closed:
+def test_without_the_setting_the_proxys_name_is_a_foreign_one(server: EmbeddedServer, tmp_path: Path) -> None:
+    with running(server, tmp_path, 1) as closed:
         assert submitted(closed, Host=PUBLIC, Origin=ORIGIN) == (403, "Host")
         assert submitted(closed, Host="127.0.0.1", Origin=ORIGIN) == (403, "Origin")
 
 
-def test_a_name_that_was_pointed_at_us_is_refused_on_loopback(server: EmbeddedServer, api: Api) -> None:
-    with running(server, api.data_dir / "another", 1, public_origin=ORIGIN) as closed:
+def test_a_name_that_was_pointed_at_us_is_refused_on_loopback(server: EmbeddedServer, tmp_path: Path) -> None:
+    with running(server, tmp_path, 1, public_origin=ORIGIN) as closed:
         assert submitted(closed, Host="rebound.example:8000") == (403, "Host")

@@ -11,8 +11,7 @@ import pytest
 
 from promptq.contract.environment import child_environment
 from promptq.contract.exit_codes import ExitCode
-from promptq.queue.embedded import free_port
-from tests.processes import wait_until
+from tests.processes import free_port, wait_until
 
 COMMAND = [sys.executable, "-m", "api"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from promptq.queue.embedded import EmbeddedServer
+from promptq.queue.store import connect
 from tests.integration.apis import Api, running
 from tests.integration.scalers import Scaler, scaler
 from tests.processes import wait_until
@@ -71,12 +71,15 @@ class House:
             process.send_signal(signal.SIGHUP)
 
 
-@pytest.fixture
-def house(server: EmbeddedServer, client: redis.Redis, tmp_path: Path) -> Iterator[House]:
-    file = tmp_path / "models.toml"
+@contextmanager
+def housed(server: EmbeddedServer, folder: Path) -> Iterator[House]:
+    """On an empty server."""
+    with connect(server.url) as client:
+        client.flushall()
+    file = folder / "models.toml"
     file.write_text(TWO)
     with ExitStack() as stack:
-        api = stack.enter_context(running(server, tmp_path / "data", 1, models_file=file))
+        api = stack.enter_context(running(server, folder / "data", 1, models_file=file))
         fleet = stack.enter_context(
             scaler(server, models_file=file, max_workers=1, least_stay_seconds=0.5, echo_tokens_per_second=200)
         )
@@ -85,15 +88,54 @@ def house(server: EmbeddedServer, client: redis.Redis, tmp_path: Path) -> Iterat
         yield made
 
 
-def test_two_models_take_turns_on_one_worker_until_all_is_done(house: House) -> None:
-    prompts = [(f"job {number} of {model}", model) for number in range(20) for model in ("a", "b")]
-    ids = [house.submit(prompt, model)["id"] for prompt, model in prompts]
-    found = house.ended(ids)
-    assert [(job["output"]["text"], job["model"]) for job in found] == prompts
-    assert (
-        house.scaler.value('promptq_scaler_decisions_total{action="hold",model="b",reason="waits_for_room"}') or 0 > 0
-    )
-    assert house.scaler.value('promptq_jobs_requeued_total{reason="worker_lost"}') == 0
+@pytest.fixture
+def house(server: EmbeddedServer, tmp_path: Path) -> Iterator[House]:
+    """For a test that changes the catalogue, or leaves work behind."""
+    with housed(server, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="class")
+def lasting(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """For the tests of a class, one after the other."""
+    with housed(server, tmp_path_factory.mktemp("house")) as made:
+        yield made
+
+
+class TestOneCatalogue:
+    """Which stays as it is: one house for all."""
+
+    def test_two_models_take_turns_on_one_worker_until_all_is_done(self, lasting: House) -> None:
+        prompts = [(f"job {number} of {model}", model) for number in range(20) for model in ("a", "b")]
+        ids = [lasting.submit(prompt, model)["id"] for prompt, model in prompts]
+        found = lasting.ended(ids)
+        assert [(job["output"]["text"], job["model"]) for job in found] == prompts
+        held = 'promptq_scaler_decisions_total{action="hold",model="b",reason="waits_for_room"}'
+        wait_until(lambda: (lasting.scaler.value(held) or 0) > 0, 10, held)
+        assert lasting.scaler.value('promptq_jobs_requeued_total{reason="worker_lost"}') == 0
+
+    def test_a_request_of_no_model_goes_to_the_default_one_and_an_unknown_one_is_refused_by_name(
+        self, lasting: House
+    ) -> None:
+        assert lasting.submit("x")["model"] == "a"
+        refused = lasting.api.call("POST", "/v1/jobs", json={"prompt": "x", "model": "c"})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (404, "model_not_found")
+        assert "Served: a, b." in refused.json()["error"]["message"]
+        chat = {"model": "c", "messages": [{"role": "user", "content": "x"}]}
+        refused = lasting.api.call("POST", "/v1/chat/completions", json=chat)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+
+    def test_a_chat_goes_to_the_model_that_it_names(self, lasting: House) -> None:
+        chat = {"model": "b", "messages": [{"role": "user", "content": "to b"}]}
+        reply = lasting.api.call("POST", "/v1/chat/completions", json=chat).json()
+        assert (reply["model"], reply["choices"][0]["message"]["content"]) == ("b", "to b")
+
+    def test_queues_are_bounded_and_listed_by_model(self, lasting: House) -> None:
+        lasting.submit("x", "b", priority="low")
+        queues = lasting.api.call("GET", "/v1/queues").json()["queues"]
+        assert [(queue["model"], queue["name"]) for queue in queues] == [
+            (model, name) for model in ("a", "b") for name in ("high", "default", "low")
+        ]
 
 
 def test_who_waits_for_room_says_for_whose(house: House) -> None:
@@ -103,30 +145,6 @@ def test_who_waits_for_room_says_for_whose(house: House) -> None:
     house.submit("word", "b")
     wait_until(lambda: house.pools()["b"]["waiting"] == "waits for room that a holds")
     assert house.pools()["b"]["reason"] == "waits_for_room"
-
-
-def test_a_request_of_no_model_goes_to_the_default_one_and_an_unknown_one_is_refused_by_name(house: House) -> None:
-    assert house.submit("x")["model"] == "a"
-    refused = house.api.call("POST", "/v1/jobs", json={"prompt": "x", "model": "c"})
-    assert (refused.status_code, refused.json()["error"]["type"]) == (404, "model_not_found")
-    assert "Served: a, b." in refused.json()["error"]["message"]
-    chat = {"model": "c", "messages": [{"role": "user", "content": "x"}]}
-    refused = house.api.call("POST", "/v1/chat/completions", json=chat)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
-
-
-def test_a_chat_goes_to_the_model_that_it_names(house: House) -> None:
-    chat = {"model": "b", "messages": [{"role": "user", "content": "to b"}]}
-    reply = house.api.call("POST", "/v1/chat/completions", json=chat).json()
-    assert (reply["model"], reply["choices"][0]["message"]["content"]) == ("b", "to b")
-
-
-def test_queues_are_bounded_and_listed_by_model(house: House) -> None:
-    house.submit("x", "b", priority="low")
-    queues = house.api.call("GET", "/v1/queues").json()["queues"]
-    assert [(queue["model"], queue["name"]) for queue in queues] == [
-        (model, name) for model in ("a", "b") for name in ("high", "default", "low")
-    ]
 
 
 def test_a_model_comes_and_goes_while_all_runs(house: House) -> None:

@@ -17,11 +17,11 @@ import requests
 
 from promptq.contract.environment import child_environment
 from promptq.contract.settings import WorkerSettings
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import Observer
 from promptq.queue.store import JobStore
 from tests.clocks import Clock, can_shift_clocks
-from tests.processes import start, wait_until
+from tests.processes import free_port, start, wait_until
 
 pytestmark = pytest.mark.skipif(not can_shift_clocks(), reason="no compiler (cc) for the library that shifts clocks")
 

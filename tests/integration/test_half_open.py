@@ -131,6 +131,8 @@ def test_a_worker_with_a_long_lease_sees_new_jobs_and_cancels(proxy: Proxy, clie
     settings = WorkerSettings(_env_file=None, engine="echo", lease_seconds=600)
     store = TimedStore(client, settings)
     with worker(proxy, lease_seconds=600, echo_tokens_per_second=2):
+        # It is registered; one that hears nothing while it still starts says so and ends.
+        wait_until(lambda: client.pubsub_numsub(keys.wake_channel)[0][1], 30, "the worker to listen")
         proxy.silence()
         job = submit(store, "word " * 200, now=time.time(), cache=False, max_tokens=200).job
         began = time.monotonic()

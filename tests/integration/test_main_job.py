@@ -19,8 +19,7 @@ import pytest
 
 from promptq.contract.environment import child_environment
 from promptq.contract.settings import WorkerSettings
-from promptq.queue.embedded import free_port
-from tests.processes import ROOT, wait_until
+from tests.processes import ROOT, free_port, wait_until
 
 QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 TOPICS = ["the sea", "a red fox", "old maps", "bread", "the moon", "a small town", "winter", "music"]

@@ -156,7 +156,7 @@ def test_a_model_that_embeds_generates_no_text(sdk: openai.OpenAI, model: str) -
         sdk.embeddings.create(model="no-such-model", input="a")
 
 
-@pytest.mark.usefixtures("embedder")
+@pytest.mark.usefixtures("served")  # texts are kept by the model's identity, once the worker has told it
 def test_the_same_input_is_computed_once(sdk: openai.OpenAI, store: TimedStore, model: str) -> None:
     answer = sdk.embeddings.create(model=model, input=["the sea"] * 5)
     assert len({tuple(one.embedding) for one in answer.data}) == 1

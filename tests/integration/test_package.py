@@ -15,8 +15,7 @@ import pytest
 import promptq
 from promptq.contract.environment import child_environment
 from promptq.contract.settings import DEFAULT_MODEL_REQUIREMENT
-from promptq.queue.embedded import free_port
-from tests.processes import ROOT, wait_until
+from tests.processes import ROOT, free_port, wait_until
 
 
 @pytest.fixture(scope="module")

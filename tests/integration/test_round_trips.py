@@ -26,11 +26,13 @@ GREETING = ("hello", "client")
 """What a new connection says once."""
 STATE = {hashlib.sha1(source(name, keys).encode()).hexdigest() for name in ("register", "unregister")}
 """A worker's state is written on a thread that nothing waits for."""
+FLEET = keys.fleet()
+"""What the scaler says, which a process of the API reads at most once a second, however many ask it."""
 
 
 @contextmanager
 def counting(client: redis.Redis) -> Iterator[Counter[str]]:
-    """Commands that clients send meanwhile, by name; neither those that a script calls, nor what writes a state."""
+    """Commands that clients send meanwhile, by name, but those that a script calls, a state, and the fleet's."""
     counted: Counter[str] = Counter()
     with client.monitor() as monitor:
         yield counted
@@ -39,7 +41,7 @@ def counting(client: redis.Redis) -> Iterator[Counter[str]]:
             words = command["command"].lower().split()
             if words[0] == "echo":
                 break
-            if command["client_type"] != "lua" and words[0] not in GREETING and not STATE & {*words}:
+            if command["client_type"] != "lua" and words[0] not in GREETING and not {FLEET, *STATE} & {*words}:
                 counted[words[0]] += 1
 
 

@@ -67,8 +67,8 @@ def test_a_backlog_brings_a_second_worker_and_its_end_takes_it_away(
     assert decisions["hold", "steady"] > 0
     assert decisions["hold", "recent_need"] > 0
     assert sum(count for (action, _), count in decisions.items() if action != "hold") == 3
-    assert running.value('promptq_worker_exits_total{reason="retired"}') == 1
-    assert running.value('promptq_worker_startup_seconds_count{model="echo"}') == 2
+    running.reaches('promptq_worker_exits_total{reason="retired"}', 1)
+    running.reaches('promptq_worker_startup_seconds_count{model="echo"}', 2)
 
 
 def test_a_killed_workers_jobs_come_back_and_it_is_replaced(run: Callable[..., Scaler], store: TimedStore) -> None:
@@ -81,9 +81,9 @@ def test_a_killed_workers_jobs_come_back_and_it_is_replaced(run: Callable[..., S
     assert running.has(1) != {first}
     all_succeed(store, ids)
     assert {store.get(job).attempts for job in ids} == {2}
-    assert running.value('promptq_worker_exits_total{reason="killed"}') == 1
+    running.reaches('promptq_worker_exits_total{reason="killed"}', 1)
     assert running.value("promptq_lease_expiries_total") == 0
-    assert running.value('promptq_jobs_requeued_total{reason="worker_lost"}') == 4
+    running.reaches('promptq_jobs_requeued_total{reason="worker_lost"}', 4)
     assert running.decisions()["up", "below_min"] == 2
 
 
@@ -117,7 +117,7 @@ def test_nor_when_it_died_while_redis_was_away(own_server: EmbeddedServer, setti
         victim = running.observer.workers()[0]
         own_server.stop()
         os.kill(victim.pid, signal.SIGKILL)
-        wait_until(lambda: running.value('promptq_worker_exits_total{reason="killed"}') == 1, 10)
+        running.reaches('promptq_worker_exits_total{reason="killed"}', 1)
         own_server.start()
         wait_until(lambda: [store.get(job).attempts for job in ids] == [2, 2, 2], 60, "the second attempts")
         all_succeed(store, ids)
@@ -141,7 +141,7 @@ def test_without_redis_the_number_is_held_and_then_goes_on(
 ) -> None:
     with scaler(own_server, max_workers=2) as running:
         names = running.has(1)
-        wait_until(lambda: running.value('promptq_workers{model="echo",state="idle"}') == 1)
+        running.reaches('promptq_workers{model="echo",state="idle"}', 1, 30)
         own_server.stop()
         wait_until(lambda: running.decisions().get(("hold", "held_redis_down"), 0) > 3)
         assert len(running.children()) == 1
@@ -158,7 +158,7 @@ def test_without_redis_the_number_is_held_and_then_goes_on(
             ids = put(store, 40)
             fed(running, store, ids)
             all_succeed(store, ids)
-        assert running.value('promptq_queue_jobs{model="echo",queue="default",state="queued"}') == 0
+        running.reaches('promptq_queue_jobs{model="echo",queue="default",state="queued"}', 0)
 
 
 def test_a_plain_rq_enqueue_is_seen_at_once(run: Callable[..., Scaler], client: redis.Redis, store: TimedStore) -> None:
@@ -177,7 +177,7 @@ def test_workers_that_cannot_start_back_off_and_say_why(run: Callable[..., Scale
     assert "/nowhere/at/all" in told.trouble
     assert told.retry_at > time.time() - 1
     wait_until(lambda: running.decisions().get(("hold", "held_backoff")), 10)
-    assert running.value('promptq_workers_wanted{model="/nowhere/at/all"}') == 1
+    running.reaches('promptq_workers_wanted{model="/nowhere/at/all"}', 1)
 
 
 def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: TimedStore) -> None:
@@ -193,8 +193,7 @@ def test_the_last_worker_goes_and_comes_back(run: Callable[..., Scaler], store: 
 def test_cached_texts_are_counted_at_once(run: Callable[..., Scaler], store: TimedStore) -> None:
     running = run()
     all_succeed(store, [submit(store, prompt, now=time.time()).job.id for prompt in "aba"])
-    running.looks()
-    assert running.value("promptq_cache_entries") == 2
+    running.reaches("promptq_cache_entries", 2)
 
 
 def test_targets_lead_to_the_workers_metrics(run: Callable[..., Scaler]) -> None:

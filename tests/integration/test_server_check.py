@@ -19,14 +19,14 @@ from promptq.contract.errors import RedisUnavailable, SettingsError
 from promptq.contract.exit_codes import ExitCode
 from promptq.contract.redis_server import Grade
 from promptq.contract.settings import ApiSettings
-from promptq.queue.embedded import EmbeddedServer, free_port
+from promptq.queue.embedded import EmbeddedServer
 from promptq.queue.observe import FleetRecord, Observer
 from promptq.queue.server_check import examine, look
 from promptq.queue.store import connect
 from scaler.metrics_server import ServerCollector
 from tests.fakes import SETTINGS, keys
 from tests.integration.test_redis_refuses import serving, without_rights
-from tests.processes import ROOT
+from tests.processes import ROOT, free_port
 from tests.proxy import Proxy
 
 PROGRAMS = ("api", "gpu_worker", "scaler", "promptq")

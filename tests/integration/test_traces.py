@@ -52,6 +52,7 @@ def test_one_trace_from_the_client_to_the_stored_text_over_two_workers(
     with worker(server, "second", **TRACED):
         wait_until(lambda: store.get(job_id).status.is_terminal, what="the end")
         wait_until(lambda: len(receiver.named("run")) == 2, what="the spans of both")
+    wait_until(lambda: receiver.named("submit"), what="the span of the submit")
     (submit,) = receiver.named("submit")
     assert (submit.trace_id, submit.parent_id, submit.service) == (TRACE, SPAN, "promptq-api")
     assert submit.attributes["promptq.job.id"] == job_id

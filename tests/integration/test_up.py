@@ -21,8 +21,7 @@ import pytest
 
 from promptq.contract.environment import PREFIX, child_environment
 from promptq.contract.exit_codes import ExitCode
-from promptq.queue.embedded import free_port
-from tests.processes import ROOT, wait_until
+from tests.processes import ROOT, free_port, wait_until
 
 
 def _heed_hangups() -> None:

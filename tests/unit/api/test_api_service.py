@@ -9,6 +9,8 @@ from collections.abc import Callable
 import pytest
 from flask.testing import FlaskClient
 
+from api.openai.schemas import OpenAIError
+from api.schemas import AnyError, ErrorResponse
 from api.waiting.waiters import Waiters
 from promptq.contract.job import JobError, Status
 from promptq.queue.observe import FleetRecord, Observer
@@ -222,6 +224,13 @@ def test_the_schema_describes_every_call_with_examples(http: FlaskClient) -> Non
     error = {"$ref": "#/components/schemas/ErrorResponse"}
     assert submit["responses"]["429"]["content"]["application/json"]["schema"] == error
     assert http.get("/livez").json == components["Alive"].get("example", {"status": "ok"})
+
+
+@pytest.mark.parametrize("error", [ErrorResponse, OpenAIError])
+def test_the_schema_of_an_error_is_made_once_for_all_responses(error: type[AnyError]) -> None:
+    """Hundreds of responses refer to it; to make it for each took a good part of a process's start."""
+    assert error.model_json_schema() is error.model_json_schema()
+    assert error.model_json_schema()["title"] == error.__name__
 
 
 def test_the_docs_page_finds_its_files(http: FlaskClient) -> None:
