@@ -1,6 +1,6 @@
 """What foresight is worth: a clairvoyant that knows the arrivals of the next H seconds only, in the model of its bound.
 
-    python experiments/sim_foresight.py [--short] [--starts 10 60] [--traces NAME …]
+    python experiments/sim_foresight.py [--short] [--starts 10 60] [--traces NAME …] [--kept]
 
 At each step it knows the queue, what runs, which workers come, and the arrivals of the next H seconds; for those after
 them it takes the mean of the last ones to go on. It solves `sim_plan.Plan`, does the first step, and goes on. The wait
@@ -140,21 +140,29 @@ def main() -> None:
     rows = []
     for trace, start in progress(list(product(arguments.traces, arguments.starts)), "foresight"):
         ours = run((trace, WORKERS, start, OURS, True), 1)
-        rows.append({**_kept(arguments.name, trace, start, ours["p95"][0]), "ours": ours["hours"][0]})
+        wait = ours["p95"][0]
+        row = _kept(arguments.name, trace, start, wait)
+        if row is None and not arguments.kept:
+            row = _keep(arguments.name, measure(trace, start, wait))
+        if row is not None:
+            rows.append({**row, "ours": ours["hours"][0]})
     print(table(rows))
     settings = {"past": PAST, "prices": PRICES, "margins": MARGINS, "step_seconds": (STEP_SECONDS, LONG_STEP_SECONDS)}
     save(arguments.name, _draw(rows), settings, rows, _found(rows))
 
 
-def _kept(name: str, trace: str, start: float, wait: float) -> Row:
-    """What was measured for this wait, or is now."""
-    OUT.mkdir(parents=True, exist_ok=True)
+def _kept(name: str, trace: str, start: float, wait: float) -> Row | None:
+    """What was measured for this wait."""
     path = OUT / f"{name}.jsonl"
     for row in map(json.loads, path.read_text().splitlines() if path.exists() else []):
         if (row["trace"], row["start"], row["wait"]) == (trace, start, wait):
             return dict(row)
-    row = measure(trace, start, wait)
-    with path.open("a") as lines:
+    return None
+
+
+def _keep(name: str, row: Row) -> Row:
+    OUT.mkdir(parents=True, exist_ok=True)
+    with (OUT / f"{name}.jsonl").open("a") as lines:
         lines.write(json.dumps(row) + "\n")
     return row
 
@@ -205,6 +213,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="one trace, whose workers start in ten seconds")
     parser.add_argument("--starts", type=float, nargs="+", default=list(AHEAD), choices=list(AHEAD), help="seconds")
     parser.add_argument("--traces", nargs="+", default=list(traces()), choices=list(traces()))
+    parser.add_argument("--kept", action="store_true", help="print what was measured, and measure nothing")
     parser.add_argument("--name", default="sim_foresight", help="of the files written")
     arguments = parser.parse_args()
     if arguments.short:

@@ -16,7 +16,7 @@ from sim_traces import Trace
 
 PRICE = 1.0
 """Of a late job, worker-seconds for each second until it begins."""
-GUESSES = (Guess(10), Guess(60), Guess(600, 2.0))
+GUESSES = (Guess(10), Guess(60), Guess(60, 1.2), Guess(600, 2.0))
 SHARES = (1.0, 0.7, 0.4, 0.0)
 """The wait that is planned for, as a share of the one that is allowed: rows, lengths and arrivals are random here."""
 
