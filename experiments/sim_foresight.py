@@ -196,15 +196,15 @@ def _draw(rows: list[Row]) -> Figure:
     figure = Figure(figsize=(14, 6), layout="constrained")
     starts = sorted({row["start"] for row in rows})
     for axis, start in zip(np.atleast_1d(figure.subplots(1, len(starts))), starts, strict=True):
-        for number, row in enumerate(row for row in rows if row["start"] == start and row["bound"]):
-            ahead = [(float(at), hours) for at, hours in row["ahead"].items() if hours is not None]
-            over = [100 * (hours / row["bound"] - 1) for _, hours in ahead]
-            axis.plot([at for at, _ in ahead], over, "o-", color=f"C{number}", label=row["trace"])
-            axis.plot(-start / 10, 100 * (row["ours"] / row["bound"] - 1), "*", color=f"C{number}", markersize=14)
+        for row in (row for row in rows if row["start"] == start and row["bound"]):
+            colour = f"C{list(traces()).index(row['trace'])}"
+            ahead = [(float(at), 100 * (hours / row["bound"] - 1)) for at, hours in row["ahead"].items() if hours]
+            axis.plot(*zip(*ahead, strict=True), "o-", color=colour, label=row["trace"])
+            axis.plot(-start / 10, 100 * (row["ours"] / row["bound"] - 1), "*", color=colour, markersize=14)
         axis.set(title=f"{start:g} s to start; stars: ours", xlabel="arrivals known ahead, s", yscale="symlog")
         axis.set(ylabel="worker-hours above the bound, %")
         axis.grid(alpha=0.3)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=10)
+        axis.legend()
     return figure
 
 
