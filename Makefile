@@ -94,6 +94,7 @@ load-report: $(STAMP) ## Five minutes of Locust without a page: HTML, CSV and pl
 experiments: $(STAMP) ## A short form of every experiment, on the echo engine; plots in .promptq/experiments
 	@for name in $(EXPERIMENTS); do $(BIN)/python experiments/$$name.py || exit 1; done
 	$(BIN)/python experiments/scaler_sim.py --short
+	$(BIN)/python experiments/sim_foresight.py --short
 
 dashboards: $(STAMP) ## Write Grafana's dashboards anew from ops/grafana/panels.py
 	$(BIN)/python ops/grafana/build.py

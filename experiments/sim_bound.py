@@ -48,7 +48,7 @@ class Program:
 
     def least(self, cost: Any, bounds: Any) -> float:
         """The least cost."""
-        matrices = {kind: self._matrix(kind) for kind in self.rows}
+        matrices = {kind: self.matrix(kind) for kind in self.rows}
         (less, most), (same, exact) = matrices["le"], matrices["eq"]
         for method in ("highs-ipm", "highs-ds"):  # the first one is fast, but not always sure
             done = linprog(cost, A_ub=less, b_ub=most, A_eq=same, b_eq=exact, bounds=bounds, method=method)
@@ -56,7 +56,8 @@ class Program:
                 return float(done.fun)
         raise ArithmeticError(done.message)
 
-    def _matrix(self, kind: str) -> tuple[Any, Any]:
+    def matrix(self, kind: str) -> tuple[Any, Any]:
+        """The rows of a kind, sparse, and their bounds."""
         rows = self.rows[kind]
         place = np.repeat(np.arange(len(rows)), [len(columns) for columns, _, _ in rows])
         columns = np.concatenate([columns for columns, _, _ in rows])

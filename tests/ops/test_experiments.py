@@ -13,7 +13,8 @@ from scaler.load import Limits, Load
 from scaler.policy import History
 from tests.processes import ROOT
 
-NAMES = ("common", "serving", "sim_traces", "sim_model", "sim_policies", "sim_bound", "first_policy", "scaler_sim")
+NAMES = ("common", "serving", "sim_traces", "sim_model", "sim_policies", "sim_bound", "first_policy", "scaler_sim",
+         "sim_plan", "sim_planner", "sim_foresight")  # fmt: skip
 POLICIES = ["promptq", "before", "KEDA + HPA", "Knative KPA", "RunPod delay", "RunPod count", "Ray Serve", "llm-d WVA",
             "AIBrix APA"]  # fmt: skip
 
@@ -111,6 +112,38 @@ def test_the_clairvoyant_pays_for_the_work_and_for_the_starts(sim: dict[str, Any
     work = 0.7 * 400 / 3600
     assert work * 0.93 < hours < work * 1.08
     assert bound(steady, 1.0, 16.0) > hours > bound(steady, 20.0, 10.0)
+
+
+def test_who_knows_everything_comes_to_the_bound_and_who_knows_less_pays_more(sim: dict[str, Any]) -> None:
+    foresight, trace = sim["sim_foresight"], sim["sim_traces"].traces()["surges"][:160].copy()
+    trace[120:] = 0.0  # the bound pays for no work that is left at the end
+    least = foresight.WORKERS * sim["sim_bound"].bound(trace, 4.0, 10.0)
+    hours = [foresight.at_wait(trace, 4.0, 10.0, ahead) for ahead in (0.0, 20.0, 160.0)]
+    assert hours[2] == pytest.approx(least, rel=0.02)
+    assert hours[0] > hours[1] * 1.005
+    assert hours[1] >= hours[2]
+
+
+def test_what_is_not_known_is_expected_to_go_on(sim: dict[str, Any]) -> None:
+    plan, arrived = sim["sim_plan"], [2.0, 4.0, 6.0, 10.0, 30.0]
+    assert list(plan.expected(arrived, 3, 3, 1, 3, plan.Guess(2))) == [6, 10, 13, 16]
+    assert list(plan.expected(arrived, 3, 4, 1, 3, plan.Guess(2, 2.0))) == [6, 10, 30, 36]
+    assert list(plan.expected(arrived, 0, 0, 2, 2, plan.Guess(2))) == [0, 0, 2, 4]
+
+
+def test_a_late_share_between_two_runs_costs_what_lies_between(sim: dict[str, Any]) -> None:
+    foresight = sim["sim_foresight"]
+    runs = [foresight.Cost(0.0, 12.0), foresight.Cost(0.1, 8.0), foresight.Cost(0.1, 9.0)]
+    assert foresight.fewest_hours(runs) == pytest.approx(10.0)
+    assert foresight.fewest_hours(runs[1:]) == float("inf")
+
+
+def test_the_planner_meets_its_wait_with_hardly_more_than_the_work(sim: dict[str, Any]) -> None:
+    plan, trace = sim["sim_plan"], sim["sim_traces"].traces()["steady"][:400]
+    planner = sim["sim_planner"].Planner(5.0, 10.0, 100, plan.Guess(30), 1)
+    outcome = sim["sim_model"].simulate(planner, trace, 100, 1, 10.0)
+    assert outcome.worker_seconds < 1.1 * 70 * 400
+    assert outcome.p95() <= 15
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda path: path.stem)
