@@ -2,8 +2,8 @@
 
     python experiments/scaler_sim.py [--short] [--workers 10 1000] [--starts 1 10 60] [--no-bound]
 
-Each case is kept as soon as it is done, so that a run that was broken off goes on. Prints a table, and tells every peer
-that has both a lower p95 wait and fewer worker-hours than ours (nobody should).
+Each case is kept as soon as it is done, so that a run that was broken off goes on. Prints a table, writes those of the
+manual, and tells every peer that has both a lower p95 wait and fewer worker-hours than ours (nobody should).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from common import OUT, mean, save
 from matplotlib.figure import Figure
 from sim_model import SERVICE_SECONDS, SLOTS, STEP_SECONDS, simulate
 from sim_policies import policies
+from sim_tables import markdown
 from sim_traces import traces
 
 from promptq.contract.settings import ScalerSettings
@@ -54,6 +55,7 @@ def main() -> None:
     settings = {"slots": SLOTS, "service_seconds": SERVICE_SECONDS, "step_seconds": STEP_SECONDS, "seeds": SEEDS}
     print("\n".join(map(_line, rows)))
     save(arguments.name, _draw(rows), settings, rows, _found(rows))
+    (OUT / f"{arguments.name}.md").write_text(markdown(rows))
 
 
 def run(case: Case, seeds: int | None) -> Row:

@@ -14,7 +14,7 @@ from scaler.policy import History
 from tests.processes import ROOT
 
 NAMES = ("common", "serving", "sim_traces", "sim_model", "sim_policies", "sim_bound", "first_policy", "scaler_sim",
-         "sim_plan", "sim_planner", "sim_foresight")  # fmt: skip
+         "sim_tables", "sim_plan", "sim_planner", "sim_foresight")  # fmt: skip
 POLICIES = ["promptq", "before", "KEDA + HPA", "Knative KPA", "RunPod delay", "RunPod count", "Ray Serve", "llm-d WVA",
             "AIBrix APA"]  # fmt: skip
 
@@ -104,6 +104,22 @@ def test_the_first_policy_staffs_for_all_jobs_and_lets_none_go_while_one_waits_l
     assert wanted(80, 3, 4, 11.0, 4, 3) == 4, "a job has waited for more than 10 s"
     assert wanted(81, 0, 4, 0.0, 4) == 4, "the highest need of 30 s"
     assert wanted(112, 0, 4, 0.0, 4) == 1
+
+
+def test_the_tables_have_a_row_for_each_trace_and_the_range_of_the_seeds(sim: dict[str, Any]) -> None:
+    def row(trace: str, policy: str, **more: Any) -> dict[str, Any]:
+        return {"trace": trace, "workers": 1000, "start": 10.0, "policy": policy, "p95": [1.0, 2.0], "starts": [7, 9],
+                "hours": [1200.0, 1200.1], **more}  # fmt: skip
+
+    rows = [row("walk", "promptq", bound=1000.0), row("walk", "before"), row("burst", "promptq"), row("burst", "KEDA")]
+    assert sim["sim_tables"].markdown(rows).splitlines() == [
+        "**1,000 workers, 10 s to start:**", "",
+        "| trace | promptq | before | RunPod count | clairvoyant |", "|---|---|---|---|---|",
+        "| walk | 1.5 (1.0–2.0) / 1,200 / 8 | 1.5 (1.0–2.0) / 1,200 / 8 | – | 1,000 (ours +20.0%) |",
+        "| burst | 1.5 (1.0–2.0) / 1,200 / 8 | – | – | – |", "",
+        "**1,000 workers, 10 s to start:**", "",
+        "| trace | KEDA |", "|---|---|", "| walk | – |", "| burst | 1.5 (1.0–2.0) / 1,200 / 8 |",
+    ]  # fmt: skip
 
 
 def test_the_clairvoyant_pays_for_the_work_and_for_the_starts(sim: dict[str, Any]) -> None:
