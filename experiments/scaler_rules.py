@@ -48,7 +48,7 @@ def _run(trace: Trace) -> dict[str, Any]:
         sight = fleet.sight(now)
         load = Load(
             sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting, sight.ended,
-            sight.start_seconds,
+            sight.start_seconds, coming_seconds=sight.coming_seconds,
         )  # fmt: skip
         decision = decide(load, history, limits, now)
         history = decision.history

@@ -210,7 +210,7 @@ class SimulatedFleet:
         age = now - self.queue[0][0] if self.queue else 0.0
         stays = np.isinf(self.gone)
         starting, takes = self.begun[stays & (self.due > now)], self.measured.next_start_seconds
-        coming = float(np.maximum(starting + takes - now, 0).mean()) if len(starting) else 0.0
+        coming = float(np.abs(starting + takes - now).mean()) if len(starting) else 0.0  # as `Measured.left_seconds`
         return Sight(
             now, self.queued, self.running, age, int(stays.sum()), len(starting), self.largest, self.ended, takes,
             coming,

@@ -35,10 +35,12 @@ RETURN_SLACK_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How far slopes have come true: the regression of what came on what they had said.
+    """How far slopes have come true: the regression of what came on what they had said. It stays as it was while
+    arrivals are level, and turns as soon as slopes say something again.
 
     Attributes:
-        lines: level and slope of the latest lines, the oldest first: those of which nothing has come yet.
+        lines: of the latest lines, the oldest first, their level and by how much they said that it would change: those
+            of which nothing has come yet.
         agreed, square: sums over the earlier ones: of what they said times what came, and of what they said squared.
     """
 
@@ -51,13 +53,13 @@ class Trust:
         """Of a slope, that counts: 0 until one has come true."""
         return min(1.0, max(0.0, self.agreed / self.square)) if self.square else 0.0
 
-    def add(self, level: float, slope: float, ahead: int) -> Trust:
+    def add(self, level: float, change: float, ahead: int) -> Trust:
         """With one line more; that of so many looks ago is held against its level."""
-        lines = (*self.lines[-ahead:], (level, slope))
+        lines = (*self.lines[-ahead:], (level, change))
         if len(lines) <= ahead:
             return replace(self, lines=lines)
-        was, steep = lines[0]
-        said, came, kept = steep * ahead, level - was, 1 - 1 / (TRUST_STARTS * ahead)
+        was, said = lines[0]
+        came, kept = level - was, 1 - 1 / (TRUST_STARTS * ahead)
         return Trust(lines, self.agreed * kept + said * came, self.square * kept + said * said)
 
 
@@ -83,13 +85,15 @@ class Arrivals:
     trust: Trust = Trust()
 
     def at(self, ahead: float) -> float:
-        """Arrivals of a look, so many looks after the latest one; no farther ahead than the line goes back."""
+        """Arrivals of a look, so many looks after the latest one: by as much of the slope as is trusted, and no farther
+        ahead than the line goes back."""
         return max(0.0, self.mean + self.slope * ((len(self.counts) - 1) / 2 + self.trust.share * min(ahead, self.age)))
 
     def add(self, count: float, ahead: int) -> Arrivals:
-        """With one look more; its slope is to be trusted for so many looks ahead as it has proven right for."""
-        seen = self._with(count)
-        return replace(seen, trust=seen.trust.add(seen.at(0), seen.slope, max(1, ahead)))
+        """With one look more; `ahead` is for how many looks slopes are to be trusted."""
+        seen, ahead = self._with(count), max(1, ahead)
+        change = seen.slope * min(ahead, seen.age)
+        return replace(seen, trust=seen.trust.add(seen.at(0), change, ahead))
 
     def _with(self, count: float) -> Arrivals:
         """Looks that miss the line by more than chance does are the beginning of a new one."""
@@ -138,8 +142,8 @@ class Service:
 
     @property
     def seconds(self) -> float | None:
-        """None until enough jobs have ended to say."""
-        return self.busy / self.ended if self.ended > FEWEST_ENDED else None
+        """None until enough jobs have ended to say and one has been seen to run: they may have been cancelled."""
+        return self.busy / self.ended if self.ended > FEWEST_ENDED and self.busy else None
 
     def add(self, seconds: float, running: float, ended: int) -> Service:
         """With some seconds more, in which so many jobs ran on average and so many ended."""

@@ -38,6 +38,10 @@ class Measured:
         """What the next start is expected to take."""
         return self.start_seconds or FIRST_START_SECONDS
 
+    def left_seconds(self, began: float, now: float) -> float:
+        """What a start still takes; one that is late is taken to be late by as much again."""
+        return abs(began + self.next_start_seconds - now)
+
     def started(self, seconds: float, from_spare: bool) -> Measured:
         """With one start more."""
         kind = "spare_seconds" if from_spare else "cold_seconds"

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 """Arrivals are counted over at least so long."""
-DOUBT = 0.05
+BATCH_SHARE = 0.05
 """The part of a start that new arrivals must have lasted, a look at least, before they are taken for a rate."""
 HOLD = 1 / (math.e - 1)
-"""Of a start: how long what was needed is kept. At a whole one nobody can be led to pay more than twice the least; on
-average this part of one costs less (Karlin, Manasse, McGeoch and Owicki, Algorithmica 1994)."""
+"""Of a start: how long what was needed is kept. It is the mean of the best random rule for renting or buying (Karlin,
+Manasse, McGeoch and Owicki, Algorithmica 1994); of the fixed ones, a whole start has the best worst case, and this one
+costs less in the simulation."""
 LEAST_HOLD_SECONDS = 2.0
+LEAST_START_SECONDS = 1e-3
 PATIENCE_SECONDS = 10.0
 """A queue that stands for so long, at least, adds a worker whatever the forecast says."""
 
@@ -53,7 +55,7 @@ class History:
         running, ended: jobs, then.
         look: when the present look at the arrivals began, and the total of all jobs then.
         look_seconds: how long looks are.
-        highs: the greatest forecasts of the last moments, the greatest first.
+        highs: the greatest forecasts for as long back as a need is kept, the greatest first.
         idle_since: since when nothing was queued or running.
         last_up, last_down: when workers were last added, and sent away.
         last_rise, last_fall: when arrivals last rose and fell beyond chance.
@@ -148,12 +150,12 @@ def _forecast(load: Load, seen: History, limits: Limits) -> tuple[int, Outlook]:
     lasted = _lasted(seen, load.start_seconds)
     service = seen.service.after_a_rise(lasted) or service
     offered = offered_load(expected, service, load.running, lasted)
-    if (
-        load.start_seconds <= limits.target_wait_seconds + LOOK_SECONDS
-    ):  # a worker comes in time for a job that is there
-        return limits.workers(max(offered, load.jobs), load.others), outlook
-    spread = (1 + arrivals.spread) / 2  # of arrivals and times in service; the latter's is taken to be 1
-    return limits.workers(slots_for(offered, service, limits.target_wait_seconds, spread), load.others), outlook
+    target, spread = limits.target_wait_seconds, (1 + arrivals.spread) / 2
+    # The spread is that of arrivals and of times in service; the latter's is taken to be 1. There is no margin where a
+    # worker comes in time for a job that finds no slot.
+    is_in_time = load.start_seconds <= target + LOOK_SECONDS
+    slots = offered if is_in_time else slots_for(offered, service, target, spread)
+    return limits.workers(slots, load.others), outlook
 
 
 def _need(forecast: int, outlook: Outlook, load: Load, seen: History, limits: Limits, now: float) -> Outlook:
@@ -169,20 +171,20 @@ def _need(forecast: int, outlook: Outlook, load: Load, seen: History, limits: Li
 
 
 def _by_backlog(outlook: Outlook, load: Load, seen: History, limits: Limits) -> int:
-    rate, service, start = outlook.arrivals, outlook.service_seconds, load.start_seconds
+    rate, service, start = outlook.arrivals, outlook.service_seconds, max(load.start_seconds, LEAST_START_SECONDS)
     if service is None or not load.queued:
         return 0
     lasted = _lasted(seen, start)
-    there = load.workers + load.others - load.starting * min(1.0, load.coming_seconds / start)
-    left = load.queued + rate * min(start, lasted) - limits.slots * there / service * start
+    workers_by_then = load.workers + load.others - load.starting * min(1.0, load.coming_seconds / start)
+    left = load.queued + rate * min(start, lasted) - limits.slots * workers_by_then / service * start
     offered = offered_load(rate, service, load.running, max(0.0, lasted - start))
     return limits.workers(slots_for_backlog(left, offered, service, start), load.others)
 
 
 def _lasted(seen: History, start: float) -> float:
-    """Seconds for which jobs have come at the present rate, since it could be told from a batch."""
+    """Seconds for which jobs have come at the present rate, less those in which it might have been a batch."""
     look = seen.look_seconds
-    return max(0.0, seen.arrivals.age * look - max(look, start * DOUBT))
+    return max(0.0, seen.arrivals.age * look - max(look, start * BATCH_SHARE))
 
 
 def _by_wait(load: Load, seen: History, limits: Limits, now: float) -> int:

@@ -80,9 +80,8 @@ class Pool:
         self.others = len(others)
         self._queued = {queue.name: queue.queued for queue in own.queues}
         self.load = load_of(own, workers, self.measured.next_start_seconds, self._capacity(others, limits))
-        self._starts = self._starts[len(self._starts) - self.load.starting :] if self.load.starting else []
-        coming = self._coming(at)
-        self.load = replace(self.load, coming_seconds=sum(coming) / len(coming) if coming else 0.0)
+        self._starts = self._starts[max(0, len(self._starts) - self.load.starting) :] if self.load.starting else []
+        self.load = replace(self.load, coming_seconds=self._coming_seconds(at))
         decision = decide(self.load, self._history, replace(limits, min_workers=self._least), at)
         if self.leaving:
             jobs = self.load.jobs
@@ -110,6 +109,7 @@ class Pool:
     def forget(self) -> None:
         """Nothing can be seen: what was not seen cannot be said to have lasted. How long jobs take is still so."""
         self._history = History(service=self._history.service)
+        self._starts = []
 
     def claimant(self, decision: Decision, least_stay: float, held_back: bool) -> Claimant:
         """Itself, as it is compared with others."""
@@ -148,9 +148,13 @@ class Pool:
         )  # fmt: skip
 
     def _coming(self, at: float) -> list[float]:
-        """Of each start, the seconds that it will still take; one that is late is taken to be late by as much again."""
-        starts = self._starts[:MOST_COMING]
-        return [round(abs(began + self.measured.next_start_seconds - at), 1) for began in starts]
+        return [round(self.measured.left_seconds(began, at), 1) for began in self._starts[:MOST_COMING]]
+
+    def _coming_seconds(self, at: float) -> float:
+        """Of a start, on average; those that an earlier scaler began are taken to begin now."""
+        unknown = self.load.starting - len(self._starts)
+        left = sum(self.measured.left_seconds(began, at) for began in self._starts)
+        return (left + unknown * self.measured.next_start_seconds) / max(1, self.load.starting)
 
 
 def others_of(registered: Sequence[WorkerRecord], roster: Sequence[WorkerRecord]) -> list[WorkerRecord]:

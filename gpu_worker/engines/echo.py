@@ -199,8 +199,8 @@ def create(settings: WorkerSettings, _done: Callable[[str], None]) -> EchoEngine
 
 
 def _sleep_until_signalled(seconds: float) -> None:
-    """Sleep for so long; a signal that is handled ends it, so that a worker told to stop while it starts stops at once.
-    `time.sleep` would go on after the handler. Call from the main thread."""
+    """Sleep for so long. Any signal that is handled ends it, so that a worker told to stop while it starts stops at
+    once; `time.sleep` would go on after the handler. Call from the main thread."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer)

@@ -196,6 +196,21 @@ def test_the_record_says_what_is_expected_and_why() -> None:
     assert told.pools[0].coming == [3.0] * 4, "late by as much again"
 
 
+def test_the_policy_is_told_how_long_all_that_start_still_take() -> None:
+    """However many they are, and also of those that an earlier scaler began."""
+    pool = Pool(PoolSpec("m", Limits(0, 900)))
+    pool.started(64, at=0.0)
+    pool.started(400, at=8.0)
+    starting = [WorkerRecord(f"w{number}", "starting", model="m") for number in range(500)]
+    pool.decide(Snapshot([], []), starting, 9.0)
+    assert pool.load.coming_seconds == pytest.approx((64 * 1 + 400 * 9 + 36 * 10) / 500)
+    pool.decide(Snapshot([], []), starting[:400], 10.0)
+    assert pool.load.coming_seconds == pytest.approx(8), "the first ones have come"
+    pool.forget()
+    pool.decide(Snapshot([], []), starting[:2], 100.0)
+    assert pool.load.coming_seconds == 10
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_has_its_words(reason: Reason) -> None:
     assert words(reason, Load(1, 2, 3.0, 4), Outlook())

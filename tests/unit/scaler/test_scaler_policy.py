@@ -104,14 +104,24 @@ class TestForecast:
             clock.tick(round((20 + second) * SERVICE), 20 + second)
         assert clock.outlook.expected == clock.outlook.arrivals
 
-    def test_where_a_start_is_within_the_target_each_job_there_has_a_slot_and_there_is_no_margin(self) -> None:
+    def test_there_is_no_margin_where_a_worker_comes_in_time_for_a_job_without_a_slot(self) -> None:
         clock = busy(20, 12)
-        assert clock.tick(100, 20, start_seconds=START)[0] > 10
-        quick = Clock(LIMITS, 12, clock.history)
-        quick.tick(100, 20, start_seconds=1.0)
-        assert quick.outlook.need == 10
-        quick.tick(100, 20, queued=35, start_seconds=1.0)
-        assert quick.outlook.need == 14
+        clock.tick(100, 20, start_seconds=3.0)
+        assert clock.outlook.need > 10
+        clock.tick(100, 20, start_seconds=1.0)
+        assert (clock.outlook.need, clock.outlook.cause) == (10, Reason.FORECAST)
+
+    def test_short_jobs_that_the_workers_there_will_have_done_bring_few_however_fast_a_start_is(self) -> None:
+        quick = History(at=0.0, look=(0.0, 0), service=Service(0.05 * 1e6, 1e6))
+        assert decide(Load(2000, 0, 0.0, 1, start_seconds=2.0), quick, LIMITS, 0.5).workers < 15
+
+    def test_jobs_that_ended_without_having_been_seen_to_run_say_nothing_of_the_time_in_service(self) -> None:
+        clock = Clock(history=History())
+        clock.tick(0, queued=60)
+        clock.tick(0)
+        workers, _ = clock.tick(0, 1, queued=1, start_seconds=0.0)
+        assert clock.outlook.service_seconds is None
+        assert workers == 6, "those that the 60 jobs needed are kept for a while"
 
     def test_a_worker_is_not_sent_away_for_what_chance_does(self) -> None:
         limits = replace(LIMITS, max_workers=900)

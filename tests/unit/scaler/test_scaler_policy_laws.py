@@ -18,11 +18,11 @@ LIMITS_OF_ANY_KIND = st.builds(
     st.integers(0, 5), st.integers(0, 20), st.floats(0.5, 50), st.floats(0.1, 60), st.floats(0.1, 60),
 )  # fmt: skip
 LOADS = st.builds(
-    lambda queued, running, oldest, there, starting, ended, start: Load(
-        queued, running, oldest, there, min(there, starting), ended, start
+    lambda queued, running, oldest, there, starting, ended, start, others, coming: Load(
+        queued, running, oldest, there, min(there, starting), ended, start, others, 2 * start * coming
     ),
-    st.integers(0, 400), st.integers(0, 400), st.floats(0, 60), st.integers(0, 30), st.integers(0, 30),
-    st.integers(0, 3000), st.floats(0.1, 100),
+    st.integers(0, 400), st.integers(0, 400) | st.just(0), st.floats(0, 60), st.integers(0, 30), st.integers(0, 30),
+    st.integers(0, 3000), st.floats(0, 100) | st.just(0.0), st.floats(0, 9), st.floats(0, 1),
 )  # fmt: skip
 STEPS = st.lists(st.tuples(st.floats(0.01, 20), LOADS), min_size=1, max_size=30)
 
@@ -79,8 +79,11 @@ class House:
             self.queue.pop(0)
             self.running.append(self.now + self.random.expovariate(1 / 3))
         age = self.now - self.queue[0] if self.queue else 0.0
-        starting = sum(ready > self.now for ready in self.workers)
-        load = Load(len(self.queue), len(self.running), age, len(self.workers), starting, self.ended, self.start)
+        left = [ready - self.now for ready in self.workers if ready > self.now]
+        load = Load(
+            len(self.queue), len(self.running), age, len(self.workers), len(left), self.ended, self.start,
+            coming_seconds=sum(left) / max(1, len(left)),
+        )  # fmt: skip
         decision = decide(load, self.history, self.limits, self.now)
         before, self.history = self.history, decision.history
         change = decision.workers - len(self.workers)
