@@ -128,5 +128,6 @@ def test_api_and_workers_are_replaced_without_a_failed_request_or_a_lost_attempt
         assert set(attempts) == {1}
         assert attempts[1] == seen["submit 202"] >= 40
         wait_for_value(lambda: sum(running_scaler.exits().values()), 4, 10, "the ends")
-        # Retired is one that the scaler has seen drain: it cannot tell who had asked it to.
+        # Retired is one that the scaler has seen drain: it cannot tell who had asked it to. It has asked nobody.
         assert running_scaler.exits().keys() <= {"exited", "retired"}
+        assert sum(count for (action, _), count in running_scaler.decisions().items() if action == "down") == 0
