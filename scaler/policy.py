@@ -178,7 +178,7 @@ def _by_backlog(outlook: Outlook, load: Load, seen: History, limits: Limits) -> 
     workers_by_then = load.workers + load.others - load.starting * min(1.0, load.coming_seconds / start)
     left = load.queued + rate * min(start, lasted) - limits.slots * workers_by_then / service * start
     offered = offered_load(rate, service, load.running, max(0.0, lasted - start))
-    return limits.workers(slots_for_backlog(left, offered, service, start), load.others)
+    return limits.workers(slots_for_backlog(left, offered, service, start, limits.target_wait_seconds), load.others)
 
 
 def _lasted(seen: History, start: float) -> float:

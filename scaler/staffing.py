@@ -11,7 +11,8 @@ import math
 LATE = 0.05
 """Share of the jobs that may wait longer than the target."""
 CATCH_UP = 0.5
-"""What waits is worked off in a service time, or in this part of a start, whichever is longer."""
+"""What waits is worked off in a service time, or in this part of a start, or in what is left of the target once workers
+have come, whichever is longest."""
 LULL = 0.25
 """Standard deviations of the load that are no reason to send workers away."""
 STEPS = 16
@@ -54,14 +55,14 @@ def _share_waiting(beta: float) -> float:
     return 1 / (1 + beta * below / density)
 
 
-def slots_for_backlog(left: float, offered: float, service: float, start: float) -> float:
+def slots_for_backlog(left: float, offered: float, service: float, start: float, target: float) -> float:
     """Slots for the offered load and, beside it, for what will still wait when a worker that is started now is there.
 
     Args:
         left: jobs that will still wait then.
-        service, start: seconds.
+        service, start, target: seconds; the target is of waits.
     """
-    return offered + left * service / max(service, start * CATCH_UP) if left > 0 else 0.0
+    return offered + left * service / max(service, start * CATCH_UP, target - start) if left > 0 else 0.0
 
 
 def noise(running: int) -> float:

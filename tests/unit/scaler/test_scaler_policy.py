@@ -135,6 +135,15 @@ class TestBacklog:
         clock = busy(20, 12)
         assert clock.tick(120, 20, queued=2000) == (40, Reason.BACKLOG)
 
+    def test_who_lets_jobs_wait_longer_pays_for_fewer_workers(self) -> None:
+        def need(target: float) -> int:
+            clock = busy(20, 12, limits=replace(LIMITS, max_workers=900, target_wait_seconds=target))
+            clock.tick(120, 20, queued=4000)
+            return clock.outlook.need
+
+        assert need(1) == need(START + START / 2) > 150
+        assert need(START + 200) < 30
+
     def test_a_batch_that_comes_over_two_looks_is_no_rate_where_a_start_takes_long(self) -> None:
         """Most of what a start costs would be paid for workers that find the batch done."""
         limits = replace(LIMITS, max_workers=900)
