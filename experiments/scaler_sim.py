@@ -119,15 +119,19 @@ def _add_bounds(rows: list[Row], pool: ProcessPoolExecutor) -> None:
     ours = [row for row in rows if row["policy"] == OURS and row["workers"] >= BOUND_WORKERS]
     asked = [(row, pool.submit(least_hours, row["trace"], mean(row["p95"]), row["start"])) for row in ours]
     for row, answer in asked:
-        row["bound"] = round(answer.result() * row["workers"], 2)
+        if share := answer.result():
+            row["bound"] = round(share * row["workers"], 2)
 
 
 @cache
-def least_hours(trace: str, wait: float, start: float) -> float:
-    """The clairvoyant's worker-hours, as a share of the largest fleet."""
+def least_hours(trace: str, wait: float, start: float) -> float | None:
+    """The clairvoyant's worker-hours, as a share of the largest fleet; None where its program is not solved."""
     from sim_bound import bound
 
-    return bound(traces()[trace], wait, start)
+    try:
+        return bound(traces()[trace], wait, start)
+    except ArithmeticError:
+        return None
 
 
 def _line(row: Row) -> str:
