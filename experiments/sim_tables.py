@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from common import mean
+from common import mean, spread
 
 MAIN = ("promptq", "before", "RunPod count")
 """Those that every case shows; the others have tables of their own."""
@@ -51,17 +51,17 @@ def _cells(row_of: dict[str, Row], names: Sequence[str], has_bound: bool) -> Ite
 
 
 def _figures(row: Row) -> str:
-    """Wait, worker-hours, starts: means over the seeds, with the range where it shows."""
+    """Wait, worker-hours, starts: means over the seeds, with half of the range where it shows."""
     digits = 1 if row["workers"] < 1000 else 0
     return f"{_spanned(row['p95'], 1)} / {_spanned(row['hours'], digits)} / {mean(row['starts']):,.0f}"
 
 
 def _spanned(values: Sequence[float], digits: int) -> str:
-    low, middle, high = (f"{value:,.{digits}f}" for value in (min(values), mean(values), max(values)))
-    return middle if low == high else f"{middle} ({low}–{high})"
+    middle, half = f"{mean(values):,.{digits}f}", f"{spread(values):,.{digits}f}"
+    return f"{middle}±{half}" if float(half.replace(",", "")) else middle
 
 
 def _bound(row: Row) -> str:
     if "bound" not in row:
         return "–"
-    return f"{row['bound']:,.0f} (ours {mean(row['hours']) / row['bound'] - 1:+.1%})"
+    return f"{row['bound']:,.0f} ({mean(row['hours']) / row['bound'] - 1:+.1%})"
