@@ -29,10 +29,10 @@ def _traces() -> dict[str, Trace]:
     batch = np.full(400, 0.2)
     batch[[100, 250]] = 6.0, 1.2
     return {
-        "forecast: a slope is met ahead": 0.1 + 0.6 * np.clip((at - 100) / 200, 0, 1),
+        "forecast: a slope is met ahead once slopes have come true": 0.1 + 0.6 * np.clip((at - 100) / 200, 0, 1),
         "forecast: arrivals rise beyond chance, and fall": np.where((at >= 100) & (at < 220), 0.7, 0.15),
         "backlog: only what would still wait": batch,
-        "returning: the third surge is met": np.where(at % 130 < 40, 0.7, 0.1),
+        "returning: a surge that was seen to come twice is met": np.where(at % 130 < 40, 0.7, 0.1),
     }
 
 
