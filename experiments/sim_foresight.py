@@ -128,10 +128,8 @@ def measure(trace: str, start: float, wait: float) -> Row:
 
 
 def _bound(trace: str, wait: float, start: float) -> float | None:
-    try:
-        return least_hours(trace, wait, start) * WORKERS
-    except ArithmeticError:
-        return None
+    share = least_hours(trace, wait, start)
+    return share and share * WORKERS
 
 
 def main() -> None:

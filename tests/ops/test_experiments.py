@@ -122,6 +122,14 @@ def test_the_tables_have_a_row_for_each_trace_and_half_of_the_range_of_the_seeds
     ]  # fmt: skip
 
 
+def test_a_bound_that_is_not_solved_is_left_out(sim: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    foresight = sim["sim_foresight"]
+    monkeypatch.setattr(foresight, "least_hours", lambda *_case: None)
+    bound = foresight._bound("steady", 0.5, 10.0)
+    assert bound is None
+    assert foresight._above({"bound": bound}, 700.0) == "–"
+
+
 def test_the_clairvoyant_pays_for_the_work_and_for_the_starts(sim: dict[str, Any]) -> None:
     bound, steady = sim["sim_bound"].bound, sim["sim_traces"].traces()["steady"][:400]
     hours = bound(steady, 1.0, 10.0)
