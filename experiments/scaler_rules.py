@@ -8,9 +8,10 @@ import numpy as np
 from common import save
 from matplotlib.figure import Figure
 from sim_model import DECIDE_SECONDS, SERVICE_SECONDS, SLOTS, STEP_SECONDS, SimulatedFleet
+from sim_policies import load_of
 from sim_traces import Trace
 
-from scaler.load import Limits, Load
+from scaler.load import Limits
 from scaler.policy import History, decide
 
 LARGEST = 50
@@ -46,17 +47,13 @@ def _run(trace: Trace) -> dict[str, Any]:
         if now % DECIDE_SECONDS:
             continue
         sight = fleet.sight(now)
-        load = Load(
-            sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting, sight.ended,
-            sight.start_seconds, coming_seconds=sight.coming_seconds,
-        )  # fmt: skip
-        decision = decide(load, history, limits, now)
+        decision = decide(load_of(sight), history, limits, now)
         history = decision.history
         fleet.obey(decision.workers, now)
         values = (now, sight.jobs / SLOTS, sight.workers - sight.starting, sight.workers)
         for name, value in zip(("at", "jobs", "ready", "there"), values, strict=True):
             seen[name].append(value)
-        if decision.workers > load.workers:
+        if decision.workers > sight.workers:
             seen["reasons"].append(decision.reason.value)
     return seen
 

@@ -209,11 +209,11 @@ class SimulatedFleet:
         """What there is to see."""
         age = now - self.queue[0][0] if self.queue else 0.0
         stays = np.isinf(self.gone)
-        starting, takes = self.begun[stays & (self.due > now)], self.measured.next_start_seconds
-        coming = float(np.abs(starting + takes - now).mean()) if len(starting) else 0.0  # as `Measured.left_seconds`
+        starting = self.begun[stays & (self.due > now)]
+        coming = float(np.mean(self.measured.left_seconds(starting, now))) if len(starting) else 0.0
         return Sight(
-            now, self.queued, self.running, age, int(stays.sum()), len(starting), self.largest, self.ended, takes,
-            coming,
+            now, self.queued, self.running, age, int(stays.sum()), len(starting), self.largest, self.ended,
+            self.measured.next_start_seconds, coming,
         )  # fmt: skip
 
     def close(self, now: float) -> Outcome:

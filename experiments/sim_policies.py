@@ -17,6 +17,14 @@ from scaler.load import Limits, Load
 from scaler.policy import History, decide
 
 
+def load_of(sight: Sight) -> Load:
+    """The same, as the service sees it."""
+    return Load(
+        sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting, sight.ended,
+        sight.start_seconds, coming_seconds=sight.coming_seconds,
+    )  # fmt: skip
+
+
 class Ours:
     """`scaler.policy.decide`, as the service runs it."""
 
@@ -25,11 +33,7 @@ class Ours:
         self._history = History()
 
     def __call__(self, sight: Sight) -> int:
-        load = Load(
-            sight.queued, sight.running, sight.oldest_age, sight.workers, sight.starting, sight.ended,
-            sight.start_seconds, coming_seconds=sight.coming_seconds,
-        )  # fmt: skip
-        decision = decide(load, self._history, self._limits, sight.now)
+        decision = decide(load_of(sight), self._history, self._limits, sight.now)
         self._history = decision.history
         return decision.workers
 

@@ -33,13 +33,10 @@ def _table(rows: Sequence[Row], names: Sequence[str]) -> str:
     has_bound = any("bound" in row for row in rows) and MAIN[0] in names
     heads = ["trace", *names, *(["clairvoyant"] if has_bound else [])]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for trace, group in groupby(sorted(rows, key=lambda row: _order(rows, row)), lambda row: row["trace"]):
-        lines.append(f"| {' | '.join([trace, *_cells({row['policy']: row for row in group}, names, has_bound)])} |")
+    for trace in dict.fromkeys(row["trace"] for row in rows):
+        row_of = {row["policy"]: row for row in rows if row["trace"] == trace}
+        lines.append(f"| {' | '.join([trace, *_cells(row_of, names, has_bound)])} |")
     return "\n".join(lines)
-
-
-def _order(rows: Sequence[Row], row: Row) -> int:
-    return list(dict.fromkeys(each["trace"] for each in rows)).index(row["trace"])
 
 
 def _cells(row_of: dict[str, Row], names: Sequence[str], has_bound: bool) -> Iterator[str]:

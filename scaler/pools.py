@@ -80,7 +80,7 @@ class Pool:
         self.others = len(others)
         self._queued = {queue.name: queue.queued for queue in own.queues}
         self.load = load_of(own, workers, self.measured.next_start_seconds, self._capacity(others, limits))
-        self._starts = self._starts[max(0, len(self._starts) - self.load.starting) :] if self.load.starting else []
+        self._starts = self._starts[max(0, len(self._starts) - self.load.starting) :]
         self.load = replace(self.load, coming_seconds=self._coming_seconds(at))
         decision = decide(self.load, self._history, replace(limits, min_workers=self._least), at)
         if self.leaving:
